@@ -6,6 +6,7 @@ Nothing that comes in is ever written to.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,21 +16,33 @@ from skimage.color import rgba2rgb
 CLASS_NAMES = ("background", "white", "red")
 """Names of the labels 0, 1 and 2, in the paper's order (Section 2)."""
 
+_PATH_TYPES = (str, bytes, os.PathLike)
+_READ_FIRST = (
+    "Read files first, for instance with bloodseg.datasets.load_folder or skimage.io.imread."
+)
+
 
 def split_batch(batch: Any, *, name: str, item: str) -> list[np.ndarray]:
     """Return the items of an array or sequence of arrays as a list of arrays, uncopied.
 
     ``item`` says in words what one item is, for the error message.
     """
-    if isinstance(batch, (str, bytes)) or not hasattr(batch, "__len__"):
+    scalar = isinstance(batch, np.ndarray) and batch.ndim == 0  # has __len__, but no length
+    if scalar or isinstance(batch, _PATH_TYPES) or not hasattr(batch, "__len__"):
         raise ValueError(
             f"{name} must be an array or a list of arrays, each {item}; "
-            f"got {type(batch).__name__}. Read files first, for instance with "
-            "bloodseg.datasets.load_folder or skimage.io.imread."
+            f"got {type(batch).__name__}. {_READ_FIRST}"
         )
     if len(batch) == 0:
         raise ValueError(f"{name} must hold at least one {item}; got none.")
-    return [np.asarray(element) for element in batch]
+    elements = list(batch)  # once: a sequence may read its images from disk as it is indexed
+    for index, element in enumerate(elements):
+        if isinstance(element, _PATH_TYPES):
+            raise ValueError(
+                f"{name}[{index}] must be an array, {item}; "
+                f"got {type(element).__name__}. {_READ_FIRST}"
+            )
+    return [np.asarray(element) for element in elements]
 
 
 def check_images(images: Any, *, name: str = "images") -> list[np.ndarray]:
@@ -72,10 +85,11 @@ def _check_image(image: np.ndarray, *, name: str) -> None:
     if not channels_ok or 0 in image.shape:
         raise ValueError(
             f"{name} must have shape (H, W) or (H, W, C) with C one of 1 (grey), 3 (RGB) and "
-            f"4 (RGBA), and hold pixels; got shape {image.shape}. Move the channels to the last axis."
+            f"4 (RGBA), and hold pixels; got shape {image.shape}. "
+            "Move the channels to the last axis."
         )
-    if image.dtype == bool or image.dtype in (np.uint8, np.uint16):
-        return
+    if image.dtype == bool or (image.dtype.kind == "u" and image.dtype.itemsize <= 2):
+        return  # either byte order: TIFF files have both
     if not np.issubdtype(image.dtype, np.floating):
         raise ValueError(
             f"{name} must have dtype bool, uint8, uint16 or floating point; got {image.dtype}. "
@@ -101,7 +115,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     """
     if image.dtype == bool:
         image = image.astype(np.uint8) * np.uint8(255)
-    elif image.dtype == np.uint16:
+    elif image.dtype.kind == "u" and image.dtype.itemsize == 2:
         image = image.astype(np.float32) / np.float32(65535)
     elif image.dtype != np.uint8:
         image = image.astype(np.float32, copy=False)
@@ -118,7 +132,11 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def check_masks(
-    masks: Any, *, images: Sequence[np.ndarray] | None = None, n_classes: int = 3, name: str = "masks"
+    masks: Any,
+    *,
+    images: Sequence[np.ndarray] | None = None,
+    n_classes: int = 3,
+    name: str = "masks",
 ) -> list[np.ndarray]:
     """Check a batch of label maps and return them as a list of uint8 arrays (H, W).
 
@@ -165,8 +183,11 @@ def check_masks(
 
 
 def _check_labels(mask: np.ndarray, *, n_classes: int, name: str) -> np.ndarray:
-    numeric = mask.dtype == bool or np.issubdtype(mask.dtype, np.number)
-    if numeric and not np.iscomplexobj(mask) and mask.min() >= 0 and mask.max() < n_classes:
+    if mask.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} must hold numbers; got dtype {mask.dtype}. Cast labels with .astype(np.uint8)."
+        )
+    if mask.min() >= 0 and mask.max() < n_classes:
         labels = mask.astype(np.uint8, copy=False)
         if mask.dtype.kind in "bui" or (labels == mask).all():
             return labels

@@ -1,0 +1,71 @@
+"""Which device and precision "auto" stands for: decided from fixed facts, never a stopwatch."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger("bloodseg")
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+# The processor's own list of what its AMX tiles can do. Some virtual machines show the AMX flags
+# but hide this list: oneDNN then falls back to slower bfloat16 kernels than its float32 ones.
+_TILE_INFORMATION_LEAF = 0x1D
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return the device that a name stands for; ``"auto"`` is CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        If torch knows no such device or cannot reach it.
+    """
+    if device == "auto":
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        logger.info("device='auto': %s", chosen)
+        return chosen
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device must be 'auto' or a device that torch reaches on this machine, such as "
+            f"'cpu' or 'cuda:0'; got {device!r} ({str(error).splitlines()[0]})."
+        ) from error
+    return chosen
+
+
+def choose_precision(device: torch.device, precision: str = "auto") -> str:
+    """Return the precision of the convolutions; ``"auto"`` is bfloat16 where it is faster.
+
+    That is on CUDA from compute capability 8.0 on, and on CPUs whose AMX tiles can be used.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        fast = device.type == "cpu" and cpu_has_usable_amx()
+    chosen = "bfloat16" if fast else "float32"
+    logger.info("precision='auto' on %s: %s", device, chosen)
+    return chosen
+
+
+@lru_cache(maxsize=1)
+def cpu_has_usable_amx(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Return whether this CPU multiplies bfloat16 matrices in AMX tiles (Linux only)."""
+    try:
+        fields = dict(
+            (part.strip() for part in line.split(":", 1))
+            for line in Path(cpuinfo).read_text().split("\n\n")[0].splitlines()
+            if ":" in line
+        )
+    except OSError:
+        return False
+    highest_leaf = int(fields.get("cpuid level", "0"))
+    return "amx_bf16" in fields.get("flags", "").split() and highest_leaf >= _TILE_INFORMATION_LEAF

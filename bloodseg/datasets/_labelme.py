@@ -1,0 +1,299 @@
+"""Annotations drawn with LabelMe."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import os
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from skimage.draw import disk, polygon
+from sklearn.utils import Bunch
+
+from .._images import CLASS_NAMES
+from ._files import (
+    check_class_map,
+    check_folder,
+    check_labels_known,
+    class_of,
+    decode_labels,
+    decode_rgb,
+    files_by_stem,
+    read_bytes,
+    read_image,
+)
+
+_MAX_JSON_BYTES = 2**28
+_FAR = 1e6  # pixels; points further out are moved here, well outside of any image
+# Long or deeply nested values would make the plain repr slow, or overflow the stack.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 80
+_N_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
+
+
+def load_labelme(
+    path: str | os.PathLike, label_names: Mapping[str, str | int] | None = None
+) -> Bunch:
+    """Load images and cells annotated with LabelMe.
+
+    Polygons, rectangles, circles and masks are drawn in the order of the file, later ones over
+    earlier ones. Shapes that share a label and a ``group_id`` are one cell. A shape with a label of
+    class background erases what lies below it.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A folder of LabelMe's JSON files, or one such file.
+    label_names : mapping from str to {"background", "white", "red", 0, 1, 2}, optional
+        Classes of label texts, beside those that are known: red, RBC, red cell, erythrocyte; white,
+        WBC, white cell, leukocyte; platelet (background), and the like. Case, ``_`` and ``-`` do
+        not matter.
+
+    Returns
+    -------
+    Bunch
+        images : list of ndarray of shape (H, W, 3)
+            RGB, uint8; or float32 in [0, 1] for files of 16 bits a channel.
+        masks : list of ndarray of shape (H, W), uint8
+            0 background, 1 white cells, 2 red cells.
+        instances : list of ndarray of shape (H, W), int32
+            0 background, 1 to k the cells of which something is seen, in drawing order.
+        counts : ndarray of shape (n, 2), int
+            White and red cells in ``instances``.
+        names : list of str
+            Names of the JSON files without suffix; all lists are sorted by them.
+        groups : None
+            LabelMe knows no groups of images.
+        target_names : tuple of str
+            Names of the labels 0, 1, 2.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder, or an image is missing.
+    ValueError
+        If a file is not LabelMe's, damaged, or holds labels that have no class.
+
+    Notes
+    -----
+    An image is read from ``imageData`` if the file embeds it, else from ``imagePath``, which must
+    lie in the folder of the JSON file. A pixel belongs to a polygon if its centre does.
+
+    References
+    ----------
+    .. [1] K. Wada, LabelMe: Image Polygonal Annotation with Python,
+       https://github.com/wkentaro/labelme.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> import numpy as np
+    >>> from skimage.io import imsave
+    >>> from bloodseg.datasets import load_labelme
+    >>> shape = {"label": "rbc", "shape_type": "rectangle", "points": [[2, 1], [5, 3]]}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     imsave(f"{folder}/a.png", np.full((6, 8, 3), 200, np.uint8), check_contrast=False)
+    ...     with open(f"{folder}/a.json", "w") as file:
+    ...         json.dump({"imagePath": "a.png", "shapes": [shape]}, file)
+    ...     data = load_labelme(folder)
+    >>> data.counts
+    array([[0, 1]])
+    >>> int((data.masks[0] == 2).sum())
+    12
+    """
+    classes = check_class_map(label_names, name="label_names")
+    documents = {name: (file, _read_document(file)) for name, file in _find(Path(path)).items()}
+    labels = [shape["label"] for _, document in documents.values() for shape in document["shapes"]]
+    check_labels_known(labels, classes, name="label_names")
+    data = Bunch(images=[], masks=[], instances=[], counts=np.zeros((len(documents), 2), np.int64))
+    for index, (file, document) in enumerate(documents.values()):
+        image = _read_annotated_image(file, document)
+        instances, cell_classes = _draw(file, document, image.shape[:2], classes)
+        data.images.append(image)
+        data.instances.append(instances)
+        data.masks.append(cell_classes[instances])
+        data.counts[index] = [(cell_classes == number).sum() for number in (1, 2)]
+    data.update(names=list(documents), groups=None, target_names=CLASS_NAMES)
+    return data
+
+
+def _find(path: Path) -> dict[str, Path]:
+    if path.is_file():
+        return {path.stem: path}
+    files = files_by_stem(check_folder(path, holds="LabelMe's JSON files"), (".json",))
+    if not files:
+        raise FileNotFoundError(
+            f"path must hold at least one JSON file of LabelMe; {path} has none."
+        )
+    return dict(sorted(files.items()))
+
+
+def _read_document(file: Path) -> dict[str, Any]:
+    """Parse a file and check the fields of its shapes, points apart."""
+    try:
+        document = json.loads(read_bytes(file, limit=_MAX_JSON_BYTES))
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deeply to be a file of LabelMe.") from None
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as JSON: {error}") from error
+    shapes = document.get("shapes") if isinstance(document, dict) else None
+    if not isinstance(shapes, list):
+        raise ValueError(
+            f"{file} must be a JSON object with a list of shapes, as LabelMe saves it; "
+            "move other JSON files out of the folder."
+        )
+    for index, shape in enumerate(shapes):
+        where = _where(file, index)
+        if not isinstance(shape, dict):
+            raise ValueError(f"{where} must be a JSON object; got {type(shape).__name__}.")
+        if not isinstance(shape.get("label"), str):
+            raise ValueError(
+                f"{where} must have a text as label; got {_SHORT.repr(shape.get('label'))}."
+            )
+        group = shape.get("group_id")
+        if not (group is None or isinstance(group, (int, str))):
+            raise ValueError(
+                f"{where} must have a number or null as group_id; got {_SHORT.repr(group)}."
+            )
+        # Files of early versions of LabelMe have polygons only and do not say so.
+        kind = shape.setdefault("shape_type", "polygon")
+        if not isinstance(kind, str) or kind not in _N_POINTS:
+            raise ValueError(
+                f"{where} must have one of the shape types {', '.join(_N_POINTS)}; got "
+                f"{_SHORT.repr(kind)}. Outline the cell with a polygon, or delete the shape."
+            )
+    return document
+
+
+def _where(file: Path, index: int) -> str:
+    return f"{file}, shapes[{index}]"
+
+
+def _read_annotated_image(file: Path, document: dict[str, Any]) -> np.ndarray:
+    embedded = document.get("imageData")
+    if embedded is not None:
+        data = _decode_base64(embedded, where=f"{file}, imageData")
+        image = decode_rgb(data, name=f"{file}, imageData")
+    else:
+        image = read_image(_image_file(file, document.get("imagePath")))
+    for axis, field in enumerate(("imageHeight", "imageWidth")):
+        declared = document.get(field)
+        if declared is not None and (isinstance(declared, bool) or declared != image.shape[axis]):
+            raise ValueError(
+                f"{file}, {field} must be that of the image, {image.shape[axis]}; "
+                f"got {_SHORT.repr(declared)}. Annotate the image at the size it has."
+            )
+    return image
+
+
+def _image_file(file: Path, image_path: Any) -> Path:
+    """Return the image's path if it is in the folder of its annotations, links followed."""
+    where = f"{file}, imagePath"
+    if not isinstance(image_path, str) or not image_path:
+        raise ValueError(f"{where} must be a text; got {_SHORT.repr(image_path)}.")
+    # Read as Windows would, which knows both separators and drive letters: files travel.
+    relative = PureWindowsPath(image_path)
+    inside = not relative.anchor and ".." not in relative.parts
+    try:
+        folder = file.parent.resolve()
+        target = folder.joinpath(*relative.parts).resolve() if inside else folder
+        found = target.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # name too long, null byte, loop of links
+        raise ValueError(f"{where} cannot be a path: {error}") from error
+    if not inside or not target.is_relative_to(folder):
+        raise ValueError(
+            f"{where} must lie in the folder of the JSON file; got {_SHORT.repr(image_path)}. "
+            "Move the image there and correct the path."
+        )
+    if not found:
+        raise FileNotFoundError(f"{where} must name an image; {target} is not a file.")
+    return target
+
+
+def _decode_base64(text: Any, *, where: str) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"{where} must be a base64 text; got {type(text).__name__}.")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{where} must be a base64 text: {error}.") from error
+
+
+def _draw(
+    file: Path, document: dict[str, Any], size: tuple[int, int], classes: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells' numbers (H, W) and the class of each number, 0 included."""
+    drawn = np.zeros(size, np.int32)
+    cell_classes = [0]
+    numbers: dict[tuple[str, str], int] = {}
+    for index, shape in enumerate(document["shapes"]):
+        pixels = _shape_pixels(shape, size, where=_where(file, index))
+        label = class_of(shape["label"], classes) or 0
+        group = shape.get("group_id")
+        number = 0
+        if label:
+            key = (shape["label"], f"shape {index}" if group is None else f"group {group}")
+            number = numbers.setdefault(key, len(cell_classes))
+            if number == len(cell_classes):
+                cell_classes.append(label)
+        drawn[pixels] = number
+    # Cells that later ones hide entirely are not there: numbers stay consecutive.
+    seen = np.unique(drawn)
+    seen = seen[seen > 0]
+    renumber = np.zeros(len(cell_classes), np.int32)
+    renumber[seen] = np.arange(1, len(seen) + 1)
+    return renumber[drawn], np.array([0, *np.array(cell_classes)[seen]], np.uint8)
+
+
+def _shape_pixels(shape: dict[str, Any], size: tuple[int, int], *, where: str) -> Any:
+    """Return an index of the pixels that a shape covers."""
+    kind = shape["shape_type"]
+    x, y = _check_points(shape.get("points"), kind, where=where).T
+    if kind == "polygon":
+        return polygon(y, x, shape=size)
+    if kind == "circle":
+        return disk((y[0], x[0]), float(np.hypot(y[1] - y[0], x[1] - x[0])), shape=size)
+    top, bottom = sorted(round(float(value)) for value in y)
+    left, right = sorted(round(float(value)) for value in x)
+    if kind == "rectangle":
+        # Both corners belong to it, as in LabelMe's own export.
+        return (slice(max(top, 0), max(bottom + 1, 0)), slice(max(left, 0), max(right + 1, 0)))
+    data = _decode_base64(shape.get("mask"), where=f"{where}.mask")
+    box = (bottom - top + 1, right - left + 1)
+    mask = decode_labels(data, name=f"{where}.mask", shape=box, what="a PNG mask")
+    # Cut to the image first: most of a large mask may lie outside.
+    rows, columns = np.nonzero(
+        mask[max(-top, 0) : max(size[0] - top, 0), max(-left, 0) : max(size[1] - left, 0)]
+    )
+    return rows + max(top, 0), columns + max(left, 0)
+
+
+def _check_points(points: Any, kind: str, *, where: str) -> np.ndarray:
+    """Return points (n, 2) as x and y."""
+    needed = _N_POINTS[kind]
+    enough = isinstance(points, list) and len(points) >= needed
+    if not enough or (kind != "polygon" and len(points) != needed):
+        count = len(points) if isinstance(points, list) else _SHORT.repr(points)
+        wanted = f"at least {needed}" if kind == "polygon" else needed
+        raise ValueError(f"{where} ({kind}) must have {wanted} points; got {count}.")
+    for point in points:
+        if not (isinstance(point, list) and len(point) == 2 and all(map(_is_finite, point))):
+            raise ValueError(
+                f"{where} must have points [x, y] of finite numbers; got {_SHORT.repr(point)}."
+            )
+    return np.clip(np.array([[float(value) for value in point] for point in points]), -_FAR, _FAR)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False

@@ -1,0 +1,402 @@
+"""Scores of class maps against labels: pixel accuracy, class pixel accuracy, mean IoU, Dice.
+
+All scores come from one confusion matrix over all pixels of all images, as in the paper's Tables
+1 and 2; they are not means over images. Call `confusion_matrix` and `scores_from_confusion`
+yourself where the pixels come in pieces, since confusion matrices add up.
+"""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import make_scorer
+
+from ._images import CLASS_NAMES, check_masks
+
+__all__ = [
+    "class_pixel_accuracy",
+    "confusion_matrix",
+    "dice_per_class",
+    "iou_per_class",
+    "mean_dice",
+    "mean_dice_scorer",
+    "mean_iou",
+    "mean_iou_scorer",
+    "pixel_accuracy",
+    "pixel_accuracy_scorer",
+    "scores_from_confusion",
+    "segmentation_report",
+]
+
+_BLOCK_PIXELS = 2**20  # counted at a time, which bounds the memory whatever the image's size
+
+
+def confusion_matrix(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+    """Count the pixels of each true class by the class predicted for them.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels 0 to ``n_classes - 1``; maps in a list may differ in size.
+    y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Class maps, as many as ``y_true`` and of the same sizes.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    ndarray of shape (n_classes, n_classes), int64
+        Pixels of true class i (row) that were predicted as class j (column), over all images.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import confusion_matrix
+    >>> confusion_matrix([[[0, 0, 1], [2, 2, 2]]], [[[0, 1, 1], [2, 2, 0]]])
+    array([[1, 1, 0],
+           [0, 1, 0],
+           [1, 0, 2]])
+    """
+    pairs = _check_pairs(y_true, y_pred, n_classes=n_classes)
+    counts = np.zeros(n_classes * n_classes, dtype=np.int64)
+    for truth, predicted in pairs:
+        step = max(1, _BLOCK_PIXELS // truth.shape[1])
+        for top in range(0, len(truth), step):
+            cells = truth[top : top + step].astype(np.intp) * n_classes
+            cells += predicted[top : top + step]
+            counts += np.bincount(cells.ravel(), minlength=counts.size)
+    return counts.reshape(n_classes, n_classes)
+
+
+def _check_pairs(
+    y_true: Any, y_pred: Any, *, n_classes: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    if not isinstance(n_classes, Integral) or not 1 <= n_classes <= 256:
+        raise ValueError(
+            f"n_classes must be an integer from 1 to 256; got {n_classes!r}. "
+            "The default, 3, stands for background, white and red cells."
+        )
+    truths = check_masks(y_true, name="y_true", n_classes=n_classes)
+    predictions = check_masks(y_pred, name="y_pred", n_classes=n_classes)
+    if len(truths) != len(predictions):
+        raise ValueError(
+            f"y_pred must hold one class map for each in y_true; got {len(predictions)} for "
+            f"{len(truths)}. Pass the predictions of the same images, in the same order."
+        )
+    for index, (truth, predicted) in enumerate(zip(truths, predictions, strict=True)):
+        if truth.shape != predicted.shape:
+            raise ValueError(
+                f"y_pred[{index}] must have the shape of y_true[{index}], {truth.shape}; got "
+                f"{predicted.shape}. Pass the predictions of the same images, in the same order."
+            )
+    return list(zip(truths, predictions, strict=True))
+
+
+def scores_from_confusion(matrix: Any) -> dict[str, float]:
+    """Return every score of this module, from a confusion matrix.
+
+    Parameters
+    ----------
+    matrix : array-like of shape (n_classes, n_classes)
+        Pixels of true class i (row) predicted as class j (column), as `confusion_matrix` returns
+        them; of several sets, add the matrices.
+
+    Returns
+    -------
+    dict of str to float
+        ``pixel_accuracy``, ``mean_iou``, ``mean_dice``, then ``cpa_*``, ``iou_*`` and ``dice_*``
+        for each class: ``background``, ``white`` and ``red``, or their numbers when there are not
+        three classes. All in [0, 1]; NaN for a class that does not occur (see the function of
+        the score).
+
+    Raises
+    ------
+    ValueError
+        If ``matrix`` is not square, holds negative or non-finite numbers, or no pixels.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import scores_from_confusion
+    >>> scores = scores_from_confusion([[6, 0, 2], [0, 1, 0], [1, 0, 10]])
+    >>> scores["pixel_accuracy"], scores["cpa_background"], round(scores["iou_red"], 3)
+    (0.85, 0.75, 0.769)
+    """
+    matrix = _check_matrix(matrix)
+    names = CLASS_NAMES if len(matrix) == len(CLASS_NAMES) else [str(k) for k in range(len(matrix))]
+    scores = {
+        "pixel_accuracy": _pixel_accuracy(matrix),
+        "mean_iou": _mean_of_present(_iou(matrix)),
+        "mean_dice": _mean_of_present(_dice(matrix)),
+    }
+    for prefix, values in (
+        ("cpa", _recall(matrix)),
+        ("iou", _iou(matrix)),
+        ("dice", _dice(matrix)),
+    ):
+        scores |= {f"{prefix}_{name}": float(v) for name, v in zip(names, values, strict=True)}
+    return scores
+
+
+def segmentation_report(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> dict[str, float]:
+    """Return every score of this module, reading the class maps once.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels and class maps, as for `confusion_matrix`.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    dict of str to float
+        As from `scores_from_confusion`: plain floats, one row of a CSV file.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import segmentation_report
+    >>> report = segmentation_report([[[0, 0, 1], [2, 2, 2]]], [[[0, 1, 1], [2, 2, 2]]])
+    >>> list(report)[:4]
+    ['pixel_accuracy', 'mean_iou', 'mean_dice', 'cpa_background']
+    >>> report["iou_white"], report["cpa_background"]
+    (0.5, 0.5)
+    """
+    return scores_from_confusion(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+
+
+def pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
+    """Return the share of pixels with the right class (PA in the paper's Tables 1 and 2).
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels and class maps, as for `confusion_matrix`.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import pixel_accuracy
+    >>> pixel_accuracy([[[0, 0], [1, 2]]], [[[0, 1], [1, 2]]])
+    0.75
+    """
+    return _pixel_accuracy(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+
+
+def class_pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+    """Return for each class the share of its pixels that were found (CPA, recall).
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels and class maps, as for `confusion_matrix`.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), float64
+        In [0, 1]; NaN for a class absent from ``y_true``. The order is that of the labels
+        (background, white, red), which is not that of the paper's tables.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import class_pixel_accuracy
+    >>> class_pixel_accuracy([[[0, 0], [1, 1]]], [[[0, 2], [1, 1]]])
+    array([0.5, 1. , nan])
+    """
+    return _recall(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+
+
+def iou_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+    """Return intersection over union (Jaccard index) of each class.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels and class maps, as for `confusion_matrix`.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), float64
+        In [0, 1]; NaN for a class absent from both.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import iou_per_class
+    >>> iou_per_class([[[0, 0], [0, 1]]], [[[0, 0], [1, 1]]]).round(3)
+    array([0.667, 0.5  ,   nan])
+    """
+    return _iou(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+
+
+def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
+    """Return intersection over union, averaged over classes (MIoU in the paper's tables).
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels and class maps, as for `confusion_matrix`.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    float
+        In [0, 1]. A class absent from both is left out of the mean.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import mean_iou
+    >>> mean_iou([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]])
+    0.25
+    """
+    return _mean_of_present(_iou(confusion_matrix(y_true, y_pred, n_classes=n_classes)))
+
+
+def dice_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+    """Return the Dice coefficient (F1 score) of each class.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels and class maps, as for `confusion_matrix`.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), float64
+        In [0, 1]; NaN for a class absent from both.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import dice_per_class
+    >>> dice_per_class([[[0, 0], [0, 1]]], [[[0, 0], [1, 1]]]).round(3)
+    array([0.8  , 0.667,   nan])
+    """
+    return _dice(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+
+
+def mean_dice(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
+    """Return the Dice coefficient (F1 score), averaged over classes.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
+        Labels and class maps, as for `confusion_matrix`.
+    n_classes : int, default=3
+        Number of classes, 1 to 256.
+
+    Returns
+    -------
+    float
+        In [0, 1]. A class absent from both is left out of the mean.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in number or size, or hold labels outside the classes.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import mean_dice
+    >>> round(mean_dice([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]]), 3)
+    0.333
+    """
+    return _mean_of_present(_dice(confusion_matrix(y_true, y_pred, n_classes=n_classes)))
+
+
+pixel_accuracy_scorer = make_scorer(pixel_accuracy)
+"""Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `pixel_accuracy`."""
+
+mean_iou_scorer = make_scorer(mean_iou)
+"""Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `mean_iou`."""
+
+mean_dice_scorer = make_scorer(mean_dice)
+"""Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `mean_dice`."""
+
+
+def _check_matrix(matrix: Any) -> np.ndarray:
+    matrix = np.asarray(matrix)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(
+            f"matrix must have shape (n_classes, n_classes); got {matrix.shape}. "
+            "Pass what confusion_matrix returns."
+        )
+    counts = matrix.dtype.kind in "iuf" and np.isfinite(matrix).all() and (matrix >= 0).all()
+    if not counts or not matrix.any():
+        raise ValueError(
+            "matrix must hold counts of pixels: finite numbers, none below 0, not all 0; got "
+            f"{matrix.tolist()}. Pass what confusion_matrix returns."
+        )
+    return matrix
+
+
+def _pixel_accuracy(matrix: np.ndarray) -> float:
+    return float(np.trace(matrix) / matrix.sum())
+
+
+def _recall(matrix: np.ndarray) -> np.ndarray:
+    return _ratio(np.diag(matrix), matrix.sum(axis=1))
+
+
+def _iou(matrix: np.ndarray) -> np.ndarray:
+    hits = np.diag(matrix)
+    return _ratio(hits, matrix.sum(axis=0) + matrix.sum(axis=1) - hits)
+
+
+def _dice(matrix: np.ndarray) -> np.ndarray:
+    return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide, with NaN where there is nothing to divide by."""
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+
+
+def _mean_of_present(values: np.ndarray) -> float:
+    return float(np.nanmean(values))  # some class is always present, so never a mean of nothing

@@ -1,0 +1,15 @@
+"""The U-Net family: plain, residual and neural-ODE stages in one frame."""
+
+from ._factory import NETWORKS, make_network
+from ._tolerances import resolve_tolerances
+from ._unet import POSITIONS, NODEsUNet, ResNetUNet, UNet
+
+__all__ = [
+    "NETWORKS",
+    "POSITIONS",
+    "NODEsUNet",
+    "ResNetUNet",
+    "UNet",
+    "make_network",
+    "resolve_tolerances",
+]

@@ -1,0 +1,77 @@
+"""What the stages of the networks are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# The last convolution of a right-hand side starts small: the block starts near the identity,
+# its ODE is mild, and the solver needs few steps.
+_LAST_CONVOLUTION_SCALE = 0.1
+
+
+class ConvNormReLU(nn.Sequential):
+    """3x3 convolution, batch normalisation, ReLU.
+
+    The paper has no normalisation; without it training diverges at usual learning rates.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions added to their input (ResNet's basic block)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = ConvNormReLU(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map of x's shape."""
+        return functional.relu(x + self.second(self.first(x)))
+
+
+class TimeConv2d(nn.Conv2d):
+    """3x3 convolution of a map with the time t as one more constant channel.
+
+    The convolution of a constant channel is t times a fixed map: it is added to the convolution
+    of the others, which spares a copy of the state.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels + 1, channels, 3, padding=1)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Return a map of x's shape; t has shape (n, 1, 1, 1)."""
+        ones = torch.ones_like(x[:1, :1])
+        time_map = functional.conv2d(ones, self.weight[:, -1:], padding=1)
+        return functional.conv2d(x, self.weight[:, :-1], self.bias, padding=1) + t * time_map
+
+
+class ConvODEFunction(nn.Module):
+    """Right-hand side of an ODE-block: two 3x3 convolutions with t as a channel (paper, Figure 4).
+
+    SiLU between them, because the solver's order rests on a smooth right-hand side.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = TimeConv2d(channels)
+        self.second = TimeConv2d(channels)
+        nn.init.zeros_(self.first.bias)
+        nn.init.zeros_(self.second.bias)
+        with torch.no_grad():
+            self.second.weight.mul_(_LAST_CONVOLUTION_SCALE)
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        """Return dh/dt at time t, of shape (n, 1, 1, 1), and state h, (n, C, H, W)."""
+        return self.second(t, functional.silu(self.first(t, h)))

@@ -1,0 +1,284 @@
+"""The U-Net frame (paper, Figures 5 and 6) and the networks that differ in its stages' bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..ode import ODEBlock
+from ._blocks import ConvNormReLU, ConvODEFunction, ResidualBlock
+from ._tolerances import resolve_tolerances
+
+POSITIONS = tuple(range(1, 10))
+"""The nine stages: 1 to 4 down the encoder, 5 the bottom of the U, 6 to 9 up the decoder."""
+
+STRIDE = 16  # input pixels to one pixel at the bottom of the U
+
+
+class UNet(nn.Module):
+    """A U-Net of half the classic width, with a plain body at every stage.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes.
+    width : int
+        Channels of the first stage; every stage scales with it. The paper's is 32.
+    dropout : float
+        Probability of dropout after each pooling, in [0, 1).
+    in_channels : int
+        Channels of the input.
+    precision : {"float32", "bfloat16", "float16"}
+        Precision that the convolutions compute in (autocast); the weights stay in float32.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bloodseg.networks import UNet
+    >>> network = UNet(width=4).eval()
+    >>> network(torch.zeros(1, 3, 50, 70)).shape
+    torch.Size([1, 3, 50, 70])
+    """
+
+    def __init__(
+        self,
+        n_classes: int = 3,
+        *,
+        width: int = 32,
+        dropout: float = 0.1,
+        in_channels: int = 3,
+        precision: str = "float32",
+    ):
+        super().__init__()
+        if n_classes < 2 or width < 1 or in_channels < 1:
+            raise ValueError(
+                "n_classes must be at least 2, width and in_channels at least 1; "
+                f"got n_classes={n_classes!r}, width={width!r}, in_channels={in_channels!r}."
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1); got {dropout!r}.")
+        channels = {
+            position: width * 2 ** (4 - abs(5 - position)) for position in POSITIONS
+        }
+        self.precision = precision
+        inputs = [in_channels] + [channels[position] for position in POSITIONS[:4]]
+        inputs += [2 * channels[position] for position in POSITIONS[5:]]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                ConvNormReLU(n_in, channels[position]), self._body(position, channels[position])
+            )
+            for position, n_in in zip(POSITIONS, inputs)
+        )
+        self.pool = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropout))
+        self.upsample = nn.ModuleList(
+            nn.Sequential(
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+                nn.ZeroPad2d((0, 1, 0, 1)),  # 'same' for an even kernel
+                nn.Conv2d(2 * channels[position], channels[position], 2),
+            )
+            for position in POSITIONS[5:]
+        )
+        self.head = nn.Conv2d(width, n_classes, 1)
+
+    def _body(self, position: int, channels: int) -> nn.Module:
+        """Return what follows the first convolution of a stage."""
+        return ConvNormReLU(channels, channels)
+
+    @property
+    def precision(self) -> str:
+        """Precision that the convolutions compute in."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in ("float32", "bfloat16", "float16"):
+            raise ValueError(
+                f"precision must be 'float32', 'bfloat16' or 'float16'; got {value!r}."
+            )
+        self._precision = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, n_classes, H, W), float32, for images (n, in_channels, H, W).
+
+        Sides of any length: what is not a multiple of 16 is padded by mirroring, by its own size
+        only, and cut off again.
+        """
+        height, width = x.shape[-2:]
+        x = _mirror_to_stride(x).contiguous(memory_format=torch.channels_last)
+        with self._autocast(x.device.type):
+            skipped = []
+            for stage in self.stages[:4]:
+                x = stage(x)
+                skipped.append(x)
+                x = self.pool(x)
+            x = self.stages[4](x)
+            for upsample, stage in zip(self.upsample, self.stages[5:]):
+                x = stage(torch.cat([skipped.pop(), upsample(x)], dim=1))
+            logits = self.head(x)
+        return logits[..., :height, :width].float()
+
+    def _autocast(self, device_type: str) -> Any:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device_type, dtype=getattr(torch, self.precision))
+
+
+class ResNetUNet(UNet):
+    """The paper's ResNet baseline: residual blocks where D-LinkNet has them (Section 4).
+
+    3, 4, 6 and 3 residual blocks at positions 2 to 5, the counts of a ResNet-34 encoder; plain
+    elsewhere. Parameters as for `UNet`.
+
+    Examples
+    --------
+    >>> from bloodseg.networks import ResNetUNet
+    >>> sum(weight.numel() for weight in ResNetUNet().parameters())
+    """
+
+    _BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}  # noqa: RUF012 (a constant)
+
+    def _body(self, position: int, channels: int) -> nn.Module:
+        if position not in self._BLOCKS:
+            return super()._body(position, channels)
+        return nn.Sequential(*(ResidualBlock(channels) for _ in range(self._BLOCKS[position])))
+
+
+class NODEsUNet(UNet):
+    """The paper's network: a U-Net with ODE-blocks in some of its stages (Section 3.3, Figure 6).
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes.
+    ode_positions : sequence of int
+        Which of the nine stages hold an ODE-block; empty is a plain U-Net.
+    ode_tol : float, dict, tuple or "paper"
+        Tolerances in training mode; see `resolve_tolerances`.
+    predict_ode_tol : float, dict, tuple or "paper", optional
+        Tolerances in evaluation mode; None takes ``ode_tol``.
+    ode_method : str
+        Runge-Kutta method; ``"auto"`` picks one for each block by its tolerance.
+    ode_gradient : {"checkpoint", "direct", "adjoint"}
+        See `bloodseg.ode.solve`.
+    **frame
+        ``width``, ``dropout``, ``in_channels``, ``precision``: as for `UNet`.
+
+    Attributes
+    ----------
+    ode_blocks : dict of int to ODEBlock
+        The blocks by position.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bloodseg.networks import NODEsUNet
+    >>> network = NODEsUNet(width=4, ode_positions=(5,), ode_tol=1e-3).eval()
+    >>> network(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 3, 32, 32])
+    >>> network.ode_blocks[5].n_evaluations.shape
+    (1,)
+    """
+
+    def __init__(
+        self,
+        n_classes: int = 3,
+        *,
+        ode_positions: Sequence[int] = (4, 5, 6),
+        ode_tol: Any = 1e-3,
+        predict_ode_tol: Any = None,
+        ode_method: str = "auto",
+        ode_gradient: str = "checkpoint",
+        **frame: Any,
+    ):
+        self._ode_positions = check_positions(ode_positions)
+        self._ode_settings = {"method": ode_method, "gradient": ode_gradient}
+        super().__init__(n_classes, **frame)
+        self.set_tolerances(ode_tol, predict_ode_tol)
+
+    def _body(self, position: int, channels: int) -> nn.Module:
+        if position not in self._ode_positions:
+            return super()._body(position, channels)
+        return ODEBlock(
+            ConvODEFunction(channels), **self._ode_settings, name=f"ODE-block at position {position}"
+        )
+
+    @property
+    def ode_blocks(self) -> dict[int, ODEBlock]:
+        """The ODE-blocks by position."""
+        return {position: self.stages[position - 1][1] for position in self._ode_positions}
+
+    @property
+    def precision(self) -> str:
+        """Precision that the convolutions compute in; the states stay in float32."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        UNet.precision.fset(self, value)  # type: ignore[attr-defined]
+        if hasattr(self, "stages"):
+            self._set_block_precision()
+
+    def _set_block_precision(self) -> None:
+        for block in self.ode_blocks.values():
+            block.low_precision = (
+                None if self.precision == "float32" else getattr(torch, self.precision)
+            )
+
+    def set_tolerances(self, ode_tol: Any, predict_ode_tol: Any = None) -> None:
+        """Set the tolerances of the blocks, for training and, where they differ, prediction.
+
+        Raises
+        ------
+        ValueError
+            If a form or a value is wrong; the tolerances then stay as they were.
+        """
+        train = resolve_tolerances(ode_tol, self._ode_positions)
+        predict = (
+            dict.fromkeys(self._ode_positions)
+            if predict_ode_tol is None
+            else resolve_tolerances(predict_ode_tol, self._ode_positions, name="predict_ode_tol")
+        )
+        for position, block in self.ode_blocks.items():
+            block.tol = train[position]
+            block.predict_tol = predict[position]
+
+
+def check_positions(ode_positions: Any) -> tuple[int, ...]:
+    """Return positions of ODE-blocks as a tuple of ints, or say what is wrong with them."""
+    try:
+        positions = tuple(int(position) for position in ode_positions)
+        valid = all(position == given for position, given in zip(positions, ode_positions))
+    except (TypeError, ValueError):
+        positions, valid = (), False
+    if not valid or len(set(positions)) != len(positions) or not set(positions) <= set(POSITIONS):
+        raise ValueError(
+            "ode_positions must hold different whole numbers from 1 to 9, or be empty for a "
+            f"plain U-Net; got {ode_positions!r}."
+        )
+    return positions
+
+
+def _mirror_to_stride(x: Tensor) -> Tensor:
+    """Pad below and to the right, by mirroring, to a multiple of the stride."""
+    for axis in (-2, -1):
+        side = x.shape[axis]
+        missing = -side % STRIDE
+        if missing:
+            mirrored = np.pad(np.arange(side), (0, missing), mode="symmetric")
+            x = x.index_select(axis, torch.as_tensor(mirrored, device=x.device))
+    return x

@@ -1,0 +1,11 @@
+"""Adaptive solution of neural ordinary differential equations, one error control a sample.
+
+The room knows tensors and nothing of images. Everything above it goes through the names below,
+so the solver beneath (today torchdiffeq) can change without them.
+"""
+
+from ._block import ODEBlock
+from ._methods import choose_method
+from ._solve import ODESolution, SolverError, solve
+
+__all__ = ["ODEBlock", "ODESolution", "SolverError", "choose_method", "solve"]

@@ -1,0 +1,235 @@
+"""What happens around skorch's loop: seeds, learning rate, scores, best weights, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+from tqdm import tqdm
+
+from ..metrics import scores_from_confusion
+from ._checkpoint import Checkpoint
+
+_WARM_UP = 0.05  # share of the steps over which the learning rate rises
+_LAST_RATE = 0.01  # of the highest, at the end
+
+
+class StopEarly(KeyboardInterrupt):
+    """Ends skorch's loop, which takes a KeyboardInterrupt as the wish to stop."""
+
+
+class EpochSeed(Callback):
+    """Start every epoch from random states made of seed and epoch alone.
+
+    A training that goes on from the end of an epoch then needs no random states of the one before.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
+        """Seed torch's generator, which dropout draws from, and tell the crops the epoch."""
+        epoch = len(net.history)  # skorch has already opened this epoch's row: counts from 1
+        dataset_train.epoch = epoch
+        torch.manual_seed(derived_seed(self.seed, epoch))
+
+
+def derived_seed(*entropy: int) -> int:
+    """Return a seed of 63 bits that mixes the given numbers."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class CosineSchedule(Callback):
+    """Warm up over the first steps, then fall along a cosine; a function of the step alone."""
+
+    def __init__(self, learning_rate: float, steps_per_epoch: int, max_epochs: int):
+        self.learning_rate = learning_rate
+        self.steps_per_epoch = steps_per_epoch
+        self.max_epochs = max_epochs
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0 over the whole training."""
+        total = self.steps_per_epoch * self.max_epochs
+        warm = min(1.0, (step + 1) / max(1.0, _WARM_UP * total))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+        return self.learning_rate * warm * (_LAST_RATE + (1 - _LAST_RATE) * fall)
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Count steps from the epoch's first."""
+        self.step_ = (len(net.history) - 1) * self.steps_per_epoch
+
+    def on_batch_begin(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Set the rate of the step to come."""
+        if training:
+            for group in net.optimizer_.param_groups:
+                group["lr"] = self.rate(self.step_)
+            self.step_ += 1
+
+
+class EpochScores(Callback):
+    """Write losses, mean IoU, evaluations of f and seconds of each epoch into the history.
+
+    Sums, not means, are gathered, so that several processes come to the same numbers.
+    """
+
+    def __init__(self, network: nn.Module, n_classes: int, accelerator: Any = None):
+        self.network = network
+        self.n_classes = n_classes
+        self.accelerator = accelerator
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Start all sums anew."""
+        blocks = getattr(self.network, "ode_blocks", {})
+        self.started_ = time.perf_counter()
+        self.losses_ = {True: np.zeros(2), False: np.zeros(2)}
+        self.evaluations_ = {position: np.zeros(2) for position in blocks}
+        self.confusion_ = np.zeros((self.n_classes, self.n_classes))
+
+    def on_batch_end(
+        self,
+        net: Any,
+        batch: Any = None,
+        training: bool = False,
+        loss: Any = None,
+        y_pred: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add one batch to the sums."""
+        images, (masks, _) = batch
+        self.losses_[training] += (float(loss) * len(images), len(images))
+        if training:
+            for position, block in getattr(self.network, "ode_blocks", {}).items():
+                self.evaluations_[position] += (block.n_evaluations.sum(), len(images))
+        else:
+            pairs = masks.to(y_pred.device) * self.n_classes + y_pred.argmax(dim=1)
+            counts = torch.bincount(pairs.flatten(), minlength=self.n_classes**2)
+            self.confusion_ += counts.view(self.n_classes, self.n_classes).cpu().numpy()
+
+    def on_epoch_end(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
+        """Join the sums of all processes and record the epoch."""
+        train, valid = (self._summed(self.losses_[training]) for training in (True, False))
+        history = net.history
+        history.record("train_loss", train[0] / train[1])
+        if dataset_valid is not None:
+            scores = scores_from_confusion(self._summed(self.confusion_).astype(np.int64))
+            history.record("valid_loss", valid[0] / valid[1])
+            history.record("valid_mean_iou", scores["mean_iou"])
+        for position, sums in self.evaluations_.items():
+            total, samples = self._summed(sums)
+            history.record(f"evaluations_{position}", total / samples)
+        history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
+        history.record("seconds", time.perf_counter() - self.started_)
+
+    def _summed(self, sums: np.ndarray) -> np.ndarray:
+        if self.accelerator is None:
+            return sums
+        tensor = torch.as_tensor(sums, device=self.accelerator.device)
+        return self.accelerator.reduce(tensor, reduction="sum").cpu().numpy()
+
+
+class BestWeights(Callback):
+    """Keep the weights of the epoch with the lowest validation loss (paper, Section 3.2).
+
+    Parameters
+    ----------
+    network : Module
+        The network in training.
+    patience : int, optional
+        Stop after this many epochs without a lower loss.
+    """
+
+    def __init__(self, network: nn.Module, patience: int | None):
+        self.network = network
+        self.patience = patience
+        self.state: dict[str, torch.Tensor] | None = None
+        self.best_loss = math.inf
+        self.best_epoch = 0
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Copy the weights where this epoch is the best so far."""
+        loss = net.history[-1].get("valid_loss")
+        if loss is None:
+            return
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, len(net.history)
+            self.state = copied_to_cpu(self.network.state_dict())
+
+    def out_of_patience(self, n_epochs: int) -> bool:
+        """Return whether training has gone on for too long without a lower loss."""
+        return self.patience is not None and n_epochs - self.best_epoch >= self.patience
+
+    def restore(self) -> None:
+        """Give the network the best weights, if any were kept."""
+        if self.state is not None:
+            self.network.load_state_dict(self.state)
+
+
+def copied_to_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a copy of a state dict that later training steps do not change."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+class EndOfEpoch(Callback):
+    """Write the checkpoint of each finished epoch, then stop where patience has run out."""
+
+    def __init__(self, network: nn.Module, best: BestWeights, checkpoint: Checkpoint | None):
+        self.network = network
+        self.best = best
+        self.checkpoint = checkpoint
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Keep what a killed training goes on from."""
+        if self.checkpoint is not None:
+            self.checkpoint.save(
+                network=self.network.state_dict(),
+                optimizer=net.optimizer_.state_dict(),
+                history=net.history.to_list(),
+                best={
+                    "state": self.best.state,
+                    "loss": self.best.best_loss,
+                    "epoch": self.best.best_epoch,
+                },
+            )
+        if self.best.out_of_patience(len(net.history)):
+            raise StopEarly
+
+
+class TrainingBar(Callback):
+    """One progress bar over all steps, with the scores of the last epoch beside it."""
+
+    def __init__(self, steps_per_epoch: int, max_epochs: int):
+        self.steps_per_epoch = steps_per_epoch
+        self.max_epochs = max_epochs
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Open the bar where the training stands."""
+        self.bar_ = tqdm(
+            total=self.steps_per_epoch * self.max_epochs,
+            initial=self.steps_per_epoch * len(net.history),
+            unit="step",
+            desc="training",
+            file=sys.stderr,
+        )
+
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Move the bar by a step."""
+        if training:
+            self.bar_.update()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Show what the epoch came to."""
+        row = net.history[-1]
+        shown = {"epoch": f"{len(net.history)}/{self.max_epochs}", "loss": f"{row['train_loss']:.3f}"}
+        if "valid_loss" in row:
+            shown |= {"valid": f"{row['valid_loss']:.3f}", "mIoU": f"{row['valid_mean_iou']:.3f}"}
+        self.bar_.set_postfix(shown)
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        self.bar_.close()

@@ -1,0 +1,63 @@
+"""The file that a killed training goes on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+logger = logging.getLogger("bloodseg")
+
+
+class Checkpoint:
+    """One training's state after its last finished epoch.
+
+    The random states and the order of an epoch are functions of the seed and the epoch's number
+    (`EpochSeed`, `EpochSampler`), so the seed and the history hold them.
+
+    Parameters
+    ----------
+    path : path
+        The file; written whole or not at all.
+    seed : int
+        Seed of the training, for a new file.
+    """
+
+    def __init__(self, path: Path, *, seed: int):
+        self.path = path
+        self.seed = seed
+
+    def save(self, **state: Any) -> None:
+        """Replace the file by a new state."""
+        state["history"] = json.dumps(state["history"])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(f".{os.getpid()}.tmp")
+        torch.save({"seed": self.seed, **state}, unfinished)
+        unfinished.replace(self.path)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state in the file, and take its seed over; None where there is no file.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or no checkpoint.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state["history"] = json.loads(state["history"])
+            self.seed = state["seed"]
+        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as e:
+            raise ValueError(
+                f"{self.path} cannot be read as a checkpoint ({type(e).__name__}). "
+                "Delete it to train from the start."
+            ) from e
+        logger.info("Going on from %s, after epoch %d.", self.path, len(state["history"]))
+        return state

@@ -1,0 +1,116 @@
+"""Crops for training and blocks for validation, cut from images of any sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from .._images import to_rgb
+
+# Side of the blocks that validation images are cut into: bounds the memory of a validation step.
+VALIDATION_BLOCK = 512
+
+Item = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
+
+
+def image_tensor(image: np.ndarray) -> torch.Tensor:
+    """Return a checked image (H, W[, C]) as a float32 tensor (3, H, W) in [0, 1]."""
+    rgb = to_rgb(image)
+    scaled = rgb.astype(np.float32) / np.float32(255) if rgb.dtype == np.uint8 else rgb
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def _item(image: np.ndarray, mask: np.ndarray, weight: float) -> Item:
+    labels = torch.from_numpy(mask.astype(np.int64))
+    return image_tensor(image), (labels, torch.tensor(weight, dtype=torch.float32))
+
+
+class TrainingCrops(Dataset):
+    """Random square crops: as many an epoch as cover the images' area once.
+
+    A crop depends on the seed, the epoch and its own number only, so neither the order of the
+    crops nor an interruption changes it.
+
+    Parameters
+    ----------
+    images, masks : sequences of ndarray
+        Checked images and label maps.
+    weights : ndarray of shape (n,)
+        Weight of each image in the loss.
+    crop_size : int
+        Side of the crops in pixels; smaller images are mirrored to it.
+    seed : int
+        Seed of the crops' places and order.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        weights: np.ndarray,
+        *,
+        crop_size: int,
+        seed: int,
+    ):
+        self.images, self.masks, self.weights = images, masks, weights
+        self.crop_size, self.seed = crop_size, seed
+        self.epoch = 0
+        crops = [int(np.ceil(mask.size / crop_size**2)) for mask in masks]
+        self._image_of_crop = np.repeat(np.arange(len(images)), crops)
+
+    def __len__(self) -> int:
+        return len(self._image_of_crop)
+
+    def __getitem__(self, number: int) -> Item:
+        index = self._image_of_crop[number]
+        mask = self.masks[index]
+        rng = np.random.default_rng((self.seed, self.epoch, int(number)))
+        rows, columns = (self._span(side, rng) for side in mask.shape)
+        where = np.ix_(rows, columns)
+        return _item(self.images[index][where], mask[where], self.weights[index])
+
+    def _span(self, side: int, rng: np.random.Generator) -> np.ndarray:
+        """Return the indices of a random crop along an axis, mirrored where the axis is short."""
+        start = rng.integers(max(side - self.crop_size, 0) + 1)
+        stop = min(start + self.crop_size, side)
+        missing = self.crop_size - (stop - start)
+        return np.pad(np.arange(start, stop), (missing // 2, missing - missing // 2), "symmetric")
+
+
+class EpochSampler(Sampler[int]):
+    """A new order of the crops every epoch, fixed by seed and epoch."""
+
+    def __init__(self, data_source: TrainingCrops):
+        self.crops = data_source
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.crops.seed, self.crops.epoch))
+        return iter(rng.permutation(len(self.crops)).tolist())
+
+
+class ValidationBlocks(Dataset):
+    """The images as they are, large ones cut into blocks; every pixel once."""
+
+    def __init__(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], weights: np.ndarray
+    ):
+        self.images, self.masks, self.weights = images, masks, weights
+        self._blocks = [
+            (index, np.s_[row : row + VALIDATION_BLOCK, column : column + VALIDATION_BLOCK])
+            for index, mask in enumerate(masks)
+            for row in range(0, mask.shape[0], VALIDATION_BLOCK)
+            for column in range(0, mask.shape[1], VALIDATION_BLOCK)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __getitem__(self, number: int) -> Item:
+        index, block = self._blocks[number]
+        return _item(self.images[index][block], self.masks[index][block], self.weights[index])

@@ -1,0 +1,222 @@
+"""Train a network: the one entry to this room."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import GradientNormClipping
+from skorch.helper import predefined_split
+from skorch.history import History
+from torch import nn
+
+from ..ode import SolverError
+from ._augmentation import Augmentation
+from ._callbacks import (
+    BestWeights,
+    CosineSchedule,
+    EndOfEpoch,
+    EpochScores,
+    EpochSeed,
+    StopEarly,
+    TrainingBar,
+)
+from ._checkpoint import Checkpoint
+from ._data import EpochSampler, TrainingCrops, ValidationBlocks
+from ._loss import SegmentationLoss
+from ._net import SegmentationNet, distributed_net
+
+logger = logging.getLogger("bloodseg")
+
+_WEIGHT_DECAY = 1e-2
+_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Checked images, label maps (H, W) of uint8, and the weight of each image in the loss."""
+
+    images: Sequence[np.ndarray]
+    masks: Sequence[np.ndarray]
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; the names are those of `bloodseg.BloodCellSegmenter`."""
+
+    max_epochs: int
+    batch_size: int
+    learning_rate: float
+    crop_size: int
+    augment: bool
+    loss: str
+    class_weight: np.ndarray | None
+    patience: int | None
+    seed: int
+    device: torch.device
+    checkpoint_path: Path | None = None
+    accelerator: Any = None
+    verbose: int = 0
+    n_classes: int = 3
+
+
+def train_network(
+    network: nn.Module,
+    train: TrainingData,
+    valid: TrainingData | None,
+    settings: TrainingSettings,
+) -> list[dict[str, Any]]:
+    """Train a network in place and return its history, one dict an epoch.
+
+    The network ends up with the weights of the epoch of lowest validation loss. Ctrl-C ends the
+    training early with the best weights so far; so does a solver that fails after the first
+    epoch, with a warning. torch's global random state is left as it was.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint cannot be read.
+    SolverError, FloatingPointError
+        If training breaks down before its first epoch is over.
+    """
+    with torch.random.fork_rng():
+        return _Training(network, train, valid, settings).run()
+
+
+class _Training:
+    def __init__(
+        self,
+        network: nn.Module,
+        train: TrainingData,
+        valid: TrainingData | None,
+        settings: TrainingSettings,
+    ):
+        self.network, self.settings = network, settings
+        self.checkpoint = (
+            None
+            if settings.checkpoint_path is None
+            else Checkpoint(settings.checkpoint_path, seed=settings.seed)
+        )
+        self.resumed = None if self.checkpoint is None else self.checkpoint.load()
+        self.seed = settings.seed if self.checkpoint is None else self.checkpoint.seed
+        self.crops = TrainingCrops(
+            train.images,
+            train.masks,
+            train.weights,
+            crop_size=settings.crop_size,
+            seed=self.seed,
+        )
+        self.valid = (
+            None if valid is None else ValidationBlocks(valid.images, valid.masks, valid.weights)
+        )
+        self.best = BestWeights(network, settings.patience if valid is not None else None)
+
+    def run(self) -> list[dict[str, Any]]:
+        net = self._net()
+        net.initialize()
+        if self.resumed is not None:
+            self._resume(net, self.resumed)
+        remaining = self.settings.max_epochs - len(net.history)
+        if remaining > 0 and not self.best.out_of_patience(len(net.history)):
+            self._fit(net, remaining)
+        self.best.restore()
+        rows = net.history.to_list()
+        return [{key: row[key] for key in row if _is_score(key)} for row in rows if _complete(row)]
+
+    def _fit(self, net: SegmentationNet, epochs: int) -> None:
+        # Not net.partial_fit: it would swallow Ctrl-C without a trace.
+        net.notify("on_train_begin", X=self.crops, y=None)
+        try:
+            net.fit_loop(self.crops, epochs=epochs)
+        except StopEarly:
+            logger.info("Stopped early; the best epoch was %d.", self.best.best_epoch)
+        except KeyboardInterrupt:
+            self._keep_what_there_is(net, "Training was interrupted")
+        except (SolverError, FloatingPointError) as error:
+            if not any(map(_complete, net.history.to_list())):
+                raise
+            self._keep_what_there_is(net, f"Training broke down ({error})")
+        finally:
+            net.notify("on_train_end", X=self.crops, y=None)
+
+    def _keep_what_there_is(self, net: SegmentationNet, reason: str) -> None:
+        done = sum(map(_complete, net.history.to_list()))
+        kept = f"the weights of epoch {self.best.best_epoch}" if self.best.state else "the last weights"
+        warnings.warn(
+            f"{reason} after {done} of {self.settings.max_epochs} epochs; the model keeps {kept}.",
+            stacklevel=2,
+        )
+
+    def _net(self) -> SegmentationNet:
+        settings = self.settings
+        accelerator = settings.accelerator
+        class_weight = (
+            None
+            if settings.class_weight is None
+            else torch.as_tensor(settings.class_weight, dtype=torch.float32)
+        )
+        make: Any = SegmentationNet
+        place: dict[str, Any] = {"device": settings.device}
+        rank, n_processes = 0, 1
+        if accelerator is not None:
+            make, place = distributed_net, {"accelerator": accelerator}
+            rank, n_processes = accelerator.process_index, accelerator.num_processes
+        steps = math.ceil(len(self.crops) / (settings.batch_size * n_processes))
+        main = rank == 0
+        callbacks = [
+            ("seed", EpochSeed(self.seed)),
+            ("schedule", CosineSchedule(settings.learning_rate, steps, settings.max_epochs)),
+            ("clipping", GradientNormClipping(_GRADIENT_NORM)),
+            ("scores", EpochScores(self.network, settings.n_classes, accelerator)),
+            ("best", self.best),
+        ]
+        if settings.verbose and main:
+            callbacks.append(("bar", TrainingBar(steps, settings.max_epochs)))
+        checkpoint = self.checkpoint if main else None
+        callbacks.append(("end", EndOfEpoch(self.network, self.best, checkpoint)))
+        return make(
+            self.network,
+            criterion=SegmentationLoss(settings.loss, class_weight),
+            optimizer=torch.optim.AdamW,
+            optimizer__lr=settings.learning_rate,
+            optimizer__weight_decay=_WEIGHT_DECAY,
+            batch_size=settings.batch_size,
+            iterator_train__sampler=EpochSampler(self.crops),
+            iterator_valid__batch_size=1,
+            train_split=None if self.valid is None else predefined_split(self.valid),
+            callbacks=callbacks,
+            callbacks__print_log=None,
+            callbacks__train_loss=None,
+            callbacks__valid_loss=None,
+            callbacks__epoch_timer=None,
+            augmentation=Augmentation(settings.crop_size) if settings.augment else None,
+            augmentation_seed=(self.seed, rank),
+            verbose=0,
+            **place,
+        )
+
+    def _resume(self, net: SegmentationNet, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        net.optimizer_.load_state_dict(state["optimizer"])
+        net.history_ = History(state["history"])
+        best = state["best"]
+        self.best.state = best["state"]
+        self.best.best_loss, self.best.best_epoch = best["loss"], best["epoch"]
+
+
+def _is_score(key: str) -> bool:
+    """Return whether a column of skorch's history is one of ours, not its own bookkeeping."""
+    return key != "batches" and not key.endswith(("_best", "_batch_count", "_batch_size"))
+
+
+def _complete(row: dict[str, Any]) -> bool:
+    """Return whether an epoch of the history ran to its end."""
+    return "seconds" in row
