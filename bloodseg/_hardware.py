@@ -10,7 +10,7 @@ import torch
 
 logger = logging.getLogger("bloodseg")
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 # The processor's own list of what its AMX tiles can do. Some virtual machines show the AMX flags
 # but hide this list: oneDNN then falls back to slower bfloat16 kernels than its float32 ones.

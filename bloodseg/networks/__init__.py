@@ -2,7 +2,7 @@
 
 from ._factory import NETWORKS, make_network
 from ._tolerances import resolve_tolerances
-from ._unet import POSITIONS, NODEsUNet, ResNetUNet, UNet
+from ._unet import POSITIONS, NODEsUNet, ResNetUNet, UNet, check_positions
 
 __all__ = [
     "NETWORKS",
@@ -10,6 +10,7 @@ __all__ = [
     "NODEsUNet",
     "ResNetUNet",
     "UNet",
+    "check_positions",
     "make_network",
     "resolve_tolerances",
 ]

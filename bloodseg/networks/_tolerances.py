@@ -75,4 +75,4 @@ def resolve_tolerances(
     for value in values:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite; got {value!r}.")
-    return dict(zip(positions, map(float, values)))
+    return dict(zip(positions, map(float, values), strict=False))

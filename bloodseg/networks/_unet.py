@@ -33,7 +33,7 @@ class UNet(nn.Module):
         Probability of dropout after each pooling, in [0, 1).
     in_channels : int
         Channels of the input.
-    precision : {"float32", "bfloat16", "float16"}
+    precision : {"float32", "bfloat16"}
         Precision that the convolutions compute in (autocast); the weights stay in float32.
 
     Raises
@@ -67,9 +67,7 @@ class UNet(nn.Module):
             )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); got {dropout!r}.")
-        channels = {
-            position: width * 2 ** (4 - abs(5 - position)) for position in POSITIONS
-        }
+        channels = {position: width * 2 ** (4 - abs(5 - position)) for position in POSITIONS}
         self.precision = precision
         inputs = [in_channels] + [channels[position] for position in POSITIONS[:4]]
         inputs += [2 * channels[position] for position in POSITIONS[5:]]
@@ -77,7 +75,7 @@ class UNet(nn.Module):
             nn.Sequential(
                 ConvNormReLU(n_in, channels[position]), self._body(position, channels[position])
             )
-            for position, n_in in zip(POSITIONS, inputs)
+            for position, n_in in zip(POSITIONS, inputs, strict=False)
         )
         self.pool = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropout))
         self.upsample = nn.ModuleList(
@@ -101,10 +99,8 @@ class UNet(nn.Module):
 
     @precision.setter
     def precision(self, value: str) -> None:
-        if value not in ("float32", "bfloat16", "float16"):
-            raise ValueError(
-                f"precision must be 'float32', 'bfloat16' or 'float16'; got {value!r}."
-            )
+        if value not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {value!r}.")
         self._precision = value
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,7 +118,7 @@ class UNet(nn.Module):
                 skipped.append(x)
                 x = self.pool(x)
             x = self.stages[4](x)
-            for upsample, stage in zip(self.upsample, self.stages[5:]):
+            for upsample, stage in zip(self.upsample, self.stages[5:], strict=False):
                 x = stage(torch.cat([skipped.pop(), upsample(x)], dim=1))
             logits = self.head(x)
         return logits[..., :height, :width].float()
@@ -143,6 +139,7 @@ class ResNetUNet(UNet):
     --------
     >>> from bloodseg.networks import ResNetUNet
     >>> sum(weight.numel() for weight in ResNetUNet().parameters())
+    27277347
     """
 
     _BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}  # noqa: RUF012 (a constant)
@@ -214,7 +211,9 @@ class NODEsUNet(UNet):
         if position not in self._ode_positions:
             return super()._body(position, channels)
         return ODEBlock(
-            ConvODEFunction(channels), **self._ode_settings, name=f"ODE-block at position {position}"
+            ConvODEFunction(channels),
+            **self._ode_settings,
+            name=f"ODE-block at position {position}",
         )
 
     @property
@@ -262,7 +261,9 @@ def check_positions(ode_positions: Any) -> tuple[int, ...]:
     """Return positions of ODE-blocks as a tuple of ints, or say what is wrong with them."""
     try:
         positions = tuple(int(position) for position in ode_positions)
-        valid = all(position == given for position, given in zip(positions, ode_positions))
+        valid = all(
+            position == given for position, given in zip(positions, ode_positions, strict=True)
+        )
     except (TypeError, ValueError):
         positions, valid = (), False
     if not valid or len(set(positions)) != len(positions) or not set(positions) <= set(POSITIONS):

@@ -5,7 +5,15 @@ so the solver beneath (today torchdiffeq) can change without them.
 """
 
 from ._block import ODEBlock
-from ._methods import choose_method
-from ._solve import ODESolution, SolverError, solve
+from ._methods import METHODS, choose_method
+from ._solve import GRADIENTS, ODESolution, SolverError, solve
 
-__all__ = ["ODEBlock", "ODESolution", "SolverError", "choose_method", "solve"]
+__all__ = [
+    "GRADIENTS",
+    "METHODS",
+    "ODEBlock",
+    "ODESolution",
+    "SolverError",
+    "choose_method",
+    "solve",
+]

@@ -42,7 +42,5 @@ def choose_method(tol: float, method: str = "auto") -> str:
     if method == "auto":
         return next(name for loosest, name in _AUTO if tol >= loosest)
     if method not in METHODS:
-        raise ValueError(
-            f"method must be 'auto' or one of {', '.join(METHODS)}; got {method!r}."
-        )
+        raise ValueError(f"method must be 'auto' or one of {', '.join(METHODS)}; got {method!r}.")
     return method

@@ -154,7 +154,9 @@ def solve(
         "name": name,
     }
     batches = [y0] if share_steps else list(y0.split(1))
-    ends, counts = zip(*(_solve_together(func, batch, **settings) for batch in batches))
+    ends, counts = zip(
+        *(_solve_together(func, batch, **settings) for batch in batches), strict=False
+    )
     n_evaluations, n_accepted, n_rejected = np.repeat(
         np.array(counts).T, len(y0) // len(batches), axis=1
     )

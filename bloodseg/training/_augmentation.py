@@ -58,7 +58,11 @@ class Augmentation:
             kornia.RandomRotation90(times=(0, 3), p=0.75),
             kornia.RandomAffine(degrees=45.0, scale=(0.8, 1.25), p=0.5, **mirrored),
             kornia.RandomElasticTransform(
-                kernel_size=(kernel, kernel), sigma=(sigma, sigma), alpha=(1.5, 1.5), p=0.2, **mirrored
+                kernel_size=(kernel, kernel),
+                sigma=(sigma, sigma),
+                alpha=(1.5, 1.5),
+                p=0.2,
+                **mirrored,
             ),
             kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.8),
             data_keys=["input", "mask"],

@@ -102,7 +102,7 @@ class EpochScores(Callback):
     ) -> None:
         """Add one batch to the sums."""
         images, (masks, _) = batch
-        self.losses_[training] += (float(loss) * len(images), len(images))
+        self.losses_[training] += (loss.item() * len(images), len(images))
         if training:
             for position, block in getattr(self.network, "ode_blocks", {}).items():
                 self.evaluations_[position] += (block.n_evaluations.sum(), len(images))
@@ -115,14 +115,14 @@ class EpochScores(Callback):
         """Join the sums of all processes and record the epoch."""
         train, valid = (self._summed(self.losses_[training]) for training in (True, False))
         history = net.history
-        history.record("train_loss", train[0] / train[1])
+        history.record("train_loss", float(train[0] / train[1]))
         if dataset_valid is not None:
             scores = scores_from_confusion(self._summed(self.confusion_).astype(np.int64))
-            history.record("valid_loss", valid[0] / valid[1])
+            history.record("valid_loss", float(valid[0] / valid[1]))
             history.record("valid_mean_iou", scores["mean_iou"])
         for position, sums in self.evaluations_.items():
             total, samples = self._summed(sums)
-            history.record(f"evaluations_{position}", total / samples)
+            history.record(f"evaluations_{position}", float(total / samples))
         history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
         history.record("seconds", time.perf_counter() - self.started_)
 
@@ -225,7 +225,10 @@ class TrainingBar(Callback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Show what the epoch came to."""
         row = net.history[-1]
-        shown = {"epoch": f"{len(net.history)}/{self.max_epochs}", "loss": f"{row['train_loss']:.3f}"}
+        shown = {
+            "epoch": f"{len(net.history)}/{self.max_epochs}",
+            "loss": f"{row['train_loss']:.3f}",
+        }
         if "valid_loss" in row:
             shown |= {"valid": f"{row['valid_loss']:.3f}", "mIoU": f"{row['valid_mean_iou']:.3f}"}
         self.bar_.set_postfix(shown)

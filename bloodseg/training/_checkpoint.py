@@ -25,12 +25,25 @@ class Checkpoint:
     path : path
         The file; written whole or not at all.
     seed : int
-        Seed of the training, for a new file.
+        Seed of the training, where there is no file yet.
+
+    Attributes
+    ----------
+    state : dict or None
+        What the file holds, if there is one.
+    seed : int
+        Seed of the training: the file's, where there is one.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or no checkpoint.
     """
 
     def __init__(self, path: Path, *, seed: int):
         self.path = path
-        self.seed = seed
+        self.state = self._load()
+        self.seed = seed if self.state is None else self.state["seed"]
 
     def save(self, **state: Any) -> None:
         """Replace the file by a new state."""
@@ -40,21 +53,21 @@ class Checkpoint:
         torch.save({"seed": self.seed, **state}, unfinished)
         unfinished.replace(self.path)
 
-    def load(self) -> dict[str, Any] | None:
-        """Return the state in the file, and take its seed over; None where there is no file.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged or no checkpoint.
-        """
+    def _load(self) -> dict[str, Any] | None:
         if not self.path.exists():
             return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             state["history"] = json.loads(state["history"])
-            self.seed = state["seed"]
-        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as e:
+            state["seed"]
+        except (
+            RuntimeError,
+            EOFError,
+            KeyError,
+            TypeError,
+            ValueError,
+            pickle.UnpicklingError,
+        ) as e:
             raise ValueError(
                 f"{self.path} cannot be read as a checkpoint ({type(e).__name__}). "
                 "Delete it to train from the start."

@@ -45,7 +45,9 @@ class SegmentationLoss(nn.Module):
 
 def _dice_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     probabilities = logits.softmax(dim=1) * weights[:, None, None, None]
-    labels = functional.one_hot(masks, logits.shape[1]).movedim(-1, 1) * weights[:, None, None, None]
+    labels = (
+        functional.one_hot(masks, logits.shape[1]).movedim(-1, 1) * weights[:, None, None, None]
+    )
     axes = (0, 2, 3)
     shared = (logits.softmax(dim=1) * labels).sum(axes)
     # The +1 keeps a class that is absent from the batch from counting as a complete miss.

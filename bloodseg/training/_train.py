@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ class TrainingSettings:
     patience: int | None
     seed: int
     device: torch.device
-    checkpoint_path: Path | None = None
+    checkpoint: Checkpoint | None = None
     accelerator: Any = None
     verbose: int = 0
     n_classes: int = 3
@@ -82,8 +81,6 @@ def train_network(
 
     Raises
     ------
-    ValueError
-        If the checkpoint cannot be read.
     SolverError, FloatingPointError
         If training breaks down before its first epoch is over.
     """
@@ -100,19 +97,12 @@ class _Training:
         settings: TrainingSettings,
     ):
         self.network, self.settings = network, settings
-        self.checkpoint = (
-            None
-            if settings.checkpoint_path is None
-            else Checkpoint(settings.checkpoint_path, seed=settings.seed)
-        )
-        self.resumed = None if self.checkpoint is None else self.checkpoint.load()
-        self.seed = settings.seed if self.checkpoint is None else self.checkpoint.seed
         self.crops = TrainingCrops(
             train.images,
             train.masks,
             train.weights,
             crop_size=settings.crop_size,
-            seed=self.seed,
+            seed=settings.seed,
         )
         self.valid = (
             None if valid is None else ValidationBlocks(valid.images, valid.masks, valid.weights)
@@ -122,8 +112,9 @@ class _Training:
     def run(self) -> list[dict[str, Any]]:
         net = self._net()
         net.initialize()
-        if self.resumed is not None:
-            self._resume(net, self.resumed)
+        checkpoint = self.settings.checkpoint
+        if checkpoint is not None and checkpoint.state is not None:
+            self._resume(net, checkpoint.state)
         remaining = self.settings.max_epochs - len(net.history)
         if remaining > 0 and not self.best.out_of_patience(len(net.history)):
             self._fit(net, remaining)
@@ -149,7 +140,11 @@ class _Training:
 
     def _keep_what_there_is(self, net: SegmentationNet, reason: str) -> None:
         done = sum(map(_complete, net.history.to_list()))
-        kept = f"the weights of epoch {self.best.best_epoch}" if self.best.state else "the last weights"
+        kept = (
+            f"the weights of epoch {self.best.best_epoch}"
+            if self.best.state
+            else "the last weights"
+        )
         warnings.warn(
             f"{reason} after {done} of {self.settings.max_epochs} epochs; the model keeps {kept}.",
             stacklevel=2,
@@ -172,7 +167,7 @@ class _Training:
         steps = math.ceil(len(self.crops) / (settings.batch_size * n_processes))
         main = rank == 0
         callbacks = [
-            ("seed", EpochSeed(self.seed)),
+            ("seed", EpochSeed(settings.seed)),
             ("schedule", CosineSchedule(settings.learning_rate, steps, settings.max_epochs)),
             ("clipping", GradientNormClipping(_GRADIENT_NORM)),
             ("scores", EpochScores(self.network, settings.n_classes, accelerator)),
@@ -180,7 +175,7 @@ class _Training:
         ]
         if settings.verbose and main:
             callbacks.append(("bar", TrainingBar(steps, settings.max_epochs)))
-        checkpoint = self.checkpoint if main else None
+        checkpoint = settings.checkpoint if main else None
         callbacks.append(("end", EndOfEpoch(self.network, self.best, checkpoint)))
         return make(
             self.network,
@@ -198,7 +193,7 @@ class _Training:
             callbacks__valid_loss=None,
             callbacks__epoch_timer=None,
             augmentation=Augmentation(settings.crop_size) if settings.augment else None,
-            augmentation_seed=(self.seed, rank),
+            augmentation_seed=(settings.seed, rank),
             verbose=0,
             **place,
         )

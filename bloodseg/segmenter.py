@@ -1,0 +1,677 @@
+"""BloodCellSegmenter: images in, class maps out, behind scikit-learn's estimator API."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+from sklearn.utils import check_random_state, metadata_routing
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from torch import nn
+
+from ._hardware import PRECISIONS, choose_device, choose_precision
+from ._images import CLASS_NAMES, check_images, check_masks, in_container_of
+from ._model_file import read_model, write_model
+from ._version import __version__
+from .metrics import mean_iou
+from .networks import NETWORKS, check_positions, make_network, resolve_tolerances
+from .ode import GRADIENTS, METHODS, choose_method
+from .preprocessing import Preprocessor
+from .training import (
+    Checkpoint,
+    TrainingData,
+    TrainingSettings,
+    image_tensor,
+    make_accelerator,
+    shared_seed,
+    train_network,
+)
+
+logger = logging.getLogger("bloodseg")
+
+N_CLASSES = len(CLASS_NAMES)
+
+# Parameters that steer where and how a fit runs, not what comes out of it: a checkpoint taken
+# with other values of these may be gone on from.
+_NOT_OF_THE_RESULT = (
+    "accelerator",
+    "checkpoint_dir",
+    "device",
+    "n_jobs",
+    "precision",
+    "predict_ode_tol",
+    "verbose",
+)
+
+# What a model file holds beside weights and parameters; the rest follows from these.
+_SAVED_ATTRIBUTES = ("history_", "best_epoch_", "precision_", "ode_tol_", "ode_method_", "classes_")
+
+
+class BloodCellSegmenter(BaseEstimator):
+    """Segment blood smears into background (0), white cells (1) and red cells (2).
+
+    A `Preprocessor` enhances the images' contrast, and a U-Net with neural-ODE blocks, the
+    paper's NODEs-UNet [1]_, labels every pixel.
+
+    Parameters
+    ----------
+    preprocessor : "default", transformer or None, default="default"
+        What images go through first: ``Preprocessor()``, another transformer of images, or
+        nothing. To search over its parameters, pass ``Preprocessor()`` itself.
+    network : {"nodes-unet", "unet", "resnet-unet"} or callable, default="nodes-unet"
+        The network, or a callable without arguments that returns a `torch.nn.Module` from
+        float32 images (n, 3, H, W) in [0, 1] to logits (n, 3, H, W), for any H and W.
+    pretrained : path, optional
+        Saved model whose weights training starts from; its network must be the same.
+    ode_positions : tuple of int, default=(4, 5, 6)
+        Which of the nine stages are ODE-blocks (1 to 4 down, 5 the bottom, 6 to 9 up).
+        ``()`` is a U-Net. Used by ``"nodes-unet"``.
+    ode_tol : float, dict, tuple or "paper", default=1e-3
+        Error tolerance of the solver in training: a number, ``{position: number}``, a tuple as
+        long as ``ode_positions``, or ``"paper"`` (1e-6 at position 5 and 1e-4 elsewhere).
+    predict_ode_tol : float, dict, tuple or "paper", optional
+        The same for prediction; None takes what ``fit`` used. Takes effect without fitting again.
+    ode_method : str, default="auto"
+        Runge-Kutta method; ``"auto"`` picks by tolerance, see `bloodseg.ode.choose_method`.
+    ode_gradient : {"checkpoint", "direct", "adjoint"}, default="checkpoint"
+        How gradients pass the solver, see `bloodseg.ode.solve`.
+    width : int, default=32
+        Channels of the first stage; all others scale with it.
+    dropout : float in [0, 1), default=0.1
+        Probability of dropout after each pooling.
+    loss : {"cross_entropy", "cross_entropy+dice"}, default="cross_entropy"
+        Training loss.
+    class_weight : "balanced", dict or sequence of 3 floats, optional
+        Weight of each class in the cross-entropy; the keys of a dict are labels or names
+        (``{"white": 3}``), missing ones count 1. White cells are rare: weigh them up to miss
+        fewer.
+    max_epochs : int, default=50
+        Epochs of training; an epoch draws as many crops as cover the training images once.
+    batch_size : int, default=8
+        Crops a training step, in each process.
+    learning_rate : float, default=2e-3
+        Highest learning rate of AdamW: reached after a short warm-up, then falling as a cosine.
+    crop_size : int, default=128
+        Side of the training crops in pixels, at least 32.
+    augment : bool, default=True
+        Flip, turn, scale, warp, and vary brightness, colour and stain of the crops.
+    validation_fraction : float in (0, 1), default=0.25
+        Share of the images (or groups) held out to find the best epoch; None trains on all
+        images and keeps the last weights. Not used where ``fit`` is given ``X_val``.
+    early_stopping : bool, default=False
+        Stop after `patience` epochs without a lower validation loss.
+    patience : int, default=10
+        See ``early_stopping``.
+    checkpoint_dir : path, optional
+        Folder for checkpoints, written after each epoch. The same fit on the same data goes on
+        from them, to the weights it would have had without the break; a finished one is returned
+        at once. Files are named by what is trained, so searches can share a folder.
+    warm_start : bool, default=False
+        Start from the weights of the last fit.
+    device : str, default="auto"
+        ``"auto"`` (CUDA where there is one) or a torch device.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Precision of the convolutions; ``"auto"`` is bfloat16 where the hardware is faster at it.
+    accelerator : accelerate.Accelerator or True, optional
+        Train in several processes through Hugging Face Accelerate; True makes an Accelerator
+        in ``fit``. Start the script with ``accelerate launch`` or ``torchrun``.
+    n_jobs : int, optional
+        Threads that preprocess images; None is 1, -1 all cores.
+    random_state : int, RandomState instance or None, default=None
+        Fixes weights, split, crops and augmentation. With an int, fits on one CPU are equal to
+        the bit.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    network_ : Module
+        The fitted network, in evaluation mode.
+    preprocessor_ : transformer or None
+        The fitted preprocessor.
+    classes_ : ndarray of shape (3,)
+        The labels 0, 1 and 2.
+    history_ : list of dict
+        One row an epoch: train_loss, valid_loss, valid_mean_iou, evaluations_P (mean evaluations
+        of f for an image, at each ODE-position P), learning_rate, seconds.
+    best_epoch_ : int
+        The epoch, from 1, whose weights were kept.
+    precision_, ode_method_ : str, dict of int to str
+        What "auto" stood for in fit.
+    ode_tol_ : dict of int to float
+        Tolerances of training.
+    n_function_evaluations_ : dict of int to ndarray of shape (n,)
+        Evaluations of f at each position for each image of the last predict.
+
+    References
+    ----------
+    .. [1] "Blood Smear Image Segmentation by Combining Neural Ordinary Differential Equations
+       (NODEs) with U-Net", Computational and Mathematical Methods in Medicine.
+
+    Examples
+    --------
+    >>> from bloodseg import BloodCellSegmenter
+    >>> from bloodseg.datasets import make_smears
+    >>> smears = make_smears(4, image_size=64, random_state=0)
+    >>> segmenter = BloodCellSegmenter(width=4, max_epochs=1, crop_size=32, random_state=0)
+    >>> segmenter.fit(smears.images, smears.masks).predict(smears.images).shape
+    (4, 64, 64)
+    """
+
+    # scikit-learn reads metadata off the signatures; these are the data themselves.
+    __metadata_request__fit = {  # noqa: RUF012
+        "images": metadata_routing.UNUSED,
+        "masks": metadata_routing.UNUSED,
+    }
+    __metadata_request__predict = {"images": metadata_routing.UNUSED}  # noqa: RUF012
+    __metadata_request__predict_proba = {"images": metadata_routing.UNUSED}  # noqa: RUF012
+    __metadata_request__score = {  # noqa: RUF012
+        "images": metadata_routing.UNUSED,
+        "masks": metadata_routing.UNUSED,
+    }
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "preprocessor": [StrOptions({"default"}), HasMethods("transform"), None],
+        "network": [StrOptions(set(NETWORKS)), callable],
+        "pretrained": [str, Path, None],
+        "ode_positions": ["array-like"],
+        "ode_tol": [Real, dict, "array-like", StrOptions({"paper"})],
+        "predict_ode_tol": [Real, dict, "array-like", StrOptions({"paper"}), None],
+        "ode_method": [StrOptions({"auto", *METHODS})],
+        "ode_gradient": [StrOptions(set(GRADIENTS))],
+        "width": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "loss": [StrOptions({"cross_entropy", "cross_entropy+dice"})],
+        "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "crop_size": [Interval(Integral, 32, None, closed="left")],
+        "augment": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "early_stopping": ["boolean"],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "checkpoint_dir": [str, Path, None],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        preprocessor: Any = "default",
+        network: str | Callable[[], nn.Module] = "nodes-unet",
+        pretrained: str | Path | None = None,
+        ode_positions: Any = (4, 5, 6),
+        ode_tol: Any = 1e-3,
+        predict_ode_tol: Any = None,
+        ode_method: str = "auto",
+        ode_gradient: str = "checkpoint",
+        width: int = 32,
+        dropout: float = 0.1,
+        loss: str = "cross_entropy",
+        class_weight: Any = None,
+        max_epochs: int = 50,
+        batch_size: int = 8,
+        learning_rate: float = 2e-3,
+        crop_size: int = 128,
+        augment: bool = True,
+        validation_fraction: float | None = 0.25,
+        early_stopping: bool = False,
+        patience: int = 10,
+        checkpoint_dir: str | Path | None = None,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        accelerator: Any = None,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.preprocessor = preprocessor
+        self.network = network
+        self.pretrained = pretrained
+        self.ode_positions = ode_positions
+        self.ode_tol = ode_tol
+        self.predict_ode_tol = predict_ode_tol
+        self.ode_method = ode_method
+        self.ode_gradient = ode_gradient
+        self.width = width
+        self.dropout = dropout
+        self.loss = loss
+        self.class_weight = class_weight
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.crop_size = crop_size
+        self.augment = augment
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.accelerator = accelerator
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        images: Any,
+        masks: Any,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> BloodCellSegmenter:
+        """Train the network.
+
+        Ctrl-C ends training early and leaves a fitted model with the best weights so far.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
+        masks : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+            Labels: 0 background, 1 white cells, 2 red cells.
+        groups : array-like of shape (n,), optional
+            Images of one group, such as fields of one slide, stay on one side of the validation
+            split.
+        sample_weight : array-like of shape (n,), optional
+            Weight of each image in the loss, not negative.
+        X_val, y_val : images and masks, optional
+            Validation data instead of a split.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, an image or a label map is not as described.
+        """
+        self._check_parameters()
+        arrays = check_images(images)
+        labels = check_masks(masks, images=arrays)
+        weights = _check_weights(sample_weight, len(arrays))
+        validation = _check_validation(X_val, y_val)
+        if groups is not None:
+            check_consistent_length(arrays, groups)
+        accelerator = make_accelerator(self.accelerator)
+        device = choose_device(self.device) if accelerator is None else accelerator.device
+        precision = choose_precision(device, self.precision)
+
+        seed = shared_seed(check_random_state(self.random_state), accelerator)
+        start = self._starting_weights()
+        checkpoint = None
+        if self.checkpoint_dir is not None:
+            trained = (arrays, labels, groups, weights, X_val, y_val)
+            name = self._fingerprint(*trained, precision, start)
+            checkpoint = Checkpoint(Path(self.checkpoint_dir) / f"{name}.pt", seed=seed)
+            seed = checkpoint.seed
+
+        train, held_out = self._split(len(arrays), groups, validation is not None, seed)
+        preprocessor = self._new_preprocessor()
+        if preprocessor is not None:
+            preprocessor.fit([arrays[i] for i in train], [labels[i] for i in train])
+
+        def data(arrays: list, labels: list, weights: np.ndarray, chosen: Any) -> TrainingData:
+            prepared = _transformed(preprocessor, [arrays[i] for i in chosen])
+            return TrainingData(prepared, [labels[i] for i in chosen], weights[chosen])
+
+        training = data(arrays, labels, weights, train)
+        valid = data(arrays, labels, weights, held_out) if len(held_out) else None
+        if validation is not None:
+            n_valid = len(validation[0])
+            valid = data(*validation, np.ones(n_valid), np.arange(n_valid))
+
+        network = self._new_network(precision, seed, start)
+        network.to(device, memory_format=torch.channels_last)
+        history = train_network(
+            network,
+            training,
+            valid,
+            TrainingSettings(
+                max_epochs=self.max_epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                crop_size=self.crop_size,
+                augment=self.augment,
+                loss=self.loss,
+                class_weight=_class_weights(self.class_weight, training.masks),
+                patience=self.patience if self.early_stopping else None,
+                seed=seed,
+                device=device,
+                checkpoint=checkpoint,
+                accelerator=accelerator,
+                verbose=self.verbose,
+            ),
+        )
+        losses = [row.get("valid_loss", np.inf) for row in history]
+        self.preprocessor_ = preprocessor
+        self.best_epoch_ = (
+            int(np.argmin(losses)) + 1 if valid is not None and losses else len(losses)
+        )
+        self._take_over(network, history, precision)
+        return self
+
+    def predict(self, images: Any) -> Any:
+        """Label every pixel: 0 background, 1 white cells, 2 red cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            As for `fit`.
+
+        Returns
+        -------
+        ndarray of uint8 of shape (n, H, W), or list of (H, W) ndarrays
+            Array for an array, list for a list. An image's map does not depend on the others.
+        """
+        maps = [logits.argmax(dim=0).byte().numpy() for logits in self._logits(images)]
+        return in_container_of(maps, images)
+
+    def predict_proba(self, images: Any) -> Any:
+        """Give every pixel the probabilities of its classes.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            As for `fit`.
+
+        Returns
+        -------
+        ndarray of float32 of shape (n, H, W, 3), or list of (H, W, 3) ndarrays
+            Probabilities in the order of ``classes_``; they add up to 1.
+        """
+        maps = [
+            np.ascontiguousarray(logits.softmax(dim=0).movedim(0, -1).numpy())
+            for logits in self._logits(images)
+        ]
+        return in_container_of(maps, images)
+
+    def score(self, images: Any, masks: Any) -> float:
+        """Return the mean IoU over all pixels of all images, in [0, 1].
+
+        A class absent from both masks and predictions is left out of the mean.
+        """
+        return mean_iou(masks, self.predict(images))
+
+    def _logits(self, images: Any) -> Iterator[torch.Tensor]:
+        """Yield the logits (3, H, W) of each image, on the CPU; one image at a time."""
+        check_is_fitted(self, "network_")
+        arrays = check_images(images)
+        network, device = self.network_, choose_device(self.device)
+        blocks = getattr(network, "ode_blocks", {})
+        if blocks:
+            network.set_tolerances(
+                self.ode_tol_,
+                self.ode_tol_ if self.predict_ode_tol is None else self.predict_ode_tol,
+            )
+        network.to(device).eval()
+        evaluations: dict[int, list[int]] = {position: [] for position in blocks}
+        for array in _transformed(self.preprocessor_, arrays):
+            with torch.inference_mode():
+                logits = network(image_tensor(array)[None].to(device))[0].float().cpu()
+            for position, block in blocks.items():
+                evaluations[position].append(int(block.n_evaluations[0]))
+            yield logits
+        self.n_function_evaluations_ = {
+            position: np.array(counts) for position, counts in evaluations.items()
+        }
+
+    def save(self, path: Any) -> None:
+        """Save the fitted model: weights in safetensors, parameters as JSON in its header.
+
+        Parameters
+        ----------
+        path : path
+            File to write, by custom ``*.safetensors``. Written whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is something that JSON can't hold, such as a callable network.
+        """
+        check_is_fitted(self, "network_")
+        parameters = self.get_params(deep=False) | {"accelerator": None}
+        fitted = {name: getattr(self, name) for name in _SAVED_ATTRIBUTES}
+        header = {
+            "parameters": parameters,
+            "fitted": fitted | {"preprocessor_": self.preprocessor_, "version": __version__},
+        }
+        write_model(path, self.network_.state_dict(), header)
+
+    @classmethod
+    def load(cls, path: Any) -> BloodCellSegmenter:
+        """Load a model that `save` wrote. Nothing in the file is executed.
+
+        A device that this machine lacks is replaced by "auto".
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        BloodCellSegmenter
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, or not a model file of this package.
+        """
+        weights, header = read_model(path)
+        try:
+            segmenter = cls(**header["parameters"])
+            fitted = header["fitted"]
+            segmenter.preprocessor_ = fitted["preprocessor_"]
+            segmenter.best_epoch_ = fitted["best_epoch_"]
+            history = fitted["history_"]
+            segmenter._check_parameters()
+            network = segmenter._new_network("float32", seed=0, start=weights)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} does not hold a model that bloodseg {__version__} knows: {error}"
+            ) from error
+        try:
+            device = choose_device(segmenter.device)
+        except ValueError as error:
+            logger.warning("%s Using device='auto'.", error)
+            device = choose_device(segmenter.set_params(device="auto").device)
+        precision = choose_precision(device, segmenter.precision)
+        network.to(device, memory_format=torch.channels_last)
+        if hasattr(network, "precision"):
+            network.precision = precision
+        segmenter._take_over(network, history, precision)
+        return segmenter
+
+    def _take_over(self, network: nn.Module, history: list[dict], precision: str) -> None:
+        """Set the attributes of a fitted model."""
+        self.network_ = network.eval()
+        self.history_ = history
+        self.precision_ = precision
+        self.classes_ = np.arange(N_CLASSES)
+        blocks = getattr(network, "ode_blocks", {})
+        self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
+        self.ode_method_ = {
+            position: choose_method(block.tol, block.method) for position, block in blocks.items()
+        }
+
+    def _check_parameters(self) -> None:
+        self._validate_params()
+        positions = check_positions(self.ode_positions)
+        resolve_tolerances(self.ode_tol, positions)
+        if self.predict_ode_tol is not None:
+            resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
+
+    def _starting_weights(self) -> dict[str, torch.Tensor] | None:
+        if self.warm_start and hasattr(self, "network_"):
+            return self.network_.state_dict()
+        return None if self.pretrained is None else read_model(self.pretrained)[0]
+
+    def _fingerprint(self, *data: Any) -> str:
+        """Return a name for what is trained on what."""
+        parameters = {
+            name: f"{value.__module__}.{value.__qualname__}" if callable(value) else value
+            for name, value in self.get_params().items()
+            if name.split("__")[0] not in _NOT_OF_THE_RESULT
+        }
+        return joblib.hash((parameters, data))
+
+    def _split(
+        self, n_images: int, groups: Any, validated: bool, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of training and of validation images."""
+        everything = np.arange(n_images)
+        if validated or self.validation_fraction is None:
+            return everything, everything[:0]
+        units = n_images if groups is None else len(np.unique(groups))
+        if units < 2:
+            raise ValueError(
+                "validation_fraction needs at least two images, or two groups where groups are "
+                f"given, to hold some out; got {units}. Pass X_val and y_val, or "
+                "validation_fraction=None to keep the last weights."
+            )
+        splitter = (ShuffleSplit if groups is None else GroupShuffleSplit)(
+            n_splits=1, test_size=self.validation_fraction, random_state=seed
+        )
+        return next(splitter.split(everything, groups=groups))
+
+    def _new_preprocessor(self) -> Any:
+        if isinstance(self.preprocessor, str):
+            return Preprocessor(n_jobs=self.n_jobs)
+        return None if self.preprocessor is None else clone(self.preprocessor)
+
+    def _new_network(
+        self, precision: str, seed: int, start: dict[str, torch.Tensor] | None
+    ) -> nn.Module:
+        """Return the network with new weights, or with ``start``."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            if isinstance(self.network, str):
+                settings = {
+                    "n_classes": N_CLASSES,
+                    "width": self.width,
+                    "dropout": self.dropout,
+                    "precision": precision,
+                }
+                if self.network == "nodes-unet":
+                    settings |= {
+                        "ode_positions": self.ode_positions,
+                        "ode_tol": self.ode_tol,
+                        "ode_method": self.ode_method,
+                        "ode_gradient": self.ode_gradient,
+                    }
+                network: nn.Module = make_network(self.network, **settings)
+            else:
+                network = self.network()
+        if start is not None:
+            try:
+                network.load_state_dict(start)
+            except RuntimeError as error:
+                raise ValueError(
+                    "the saved weights do not fit the network that the parameters describe; use "
+                    "the parameters (network, width, ode_positions) that they were trained with. "
+                    f"{error}"
+                ) from error
+        return network
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, weights on the CPU so that it loads without a GPU."""
+        state = super().__getstate__()
+        network = state.get("network_")
+        if network is not None and any(w.device.type != "cpu" for w in network.parameters()):
+            state = state | {"network_": copy.deepcopy(network).cpu()}
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags: batches of images in, a target required."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        tags.non_deterministic = self.random_state is None
+        return tags
+
+
+def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    if preprocessor is None:
+        return arrays
+    return check_images(preprocessor.transform(arrays), name="the preprocessor's output")
+
+
+def _check_weights(sample_weight: Any, n_images: int) -> np.ndarray:
+    if sample_weight is None:
+        return np.ones(n_images)
+    weights = np.asarray(sample_weight, dtype=float)
+    if weights.shape != (n_images,) or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(
+            f"sample_weight must hold one finite weight, not negative, for each of {n_images} "
+            f"images; got shape {weights.shape} and values {weights!r}."
+        )
+    if not weights.any():
+        raise ValueError("sample_weight must not be zero for every image.")
+    return weights
+
+
+def _check_validation(X_val: Any, y_val: Any) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    if (X_val is None) != (y_val is None):
+        raise ValueError(
+            "X_val and y_val must be given together; "
+            f"{'y_val' if y_val is None else 'X_val'} is missing."
+        )
+    if X_val is None:
+        return None
+    arrays = check_images(X_val, name="X_val")
+    return arrays, check_masks(y_val, images=arrays, name="y_val")
+
+
+def _class_weights(class_weight: Any, masks: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Return the weight of each class, or None for equal weights."""
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):  # "balanced"
+        pixels = sum(np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in masks)
+        present = np.count_nonzero(pixels)
+        return np.where(pixels > 0, pixels.sum() / (present * np.maximum(pixels, 1)), 0.0)
+    if isinstance(class_weight, dict):
+        labels = {name: label for label, name in enumerate(CLASS_NAMES)}
+        weights = np.ones(N_CLASSES)
+        for key, weight in class_weight.items():
+            label = labels.get(key, key)
+            if label not in range(N_CLASSES):
+                raise ValueError(
+                    f"class_weight must name the classes {', '.join(CLASS_NAMES)} or 0, 1, 2; "
+                    f"got {key!r}."
+                )
+            weights[label] = weight
+    else:
+        weights = np.asarray(class_weight, dtype=float)
+    if weights.shape != (N_CLASSES,) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(
+            "class_weight must hold three finite weights, not negative, for "
+            f"{', '.join(CLASS_NAMES)}; got {class_weight!r}."
+        )
+    return weights

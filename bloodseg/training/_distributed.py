@@ -1,0 +1,38 @@
+"""Several processes that train one network, through Hugging Face Accelerate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def make_accelerator(accelerator: Any) -> Any:
+    """Return the Accelerator that a parameter asks for: an object, True for a new one, or None.
+
+    Raises
+    ------
+    ImportError
+        If accelerate is not installed.
+    """
+    if accelerator is None or accelerator is False:
+        return None
+    if accelerator is not True:
+        return accelerator
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ImportError(
+            "accelerator=True needs Hugging Face Accelerate: pip install bloodseg[distributed]."
+        ) from error
+    return Accelerator()
+
+
+def shared_seed(random_state: np.random.RandomState, accelerator: Any) -> int:
+    """Return a seed drawn from a random state: the main process's, the same in all of them."""
+    seed = int(random_state.randint(np.iinfo(np.int32).max))
+    if accelerator is None:
+        return seed
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([seed])[0]
