@@ -17,7 +17,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 _TILE_INFORMATION_LEAF = 0x1D
 
 
-def choose_device(device: str = "auto") -> torch.device:
+def choose_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device that a name stands for; ``"auto"`` is CUDA where there is one.
 
     Raises
@@ -60,12 +60,9 @@ def choose_precision(device: torch.device, precision: str = "auto") -> str:
 def cpu_has_usable_amx(cpuinfo: str = "/proc/cpuinfo") -> bool:
     """Return whether this CPU multiplies bfloat16 matrices in AMX tiles (Linux only)."""
     try:
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in Path(cpuinfo).read_text().split("\n\n")[0].splitlines()
-            if ":" in line
-        )
+        lines = Path(cpuinfo).read_text().split("\n\n")[0].splitlines()
     except OSError:
         return False
+    fields = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
     highest_leaf = int(fields.get("cpuid level", "0"))
     return "amx_bf16" in fields.get("flags", "").split() and highest_leaf >= _TILE_INFORMATION_LEAF

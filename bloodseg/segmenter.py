@@ -24,7 +24,7 @@ from ._images import CLASS_NAMES, check_images, check_masks, in_container_of
 from ._model_file import read_model, write_model
 from ._version import __version__
 from .metrics import mean_iou
-from .networks import NETWORKS, check_positions, make_network, resolve_tolerances
+from .networks import NETWORKS, UNet, check_positions, make_network, resolve_tolerances
 from .ode import GRADIENTS, METHODS, choose_method
 from .preprocessing import Preprocessor
 from .training import (
@@ -344,7 +344,7 @@ class BloodCellSegmenter(BaseEstimator):
             valid = data(*validation, np.ones(n_valid), np.arange(n_valid))
 
         network = self._new_network(precision, seed, start)
-        network.to(device, memory_format=torch.channels_last)
+        _placed(network, device)
         history = train_network(
             network,
             training,
@@ -419,7 +419,8 @@ class BloodCellSegmenter(BaseEstimator):
         """Yield the logits (3, H, W) of each image, on the CPU; one image at a time."""
         check_is_fitted(self, "network_")
         arrays = check_images(images)
-        network, device = self.network_, choose_device(self.device)
+        network: Any = self.network_
+        device = choose_device(self.device)
         blocks = getattr(network, "ode_blocks", {})
         if blocks:
             network.set_tolerances(
@@ -501,8 +502,8 @@ class BloodCellSegmenter(BaseEstimator):
             logger.warning("%s Using device='auto'.", error)
             device = choose_device(segmenter.set_params(device="auto").device)
         precision = choose_precision(device, segmenter.precision)
-        network.to(device, memory_format=torch.channels_last)
-        if hasattr(network, "precision"):
+        _placed(network, device)
+        if isinstance(network, UNet):
             network.precision = precision
         segmenter._take_over(network, history, precision)
         return segmenter
@@ -622,6 +623,11 @@ def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray
     return check_images(preprocessor.transform(arrays), name="the preprocessor's output")
 
 
+def _placed(network: nn.Module, device: torch.device) -> None:
+    """Move a network to where it runs, its weights laid out as convolutions are fastest."""
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def _check_weights(sample_weight: Any, n_images: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n_images)
@@ -653,7 +659,7 @@ def _class_weights(class_weight: Any, masks: Sequence[np.ndarray]) -> np.ndarray
     if class_weight is None:
         return None
     if isinstance(class_weight, str):  # "balanced"
-        pixels = sum(np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in masks)
+        pixels = np.sum([np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in masks], axis=0)
         present = np.count_nonzero(pixels)
         return np.where(pixels > 0, pixels.sum() / (present * np.maximum(pixels, 1)), 0.0)
     if isinstance(class_weight, dict):

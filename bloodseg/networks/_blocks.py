@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(x + self.second(self.first(x)))
 
 
-class TimeConv2d(nn.Conv2d):
+class TimeConv2d(nn.Module):
     """3x3 convolution of a map with the time t as one more constant channel.
 
     The convolution of a constant channel is t times a fixed map: it is added to the convolution
@@ -48,13 +48,14 @@ class TimeConv2d(nn.Conv2d):
     """
 
     def __init__(self, channels: int):
-        super().__init__(channels + 1, channels, 3, padding=1)
+        super().__init__()
+        self.convolution = nn.Conv2d(channels + 1, channels, 3, padding=1)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Return a map of x's shape; t has shape (n, 1, 1, 1)."""
-        ones = torch.ones_like(x[:1, :1])
-        time_map = functional.conv2d(ones, self.weight[:, -1:], padding=1)
-        return functional.conv2d(x, self.weight[:, :-1], self.bias, padding=1) + t * time_map
+        weight, bias = self.convolution.weight, self.convolution.bias
+        time_map = functional.conv2d(torch.ones_like(x[:1, :1]), weight[:, -1:], padding=1)
+        return functional.conv2d(x, weight[:, :-1], bias, padding=1) + t * time_map
 
 
 class ConvODEFunction(nn.Module):
@@ -67,10 +68,9 @@ class ConvODEFunction(nn.Module):
         super().__init__()
         self.first = TimeConv2d(channels)
         self.second = TimeConv2d(channels)
-        nn.init.zeros_(self.first.bias)
-        nn.init.zeros_(self.second.bias)
         with torch.no_grad():
-            self.second.weight.mul_(_LAST_CONVOLUTION_SCALE)
+            for weight in self.second.parameters():
+                weight.mul_(_LAST_CONVOLUTION_SCALE)
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """Return dh/dt at time t, of shape (n, 1, 1, 1), and state h, (n, C, H, W)."""

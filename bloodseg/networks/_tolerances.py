@@ -73,6 +73,10 @@ def resolve_tolerances(
     else:
         raise ValueError(f"{name} must be a number, a dict, a tuple or 'paper'; got {tol!r}.")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, Real)
+            or not 0 < float(value) < math.inf
+        ):
             raise ValueError(f"{name} must be positive and finite; got {value!r}.")
     return dict(zip(positions, map(float, values), strict=False))

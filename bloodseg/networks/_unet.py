@@ -67,6 +67,8 @@ class UNet(nn.Module):
             )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); got {dropout!r}.")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
         channels = {position: width * 2 ** (4 - abs(5 - position)) for position in POSITIONS}
         self.precision = precision
         inputs = [in_channels] + [channels[position] for position in POSITIONS[:4]]
@@ -91,17 +93,6 @@ class UNet(nn.Module):
     def _body(self, position: int, channels: int) -> nn.Module:
         """Return what follows the first convolution of a stage."""
         return ConvNormReLU(channels, channels)
-
-    @property
-    def precision(self) -> str:
-        """Precision that the convolutions compute in."""
-        return self._precision
-
-    @precision.setter
-    def precision(self, value: str) -> None:
-        if value not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {value!r}.")
-        self._precision = value
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (n, n_classes, H, W), float32, for images (n, in_channels, H, W).
@@ -203,7 +194,7 @@ class NODEsUNet(UNet):
         **frame: Any,
     ):
         self._ode_positions = check_positions(ode_positions)
-        self._ode_settings = {"method": ode_method, "gradient": ode_gradient}
+        self._ode_settings: dict[str, Any] = {"method": ode_method, "gradient": ode_gradient}
         super().__init__(n_classes, **frame)
         self.set_tolerances(ode_tol, predict_ode_tol)
 
@@ -219,24 +210,8 @@ class NODEsUNet(UNet):
     @property
     def ode_blocks(self) -> dict[int, ODEBlock]:
         """The ODE-blocks by position."""
-        return {position: self.stages[position - 1][1] for position in self._ode_positions}
-
-    @property
-    def precision(self) -> str:
-        """Precision that the convolutions compute in; the states stay in float32."""
-        return self._precision
-
-    @precision.setter
-    def precision(self, value: str) -> None:
-        UNet.precision.fset(self, value)  # type: ignore[attr-defined]
-        if hasattr(self, "stages"):
-            self._set_block_precision()
-
-    def _set_block_precision(self) -> None:
-        for block in self.ode_blocks.values():
-            block.low_precision = (
-                None if self.precision == "float32" else getattr(torch, self.precision)
-            )
+        bodies = [stage[1] for stage in self.stages]  # type: ignore[index]
+        return {position: bodies[position - 1] for position in self._ode_positions}
 
     def set_tolerances(self, ode_tol: Any, predict_ode_tol: Any = None) -> None:
         """Set the tolerances of the blocks, for training and, where they differ, prediction.
@@ -261,9 +236,7 @@ def check_positions(ode_positions: Any) -> tuple[int, ...]:
     """Return positions of ODE-blocks as a tuple of ints, or say what is wrong with them."""
     try:
         positions = tuple(int(position) for position in ode_positions)
-        valid = all(
-            position == given for position, given in zip(positions, ode_positions, strict=True)
-        )
+        valid = list(positions) == list(ode_positions)
     except (TypeError, ValueError):
         positions, valid = (), False
     if not valid or len(set(positions)) != len(positions) or not set(positions) <= set(POSITIONS):

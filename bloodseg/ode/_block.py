@@ -33,9 +33,6 @@ class ODEBlock(nn.Module):
         Runge-Kutta method; ``"auto"`` picks by tolerance.
     gradient : {"checkpoint", "direct", "adjoint"}
         See `bloodseg.ode.solve`.
-    low_precision : torch.dtype, optional
-        ``torch.bfloat16`` or ``torch.float16`` to evaluate ``func`` in under autocast, where the
-        tolerance is 1e-3 or looser. The state itself stays in float32.
     name : str
         What messages call the block.
 
@@ -53,6 +50,9 @@ class ODEBlock(nn.Module):
     -----
     In training mode a batch shares its steps, in evaluation mode each sample has its own: a
     prediction does not depend on its batch-mates.
+
+    The state stays in float32 at least. Under autocast ``func`` runs in autocast's precision where
+    the tolerance is 1e-3 or looser, and in the state's where it is tighter.
 
     Examples
     --------
@@ -74,7 +74,6 @@ class ODEBlock(nn.Module):
         predict_tol: float | None = None,
         method: str = "auto",
         gradient: str = "checkpoint",
-        low_precision: torch.dtype | None = None,
         name: str = "ODEBlock",
     ):
         super().__init__()
@@ -89,7 +88,6 @@ class ODEBlock(nn.Module):
         self.predict_tol = predict_tol
         self.method = method
         self.gradient = gradient
-        self.low_precision = low_precision
         self.name = name
         self.n_evaluations = np.zeros(0, dtype=int)
 
@@ -115,13 +113,13 @@ class ODEBlock(nn.Module):
         """Return h(1), of h's shape and, at least, float32."""
         tol = self.tol if self.training else self.predict_tol
         y0 = h if h.dtype == torch.float64 else h.float()
-        lowered = self.low_precision is not None and tol >= LOW_PRECISION_FLOOR
+        device = h.device.type
+        lowered = torch.is_autocast_enabled(device) and tol >= LOW_PRECISION_FLOOR
 
-        # The adjoint evaluates func again in backward, outside of any autocast around this
-        # call: the precision has to be func's own to be the same both ways.
-        func = _AtPrecision(self.func, self.low_precision if lowered else None)
+        # Backward evaluates func again, outside of the autocast around this call: the precision
+        # has to be func's own to be the same both ways.
         solution = solve(
-            func,
+            _AtPrecision(self.func, torch.get_autocast_dtype(device) if lowered else None),
             y0,
             rtol=tol,
             atol=tol,

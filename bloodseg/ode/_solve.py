@@ -145,7 +145,7 @@ def solve(
     [0.3679, 0.3679]
     """
     _check_arguments(y0, t0, t1, rtol=rtol, atol=atol, gradient=gradient, name=name)
-    settings = {
+    settings: dict[str, Any] = {
         "t": torch.tensor([t0, t1], dtype=torch.float64, device=y0.device),
         "rtol": rtol,
         "atol": atol,
@@ -155,7 +155,7 @@ def solve(
     }
     batches = [y0] if share_steps else list(y0.split(1))
     ends, counts = zip(
-        *(_solve_together(func, batch, **settings) for batch in batches), strict=False
+        *(_solve_together(func, batch, **settings) for batch in batches), strict=True
     )
     n_evaluations, n_accepted, n_rejected = np.repeat(
         np.array(counts).T, len(y0) // len(batches), axis=1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from skimage.color import hed_from_rgb, rgb_from_hed
@@ -51,7 +52,7 @@ class Augmentation:
 
         sigma = crop_size / 16
         kernel = 2 * int(2 * sigma) + 1
-        mirrored = {"padding_mode": "reflection", "align_corners": False}
+        mirrored: dict[str, Any] = {"padding_mode": "reflection", "align_corners": False}
         self._together = kornia.AugmentationSequential(
             kornia.RandomHorizontalFlip(p=0.5),
             kornia.RandomVerticalFlip(p=0.5),
