@@ -97,7 +97,7 @@ class BloodCellSegmenter(BaseEstimator):
         fewer.
     max_epochs : int, default=50
         Epochs of training; an epoch draws as many crops as cover the training images once.
-    batch_size : int, default=8
+    batch_size : int, default=4
         Crops a training step, in each process.
     learning_rate : float, default=2e-3
         Highest learning rate of AdamW: reached after a short warm-up, then falling as a cosine.
@@ -226,7 +226,7 @@ class BloodCellSegmenter(BaseEstimator):
         loss: str = "cross_entropy",
         class_weight: Any = None,
         max_epochs: int = 50,
-        batch_size: int = 8,
+        batch_size: int = 4,
         learning_rate: float = 2e-3,
         crop_size: int = 128,
         augment: bool = True,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bloodseg.datasets import list_images, load_folder, read_image
+from bloodseg.datasets import list_images, list_pairs, load_folder, read_image, read_pair
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared real images")
@@ -141,6 +141,22 @@ def test_files_that_do_not_pair_are_refused(folder):
     Image.fromarray(PICTURE).save(folder / "images/a.bmp")
     with pytest.raises(ValueError, match=r"one file a name; got a\.bmp and a\.png"):
         load_folder(folder)
+
+
+def test_list_pairs_reports_what_does_not_pair_and_goes_on(folder):
+    Image.fromarray(LABELS).save(folder / "masks/c.png")
+    Image.fromarray(PICTURE).save(folder / "images/a.bmp")
+    Image.fromarray(PICTURE).save(folder / "images/d.png")
+    errors = {}
+    pairs = list_pairs(folder, on_error=lambda name, error: errors.update({name: str(error)}))
+    assert [pair.name for pair in pairs] == ["b"]
+    image, mask = read_pair(pairs[0])
+    np.testing.assert_array_equal(image, PICTURE)
+    np.testing.assert_array_equal(mask, LABELS)
+    assert set(errors) == {"a", "c", "d"}
+    assert "must hold one file a name; got a.bmp and a.png" in errors["a"]
+    assert "c.png has no image" in errors["c"]
+    assert "d.png has no label map" in errors["d"]
 
 
 @needs_shared

@@ -1,16 +1,18 @@
 """Data sets: folders, LabelMe and Pascal VOC in; blood smears drawn on demand."""
 
 from ._files import list_images, read_image
-from ._folder import load_folder
+from ._folder import list_pairs, load_folder, read_pair
 from ._labelme import load_labelme
 from ._smears import make_smears
 from ._voc import load_voc
 
 __all__ = [
     "list_images",
+    "list_pairs",
     "load_folder",
     "load_labelme",
     "load_voc",
     "make_smears",
     "read_image",
+    "read_pair",
 ]

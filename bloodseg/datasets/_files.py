@@ -62,15 +62,25 @@ def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 
 def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     """Return the files of ``files_in`` by their names without suffix, which must be unique."""
-    found: dict[str, Path] = {}
+    return {stem: only_file(files) for stem, files in group_by_stem(folder, suffixes).items()}
+
+
+def group_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the files of ``files_in``, those of one name without suffix together."""
+    found: dict[str, list[Path]] = {}
     for file in files_in(folder, suffixes):
-        if file.stem in found:
-            raise ValueError(
-                f"{folder} must hold one file a name; got {found[file.stem].name} and {file.name}. "
-                "Rename or remove one."
-            )
-        found[file.stem] = file
+        found.setdefault(file.stem, []).append(file)
     return found
+
+
+def only_file(files: Sequence[Path]) -> Path:
+    """Return the one file of a name, or raise where there are several."""
+    if len(files) > 1:
+        raise ValueError(
+            f"{files[0].parent} must hold one file a name; got {files[0].name} and "
+            f"{files[1].name}. Rename or remove one."
+        )
+    return files[0]
 
 
 def list_images(path: str | os.PathLike) -> list[Path]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -15,7 +17,8 @@ from ._files import (
     MAX_IMAGE_BYTES,
     check_folder,
     decode_labels,
-    files_by_stem,
+    group_by_stem,
+    only_file,
     read_bytes,
     read_image,
     read_table,
@@ -72,43 +75,138 @@ def load_folder(path: str | os.PathLike) -> Bunch:
     >>> data.names, data.images[0].shape, data.masks[0].shape
     (['a'], (32, 32, 3), (32, 32))
     """
-    folder = check_folder(path, holds=_LAYOUT)
-    for name in ("images", "masks"):
-        check_folder(folder / name, holds=f"files, one of the {_LAYOUT}")
-    pairs = _pair(folder)
-    names = sorted(pairs)
+    pairs = list_pairs(path)
+    names = [pair.name for pair in pairs]
     images, masks = [], []
-    for name in names:
-        image_file, mask_file = pairs[name]
-        image = read_image(image_file)
+    for pair in pairs:
+        image, mask = read_pair(pair)
         images.append(image)
-        masks.append(_read_mask(mask_file, image, image_file))
-    table = folder / "groups.csv"
+        masks.append(mask)
+    table = Path(path) / "groups.csv"
     groups = read_table(table, ["group"], names)["group"] if table.exists() else None
     return Bunch(images=images, masks=masks, names=names, groups=groups, target_names=CLASS_NAMES)
 
 
-def _pair(folder: Path) -> dict[str, tuple[Path, Path]]:
-    images = files_by_stem(folder / "images", IMAGE_SUFFIXES)
-    masks = files_by_stem(folder / "masks", MASK_SUFFIXES)
+class Pair(NamedTuple):
+    """The files of one image and its label map."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def list_pairs(
+    path: str | os.PathLike, *, on_error: Callable[[str, Exception], object] | None = None
+) -> list[Pair]:
+    """List the files of a folder as `load_folder` takes it, without reading them.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder, with ``images`` and ``masks`` in it.
+    on_error : callable, optional
+        Is called with a name and the exception where files do not pair up, in place of raising;
+        that name is left out.
+
+    Returns
+    -------
+    list of Pair
+        Tuples of name, image file and label map file, sorted by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is missing or holds no images; without ``on_error``, if a label map is missing.
+    ValueError
+        Without ``on_error``, if other files do not pair up.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from bloodseg.datasets import list_pairs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("images/a.jpg", "masks/a.png", "images/b.jpg"):
+    ...         (Path(folder) / name).parent.mkdir(exist_ok=True)
+    ...         (Path(folder) / name).touch()
+    ...     pairs = list_pairs(folder, on_error=lambda name, error: print("left out:", name))
+    left out: b
+    >>> [(pair.name, pair.image.name, pair.mask.name) for pair in pairs]
+    [('a', 'a.jpg', 'a.png')]
+    """
+    folder = check_folder(path, holds=_LAYOUT)
+    for kind in ("images", "masks"):
+        check_folder(folder / kind, holds=f"files, one of the {_LAYOUT}")
+    images = group_by_stem(folder / "images", IMAGE_SUFFIXES)
+    masks = group_by_stem(folder / "masks", MASK_SUFFIXES)
     if not images:
         raise FileNotFoundError(
             f"{folder / 'images'} must hold at least one image ({', '.join(IMAGE_SUFFIXES)}); "
             "got none."
         )
-    for name, file in images.items():
-        if name not in masks:
-            raise FileNotFoundError(
-                f"{file} has no label map: {folder / 'masks' / name}.png (or .tif, .bmp) does not "
-                "exist. Add it, or move the image away."
-            )
-    for name, file in masks.items():
-        if name not in images:
-            raise ValueError(
-                f"{file} has no image: {folder / 'images'} holds no image {name}. "
-                "Add it, or move the label map away."
-            )
-    return {name: (images[name], masks[name]) for name in images}
+    pairs = []
+    for name in sorted(images.keys() | masks.keys()):
+        try:
+            pairs.append(_pair(folder, name, images.get(name, []), masks.get(name, [])))
+        except (FileNotFoundError, ValueError) as error:
+            if on_error is None:
+                raise
+            on_error(name, error)
+    return pairs
+
+
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Read one image and its label map.
+
+    Parameters
+    ----------
+    pair : Pair
+        An element of what `list_pairs` returns.
+
+    Returns
+    -------
+    image : ndarray of shape (H, W, 3)
+        As from `read_image`.
+    mask : ndarray of shape (H, W), uint8
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a file cannot be read, or sizes or labels are wrong.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from skimage.io import imsave
+    >>> from bloodseg.datasets import list_pairs, read_pair
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for kind in ("images", "masks"):
+    ...         (Path(folder) / kind).mkdir()
+    ...         imsave(f"{folder}/{kind}/a.png", np.ones((4, 6), np.uint8), check_contrast=False)
+    ...     image, mask = read_pair(list_pairs(folder)[0])
+    >>> image.shape, mask.shape
+    ((4, 6, 3), (4, 6))
+    """
+    image = read_image(pair.image)
+    return image, _read_mask(pair.mask, image, pair.image)
+
+
+def _pair(folder: Path, name: str, images: list[Path], masks: list[Path]) -> Pair:
+    if not masks:
+        raise FileNotFoundError(
+            f"{images[0]} has no label map: {folder / 'masks' / name}.png (or .tif, .bmp) does not "
+            "exist. Add it, or move the image away."
+        )
+    if not images:
+        raise ValueError(
+            f"{masks[0]} has no image: {folder / 'images'} holds no image {name}. "
+            "Add it, or move the label map away."
+        )
+    return Pair(name, only_file(images), only_file(masks))
 
 
 def _read_mask(file: Path, image: np.ndarray, image_file: Path) -> np.ndarray:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# The last convolution of a right-hand side starts small: the block starts near the identity,
-# its ODE is mild, and the solver needs few steps.
-_LAST_CONVOLUTION_SCALE = 0.1
+# Gain of the last convolution of a right-hand side at the start: the block starts near the
+# identity, its ODE is mild, and the solver needs few steps.
+_FIRST_GAIN, _LAST_GAIN = 1.0, 0.1
 
 
 class ConvNormReLU(nn.Sequential):
@@ -41,21 +41,42 @@ class ResidualBlock(nn.Module):
 
 
 class TimeConv2d(nn.Module):
-    """3x3 convolution of a map with the time t as one more constant channel.
+    """Weight-normalised 3x3 convolution of a map with the time t as one more constant channel.
 
     The convolution of a constant channel is t times a fixed map: it is added to the convolution
     of the others, which spares a copy of the state.
+
+    Each filter is a direction times a learned gain (weight normalisation [1]_). With bare weights
+    the optimiser's steps add up to ever steeper right-hand sides: within 30 training steps the
+    solver needed ten times the evaluations.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of input and output.
+    gain : float
+        Norm of each filter at the start.
+
+    References
+    ----------
+    .. [1] Salimans and Kingma, "Weight Normalization: A Simple Reparameterization to Accelerate
+       Training of Deep Neural Networks", NeurIPS 2016.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, gain: float):
         super().__init__()
-        self.convolution = nn.Conv2d(channels + 1, channels, 3, padding=1)
+        # Not torch's parametrization of the same name: modules that hold one can't be pickled.
+        self.direction = nn.Parameter(torch.empty(channels, channels + 1, 3, 3))
+        self.gain = nn.Parameter(torch.full((channels, 1, 1, 1), gain))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        nn.init.kaiming_uniform_(self.direction, a=5**0.5)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Return a map of x's shape; t has shape (n, 1, 1, 1)."""
-        weight, bias = self.convolution.weight, self.convolution.bias
+        norm = torch.linalg.vector_norm(self.direction, dim=(1, 2, 3), keepdim=True)
+        weight = self.direction * (self.gain / norm)
         time_map = functional.conv2d(torch.ones_like(x[:1, :1]), weight[:, -1:], padding=1)
-        return functional.conv2d(x, weight[:, :-1], bias, padding=1) + t * time_map
+        return functional.conv2d(x, weight[:, :-1], self.bias, padding=1) + t * time_map
 
 
 class ConvODEFunction(nn.Module):
@@ -66,11 +87,8 @@ class ConvODEFunction(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.first = TimeConv2d(channels)
-        self.second = TimeConv2d(channels)
-        with torch.no_grad():
-            for weight in self.second.parameters():
-                weight.mul_(_LAST_CONVOLUTION_SCALE)
+        self.first = TimeConv2d(channels, _FIRST_GAIN)
+        self.second = TimeConv2d(channels, _LAST_GAIN)
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """Return dh/dt at time t, of shape (n, 1, 1, 1), and state h, (n, C, H, W)."""
