@@ -36,3 +36,15 @@ def shared_seed(random_state: np.random.RandomState, accelerator: Any) -> int:
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([seed])[0]
+
+
+def share_buffers(network: Any, accelerator: Any) -> None:
+    """Give all processes the main one's buffers.
+
+    Gradients are shared, but each process normalises by its own batches: after the last step
+    their running means and variances differ.
+    """
+    from accelerate.utils import broadcast
+
+    for buffer in network.buffers():
+        buffer.copy_(broadcast(buffer))

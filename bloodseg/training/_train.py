@@ -14,6 +14,7 @@ import torch
 from skorch.callbacks import GradientNormClipping
 from skorch.helper import predefined_split
 from skorch.history import History
+from skorch.utils import noop
 from torch import nn
 
 from ..ode import SolverError
@@ -29,6 +30,7 @@ from ._callbacks import (
 )
 from ._checkpoint import Checkpoint
 from ._data import EpochSampler, TrainingCrops, ValidationBlocks
+from ._distributed import share_buffers
 from ._loss import SegmentationLoss
 from ._net import SegmentationNet, distributed_net
 
@@ -119,6 +121,8 @@ class _Training:
         if remaining > 0 and not self.best.out_of_patience(len(net.history)):
             self._fit(net, remaining)
         self.best.restore()
+        if self.settings.accelerator is not None:
+            share_buffers(self.network, self.settings.accelerator)
         rows = net.history.to_list()
         return [{key: row[key] for key in row if _is_score(key)} for row in rows if _complete(row)]
 
@@ -158,11 +162,14 @@ class _Training:
             if settings.class_weight is None
             else torch.as_tensor(settings.class_weight, dtype=torch.float32)
         )
+        loss = SegmentationLoss(settings.loss, class_weight).to(settings.device)
         make: Any = SegmentationNet
-        place: dict[str, Any] = {"device": settings.device}
+        place: dict[str, Any] = {"device": settings.device, "callbacks__print_log": None}
         rank, n_processes = 0, 1
         if accelerator is not None:
-            make, place = distributed_net, {"accelerator": accelerator}
+            # skorch's mix-in insists on the printing callback, so it stays, with nothing to say.
+            make = distributed_net
+            place = {"accelerator": accelerator, "callbacks__print_log__sink": noop}
             rank, n_processes = accelerator.process_index, accelerator.num_processes
         steps = math.ceil(len(self.crops) / (settings.batch_size * n_processes))
         main = rank == 0
@@ -179,7 +186,8 @@ class _Training:
         callbacks.append(("end", EndOfEpoch(self.network, self.best, checkpoint)))
         return make(
             self.network,
-            criterion=SegmentationLoss(settings.loss, class_weight),
+            # A function: Accelerate wraps modules, and fails on one that has nothing to train.
+            criterion=lambda: loss.forward,
             optimizer=torch.optim.AdamW,
             optimizer__lr=settings.learning_rate,
             optimizer__weight_decay=_WEIGHT_DECAY,
@@ -188,7 +196,6 @@ class _Training:
             iterator_valid__batch_size=1,
             train_split=None if self.valid is None else predefined_split(self.valid),
             callbacks=callbacks,
-            callbacks__print_log=None,
             callbacks__train_loss=None,
             callbacks__valid_loss=None,
             callbacks__epoch_timer=None,

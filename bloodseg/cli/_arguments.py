@@ -1,0 +1,363 @@
+"""Options of the commands, and the short forms in which values are written.
+
+Nothing here imports torch, so that ``bloodseg --help`` answers at once; only the options of
+``train`` are read off the estimator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .._version import __version__
+from ._output import PROGRAM
+
+_EPILOG = """\
+exit codes:
+  0    all done
+  1    done in part: some inputs failed or were skipped, or training ended early
+  2    nothing could be done: wrong usage, a missing model, no readable image
+  130  stopped by Ctrl-C (in training, Ctrl-C keeps the best weights and saves the model)
+"""
+
+_COMMANDS = {
+    "train": "train a network on a folder of images and label maps",
+    "predict": "label the pixels of images",
+    "evaluate": "score a model on a folder of images and label maps",
+    "demo": "draw blood smears, train on them and show what comes out: no data needed",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any):
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG, **settings
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """End with a short message; argparse's own puts a screenful of usage before it."""
+        self.exit(2, f"{PROGRAM}: error: {message}. See `{self.prog} --help`.\n")
+
+
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser, with the options of one command.
+
+    Only of one, since those of ``train`` take seconds to import.
+    """
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Find red and white cells in images of blood smears.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", required=True
+    )
+    for name, text in _COMMANDS.items():
+        described = parsers.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
+        )
+        if name == command:
+            _ADD_ARGUMENTS[name](described)
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        metavar="DIR",
+        type=Path,
+        help="folder with images/NAME.png, masks/NAME.png (labels 0 background, 1 white, 2 red) "
+        "and perhaps groups.csv (image,group), whose groups the validation split keeps together",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="MODEL",
+        type=Path,
+        required=True,
+        help="model file to write, such as cells.safetensors; the history of the training goes "
+        "to cells.history.csv beside it",
+    )
+    _add_overwrite(parser)
+    _add_quiet(parser)
+    _add_estimator_options(parser)
+
+
+def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
+    """Add the parameters of `BloodCellSegmenter` as options, with its own defaults."""
+    from ..networks import NETWORKS
+    from ..ode import GRADIENTS, METHODS
+    from ..preprocessing import Preprocessor
+    from ..segmenter import BloodCellSegmenter
+
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(BloodCellSegmenter).parameters.items()
+    }
+
+    def add(group: Any, name: str, text: str, **settings: Any) -> None:
+        default = defaults[name]
+        settings.setdefault("metavar", None if "choices" in settings else _metavar(name))
+        group.add_argument(
+            _flag(name), default=default, help=f"{text} (default: {_shown(default)})", **settings
+        )
+
+    group = parser.add_argument_group("network")
+    add(group, "network", "the network", choices=sorted(NETWORKS))
+    add(group, "width", "channels of the first stage", type=int)
+    add(group, "dropout", "probability of dropout", type=float)
+    add(group, "pretrained", "saved model whose weights training starts from", type=Path)
+
+    group = parser.add_argument_group("ODE-blocks")
+    add(
+        group,
+        "ode_positions",
+        'which of the nine stages are ODE-blocks, such as "4,5,6"; "none" makes a U-Net',
+        type=positions,
+    )
+    add(
+        group,
+        "ode_tol",
+        'tolerance of the solver in training: a number, "4=1e-2,5=1e-3,6=1e-2" or "paper"',
+        type=tolerances,
+    )
+    add(group, "predict_ode_tol", "the same for prediction; none: as in training", type=tolerances)
+    add(group, "ode_method", "Runge-Kutta method", choices=["auto", *METHODS])
+    add(group, "ode_gradient", "how gradients pass the solver", choices=sorted(GRADIENTS))
+
+    group = parser.add_argument_group("training")
+    add(group, "max_epochs", "epochs", type=int)
+    add(group, "batch_size", "crops a training step", type=int)
+    add(group, "learning_rate", "highest learning rate", type=float)
+    add(group, "crop_size", "side of the training crops in pixels", type=int)
+    group.add_argument(
+        "--no-augment",
+        dest="augment",
+        action="store_false",
+        default=defaults["augment"],
+        help="train on the crops as they are, neither turned nor varied in colour",
+    )
+    add(group, "loss", "training loss", choices=["cross_entropy", "cross_entropy+dice"])
+    add(
+        group,
+        "class_weight",
+        'weights of the classes: "balanced", "1,3,1" or "white=3"',
+        type=class_weights,
+    )
+    add(
+        group,
+        "validation_fraction",
+        'share of images (or groups) that choose the best epoch; "none" trains on all',
+        type=fraction,
+    )
+    group.add_argument(
+        "--early-stopping",
+        action="store_true",
+        default=defaults["early_stopping"],
+        help="stop after --patience epochs without a lower validation loss",
+    )
+    add(group, "patience", "epochs, with --early-stopping", type=int)
+    add(
+        group,
+        "checkpoint_dir",
+        "folder for checkpoints; the same command then goes on where it was broken off",
+        type=Path,
+    )
+    add(group, "random_state", "seed, for results that can be had again", type=int)
+
+    group = parser.add_argument_group("preprocessing").add_mutually_exclusive_group()
+    clip_limit = inspect.signature(Preprocessor).parameters["clip_limit"].default
+    group.add_argument(
+        "--clip-limit",
+        metavar="NUMBER",
+        type=float,
+        help=f"contrast limit of the enhancement by CLAHE (default: {_shown(clip_limit)})",
+    )
+    group.add_argument(
+        "--no-preprocessor", action="store_true", help="give the images to the network as they are"
+    )
+
+    group = parser.add_argument_group("machine")
+    add(group, "device", '"auto" (CUDA where there is one), "cpu", "cuda:0"')
+    add(group, "precision", "of convolutions", choices=["auto", "float32", "bfloat16"])
+    add(group, "n_jobs", "threads that preprocess images; none is 1, -1 all cores", type=int)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        type=Path,
+        help="image files, or folders of them (PNG, JPEG, TIFF, BMP; subfolders are not searched)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder for STEM_mask.png (labels 0 background, 1 white, 2 red), STEM_overlay.png "
+        "and predictions.csv. Of images with one STEM, those after the first become STEM-2, "
+        "STEM-3, ...; predictions.csv says which is which",
+    )
+    _add_model(parser)
+    parser.add_argument("--no-overlay", action="store_true", help="write the label maps alone")
+    _add_overwrite(parser, "replace outputs that exist (default: skip such images)")
+    _add_quiet(parser)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", metavar="DIR", type=Path, help="folder with images/NAME.png and masks/NAME.png"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="folder for metrics.json, metrics.csv and overlays/ (default: print only)",
+    )
+    _add_model(parser)
+    _add_overwrite(parser)
+    _add_quiet(parser)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("bloodseg-demo"),
+        help="folder for overview.png, metrics.csv, metrics.json and model.safetensors "
+        "(default: bloodseg-demo)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="seconds in place of minutes, and poor results"
+    )
+    parser.add_argument(
+        "--random-state",
+        metavar="N",
+        type=int,
+        default=0,
+        help="seed of smears and weights (default: 0)",
+    )
+    _add_overwrite(parser)
+    _add_quiet(parser)
+
+
+_ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "train": _add_train,
+    "predict": _add_predict,
+    "evaluate": _add_evaluate,
+    "demo": _add_demo,
+}
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        type=Path,
+        required=True,
+        help="model file of `bloodseg train`",
+    )
+    parser.add_argument(
+        "--predict-ode-tol",
+        metavar="TOL",
+        type=tolerances,
+        help='tolerance of the solver: a number, "4=1e-2,5=1e-3,6=1e-2" or "paper"; looser is '
+        "faster (default: the model's)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help='"auto" (CUDA where there is one), "cpu", "cuda:0" (default: the model\'s)',
+    )
+
+
+def _add_overwrite(
+    parser: argparse.ArgumentParser, text: str = "replace files that exist (default: refuse)"
+) -> None:
+    parser.add_argument("--overwrite", action="store_true", help=text)
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress bar")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(name: str) -> str:
+    last = name.split("_")[-1].upper()
+    return {"POSITIONS": "LIST", "WEIGHT": "WEIGHTS", "STATE": "N", "JOBS": "N"}.get(last, last)
+
+
+def _shown(value: Any) -> str:
+    """Return a default in the form in which it would be typed."""
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)
+
+
+def positions(text: str) -> tuple[int, ...]:
+    """Parse positions of ODE-blocks: "4,5,6", or "none" or "" for a U-Net."""
+    if text.strip() in ("", "none"):
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'positions are written as "4,5,6", or "none"; got {text!r}'
+        ) from None
+
+
+def tolerances(text: str) -> Any:
+    """Parse tolerances: "1e-3", "paper", "4=1e-2,5=1e-3", "1e-2,1e-3,1e-2", or "none"."""
+    if text in ("paper", "none"):
+        return None if text == "none" else text
+    try:
+        if "=" in text:
+            return {int(key): float(value) for key, value in _pairs(text)}
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'tolerances are written as "1e-3", "4=1e-2,5=1e-3" or "paper"; got {text!r}'
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
+def class_weights(text: str) -> Any:
+    """Parse weights of the classes: "balanced", "1,3,1", "white=3", or "none"."""
+    if text in ("balanced", "none"):
+        return None if text == "none" else text
+    try:
+        if "=" in text:
+            return {key.strip(): float(value) for key, value in _pairs(text)}
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'weights are written as "1,3,1" (background, white, red), "white=3" or "balanced"; '
+            f"got {text!r}"
+        ) from None
+
+
+def fraction(text: str) -> float | None:
+    """Parse a number, or "none"."""
+    try:
+        return None if text == "none" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'not a number, nor "none": {text!r}') from None
+
+
+def _pairs(text: str) -> list[list[str]]:
+    return [part.split("=") for part in text.split(",")]

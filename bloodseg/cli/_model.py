@@ -1,0 +1,50 @@
+"""What `bloodseg predict` and `bloodseg evaluate` share: a model, and inputs that may fail."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from .._hardware import choose_device
+from ..networks import resolve_tolerances
+from ..ode import SolverError
+from ..segmenter import BloodCellSegmenter
+from ._output import CommandError
+
+# What one input may fail with. All else is a defect of this package and keeps its traceback.
+INPUT_ERRORS = (
+    OSError,
+    ValueError,
+    MemoryError,
+    SolverError,
+    FloatingPointError,
+    torch.OutOfMemoryError,
+)
+
+
+def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter:
+    """Load the model that ``--model`` names, with the options for prediction.
+
+    The options are checked here, where a mistake in them ends the command; later it would be
+    taken for a failure of every image.
+    """
+    try:
+        segmenter = BloodCellSegmenter.load(arguments.model)
+        if arguments.device is not None:
+            choose_device(arguments.device)
+            segmenter.set_params(device=arguments.device)
+        if arguments.predict_ode_tol is not None:
+            name = "--predict-ode-tol"
+            resolve_tolerances(arguments.predict_ode_tol, tuple(segmenter.ode_tol_), name=name)
+            segmenter.set_params(predict_ode_tol=arguments.predict_ode_tol)
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    return segmenter
+
+
+def evaluations(segmenter: BloodCellSegmenter) -> dict[str, Any]:
+    """Return the evaluations of f at each position for the image predicted last."""
+    counts = segmenter.n_function_evaluations_
+    return {f"evaluations_{position}": int(count[0]) for position, count in counts.items()}

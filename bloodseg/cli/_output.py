@@ -1,0 +1,141 @@
+"""What the commands share: messages, errors, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+PROGRAM = "bloodseg"
+
+
+class CommandError(Exception):
+    """Ends a command with a sentence for the user, without a traceback."""
+
+
+def say(text: str) -> None:
+    """Print a result on stdout."""
+    _to_stdout(lambda: print(text, flush=True))
+
+
+def flush() -> None:
+    """Flush stdout, so that a closed pipe is noticed here and not at the interpreter's end."""
+    _to_stdout(sys.stdout.flush)
+
+
+def _to_stdout(write: Any) -> None:
+    try:
+        write()
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wants. The work goes on; what is still in the buffer
+        # must go somewhere, or Python complains as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(text: str, *, prefix: str = PROGRAM) -> None:
+    """Print a message on stderr, clear of progress bars."""
+    tqdm.write(f"{prefix}: {text}", file=sys.stderr)
+
+
+def progress(items: Iterable[Any], *, label: str, quiet: bool) -> Iterable[Any]:
+    """Return the items with a progress bar around them."""
+    return tqdm(items, desc=label, unit="image", disable=quiet, file=sys.stderr)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the place of ``path`` once it is complete."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV; their columns may differ, and what is None or NaN stays empty."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    # Names of files need not be valid Unicode.
+    with (
+        written_whole(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: "" if _is_nan(value) else value for name, value in row.items()})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON, with null in place of NaN."""
+    text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if _is_nan(value) else value
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def write_png(path: Path, pixels: Any) -> None:
+    """Write pixels (H, W) or (H, W, 3) of uint8 as PNG."""
+    from PIL import Image
+
+    with written_whole(path) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG")
+
+
+def make_folder(path: Path) -> Path:
+    """Make an output folder and see that files can be written there, before any work is done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"the output folder {path} cannot be made ({error.strerror}). Choose another."
+        ) from error
+    return check_writable(path)
+
+
+def check_writable(folder: Path) -> Path:
+    """Return a folder in which files can be made."""
+    if not folder.is_dir():
+        raise CommandError(f"there is no folder {folder} to write into. Make it first.")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".bloodseg-"):
+            return folder
+    except OSError as error:
+        raise CommandError(
+            f"the folder {folder} cannot be written into ({error.strerror}). Choose another."
+        ) from error
+
+
+def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise if an output file is there already and may not be replaced."""
+    for path in paths:
+        if path.is_dir():
+            raise CommandError(f"{path} is a folder; name a file.")
+        if path.exists() and not overwrite:
+            raise CommandError(f"{path} exists. Choose another name, or pass --overwrite.")

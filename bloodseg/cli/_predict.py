@@ -1,0 +1,144 @@
+"""``bloodseg predict``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._images import CLASS_NAMES
+from ..datasets import list_images, read_image
+from ..segmenter import BloodCellSegmenter
+from ._model import INPUT_ERRORS, evaluations, load_model
+from ._output import (
+    CommandError,
+    complain,
+    first_line,
+    make_folder,
+    progress,
+    say,
+    write_csv,
+    write_png,
+)
+from ._pictures import LEGEND, overlay
+
+_TABLE = "predictions.csv"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Label the images one by one; what fails is reported and left out."""
+    images, n_failed = _find_images(arguments.images)
+    if not images:
+        raise CommandError("none of the inputs is an image.")
+    _check_not_among_inputs(arguments)
+    segmenter = load_model(arguments)
+    folder = make_folder(arguments.output)
+    earlier = _read_table(folder / _TABLE, overwrite=arguments.overwrite)
+    rows: list[dict[str, Any]] = []
+    n_skipped = 0
+    try:
+        jobs = list(zip(images, _stems(images), strict=True))
+        for image, stem in progress(jobs, label="predicting", quiet=arguments.quiet):
+            files = _output_files(folder, stem, with_overlay=not arguments.no_overlay)
+            there = [file for file in files if file.exists()]
+            if there and not arguments.overwrite:
+                complain(f"{image} skipped: {there[0]} exists. Pass --overwrite to replace it.")
+                n_skipped += 1
+                continue
+            try:
+                rows.append(_predict(segmenter, image, files))
+            except INPUT_ERRORS as error:
+                complain(f"{image} skipped: {first_line(error)}")
+                n_failed += 1
+    finally:  # also on Ctrl-C: the table speaks of every label map that was written
+        if rows:
+            write_csv(folder / _TABLE, _merged(earlier, rows))
+    if not rows and not n_skipped:
+        raise CommandError("no image could be labelled.")
+    say(f"{len(rows)} labelled, {n_skipped} skipped, {n_failed} failed. Results: {folder}")
+    if rows and not arguments.no_overlay:
+        say(f"Overlays: {LEGEND}.")
+    return 1 if n_failed or n_skipped else 0
+
+
+def _find_images(inputs: Sequence[Path]) -> tuple[list[Path], int]:
+    """Return the images of files and folders, each once, and the number of inputs without any."""
+    found: dict[Path, Path] = {}
+    n_failed = 0
+    for path in inputs:
+        try:
+            for image in list_images(path):
+                found.setdefault(image.resolve(), image)
+        except OSError as error:
+            complain(f"{path} skipped: {first_line(error)}")
+            n_failed += 1
+    return list(found.values()), n_failed
+
+
+def _check_not_among_inputs(arguments: argparse.Namespace) -> None:
+    for path in arguments.images:
+        if path.is_dir() and path.resolve() == arguments.output.resolve():
+            raise CommandError(
+                f"the output folder {arguments.output} is an input: the next run would take "
+                "label maps for images. Choose another."
+            )
+
+
+def _stems(images: Sequence[Path]) -> list[str]:
+    """Return one name an image: its stem, or STEM-2, STEM-3, ... where images before have it."""
+    taken = {image.stem for image in images}
+    seen: set[str] = set()
+    names = []
+    for image in images:
+        name, number = image.stem, 2
+        if name in seen:
+            while f"{image.stem}-{number}" in taken:
+                number += 1
+            name = f"{image.stem}-{number}"
+            taken.add(name)
+        seen.add(name)
+        names.append(name)
+    return names
+
+
+def _output_files(folder: Path, stem: str, *, with_overlay: bool) -> list[Path]:
+    kinds = ("mask", "overlay") if with_overlay else ("mask",)
+    return [folder / f"{stem}_{kind}.png" for kind in kinds]
+
+
+def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path]) -> dict[str, Any]:
+    """Label one image, write its outputs and return its row of the table."""
+    image = read_image(file)
+    mask = segmenter.predict([image])[0]
+    # The label map comes last: where it is, the image is done.
+    for output in outputs[1:]:
+        write_png(output, overlay(image, mask))
+    write_png(outputs[0], mask)
+    shares = np.bincount(mask.ravel(), minlength=len(CLASS_NAMES)) / mask.size
+    named = {f"share_{name}": float(share) for name, share in zip(CLASS_NAMES, shares, strict=True)}
+    return {"image": str(file), "mask": outputs[0].name, **named, **evaluations(segmenter)}
+
+
+def _read_table(path: Path, *, overwrite: bool) -> list[dict[str, str]]:
+    """Return the rows of an earlier run into the same folder."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise CommandError(f"{path} cannot be read ({error}). Move it away.") from error
+    if all({"image", "mask"} <= row.keys() and None not in row for row in rows):
+        return rows
+    if overwrite:
+        return []
+    raise CommandError(f"{path} is no table of this command. Move it away, or pass --overwrite.")
+
+
+def _merged(earlier: Sequence[dict], rows: Sequence[dict]) -> list[dict]:
+    """Return the rows of both, the new ones in place of old ones of the same label map."""
+    return list({row["mask"]: row for row in (*earlier, *rows)}.values())

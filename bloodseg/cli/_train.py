@@ -1,0 +1,106 @@
+"""``bloodseg train``."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import time
+from pathlib import Path
+from typing import Any
+
+from ..datasets import load_folder
+from ..ode import SolverError
+from ..preprocessing import Preprocessor
+from ..segmenter import BloodCellSegmenter
+from ._output import (
+    CommandError,
+    check_writable,
+    complain,
+    make_folder,
+    refuse_existing,
+    say,
+    write_csv,
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, save the model and the history, and print what came out."""
+    model_file = arguments.output
+    history_file = model_file.with_name(f"{model_file.stem}.history.csv")
+    _check_outputs(arguments, model_file, history_file)
+    segmenter = _make_segmenter(arguments)
+    try:
+        data = load_folder(arguments.data)
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    seconds = fit(segmenter, data.images, data.masks, groups=data.groups)
+    save(segmenter, model_file)
+    write_csv(history_file, history_rows(segmenter))
+    say(summary(segmenter, seconds))
+    say(f"Model: {model_file}\nHistory: {history_file}")
+    return 1 if ended_early(segmenter) else 0
+
+
+def _check_outputs(arguments: argparse.Namespace, *files: Path) -> None:
+    """Find out before hours of training what would fail after them."""
+    if arguments.output.suffix == ".csv":
+        raise CommandError(f"MODEL must not be a .csv file; got {arguments.output}.")
+    check_writable(arguments.output.parent)
+    refuse_existing(files, overwrite=arguments.overwrite)
+    if arguments.checkpoint_dir is not None:
+        make_folder(arguments.checkpoint_dir)
+
+
+def _make_segmenter(arguments: argparse.Namespace) -> BloodCellSegmenter:
+    names = inspect.signature(BloodCellSegmenter).parameters.keys() & vars(arguments).keys()
+    parameters: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    if arguments.no_preprocessor:
+        parameters["preprocessor"] = None
+    elif arguments.clip_limit is not None:
+        parameters["preprocessor"] = Preprocessor(
+            clip_limit=arguments.clip_limit, n_jobs=arguments.n_jobs
+        )
+    return BloodCellSegmenter(**parameters, verbose=int(not arguments.quiet))
+
+
+def fit(segmenter: BloodCellSegmenter, images: Any, masks: Any, *, groups: Any = None) -> float:
+    """Fit a segmenter and return the seconds it took."""
+    started = time.perf_counter()
+    try:
+        segmenter.fit(images, masks, groups=groups)
+    except (OSError, ValueError, SolverError, FloatingPointError) as error:
+        raise CommandError(str(error)) from error
+    if not segmenter.history_:
+        # Weights that no epoch has shaped are not worth a file.
+        complain("training was stopped before its first epoch was over: no model was written.")
+        raise KeyboardInterrupt
+    return time.perf_counter() - started
+
+
+def save(segmenter: BloodCellSegmenter, path: Path) -> None:
+    """Save the model."""
+    try:
+        segmenter.save(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error}") from error
+
+
+def history_rows(segmenter: BloodCellSegmenter) -> list[dict[str, Any]]:
+    """Return the history with a column for the epoch."""
+    return [{"epoch": number, **row} for number, row in enumerate(segmenter.history_, start=1)]
+
+
+def ended_early(segmenter: BloodCellSegmenter) -> bool:
+    """Return whether training ended before it was meant to: by Ctrl-C, or a solver that failed."""
+    epochs = len(segmenter.history_)
+    patient = epochs - segmenter.best_epoch_ < segmenter.patience
+    return epochs < segmenter.max_epochs and (patient or not segmenter.early_stopping)
+
+
+def summary(segmenter: BloodCellSegmenter, seconds: float) -> str:
+    """Return in words what a training came to."""
+    best = segmenter.history_[segmenter.best_epoch_ - 1]
+    text = f"Epoch {segmenter.best_epoch_} of {len(segmenter.history_)} kept"
+    if "valid_loss" in best:
+        text += f": validation loss {best['valid_loss']:.4f}, mean IoU {best['valid_mean_iou']:.4f}"
+    return f"{text}. {seconds:.1f} s."

@@ -1,0 +1,138 @@
+"""The gate beside behaviour: lint, types, layers, docs, packaging, licences, import time."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.gate
+
+
+def run(*command, cwd=ROOT):
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("importlinter.cli", "lint"),
+    ],
+    ids=" ".join,
+)
+def test_tool_finds_nothing(command):
+    if command[0] == "importlinter.cli":
+        program = (
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command as m; m()",
+        )
+    else:
+        program = (sys.executable, "-m", *command)
+    result = run(*program)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_docs_build_without_warnings(tmp_path):
+    result = run(
+        sys.executable, "-m", "sphinx", "-W", "-q", "-d", tmp_path / "tree", "docs", tmp_path
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "api" / "bloodseg.BloodCellSegmenter.html").exists()
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    result = run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ".")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def test_wheel_holds_the_package_and_nothing_else(distributions):
+    names = zipfile.ZipFile(distributions[0]).namelist()
+    assert "bloodseg/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"bloodseg"}
+
+
+def test_sdist_builds_the_same_wheel(distributions, tmp_path):
+    wheel, sdist = distributions
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    result = run(
+        sys.executable, "-m", "build", "--no-isolation", "-w", "-o", tmp_path, ".", cwd=source
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    rebuilt = zipfile.ZipFile(tmp_path / wheel.name).namelist()
+    assert sorted(rebuilt) == sorted(zipfile.ZipFile(wheel).namelist())
+
+
+def test_wheel_installs_and_runs(distributions, tmp_path):
+    result = run(
+        sys.executable, "-m", "pip", "install", "--no-deps", "--target", tmp_path, distributions[0]
+    )
+    assert result.returncode == 0, result.stderr
+    program = "import bloodseg; print(bloodseg.__file__); bloodseg.Preprocessor()"
+    result = run(
+        sys.executable, "-P", "-c", f"import sys; sys.path[0:0] = {[str(tmp_path)]}; {program}"
+    )
+    assert result.stdout.startswith(str(tmp_path)), result.stdout + result.stderr
+
+
+def test_import_is_light_and_offline():
+    """Nothing heavy at import, and no socket opened by importing everything."""
+    light = "import sys, bloodseg; assert not {'torch', 'sklearn', 'cv2'} & set(sys.modules)"
+    offline = (
+        "import socket; socket.socket.connect = None;"
+        "from bloodseg import *; import bloodseg.cli, bloodseg.datasets, bloodseg.training"
+    )
+    for program in (light, offline):
+        result = run(sys.executable, "-c", program)
+        assert result.returncode == 0, result.stderr
+
+
+def test_no_dependency_is_under_gpl():
+    seen, waiting = set(), ["bloodseg"]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            package = metadata.metadata(name)
+        except metadata.PackageNotFoundError:
+            continue
+        short = (package["License"] or "").splitlines()[:1]
+        licence = " ".join(
+            [*short, package["License-Expression"] or "", *package.get_all("Classifier", [])]
+        )
+        found = re.findall(r"(?<!L)\bA?GPL[^;]*|GNU (?:Affero )?General Public", licence)
+        assert not found, f"{name}: {found}"
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    assert "torch" in seen
+
+
+def test_readme_opens_with_the_two_commands_and_ci_runs_the_second():
+    text = (ROOT / "README.md").read_text()
+    first, second = re.findall(r"^python3 -m venv .+$", text, flags=re.MULTILINE)[:2]
+    assert first.endswith("bloodseg demo")
+    assert second.endswith("pytest")
+    assert text.index(second) < text.index("##")
+    assert "grep -m1 '^python3 -m venv .venv-test ' README.md" in (ROOT / ".ci" / "run").read_text()
+    assert second.startswith("python3 -m venv .venv-test ")

@@ -1,0 +1,381 @@
+"""One tester for every network of the family; tolerances in all their forms."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bloodseg.networks import (
+    NETWORKS,
+    POSITIONS,
+    NODEsUNet,
+    ResNetUNet,
+    UNet,
+    check_positions,
+    make_network,
+    resolve_tolerances,
+)
+
+
+def raises(text):
+    return pytest.raises(ValueError, match=re.escape(text))
+
+
+def n_weights(network):
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def images(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+class NetworkTester:
+    """What holds for every network of the family; a subclass says which one in ``make``."""
+
+    name: str
+    settings: dict = {}  # noqa: RUF012
+
+    def make(self, **parameters):
+        torch.manual_seed(0)
+        return make_network(self.name, **{"width": 4, **self.settings, **parameters})
+
+    @pytest.fixture
+    def network(self):
+        return self.make()
+
+    @pytest.fixture
+    def trained(self, network):
+        """A network whose statistics have seen something, in evaluation mode."""
+        network(images(2, 3, 32, 32))
+        return network.eval()
+
+    def test_every_weight_gets_a_finite_gradient(self, network):
+        network = self.make(dropout=0.0)
+        logits = network(images(2, 3, 48, 32))
+        (logits * images(*logits.shape)).sum().backward()
+        for name, weight in network.named_parameters():
+            assert weight.grad is not None, name
+            assert torch.isfinite(weight.grad).all(), name
+            assert weight.grad.abs().max() > 0, name
+
+    @pytest.mark.parametrize("size", [(1, 1), (17, 33), (50, 70), (16, 16), (2, 31)])
+    def test_images_of_any_size(self, trained, size):
+        with torch.no_grad():
+            logits = trained(images(2, 3, *size))
+        assert logits.shape == (2, 3, *size)
+        assert logits.dtype == torch.float32
+        assert torch.isfinite(logits).all()
+
+    @pytest.mark.parametrize(("n_classes", "in_channels"), [(2, 1), (5, 4)])
+    def test_classes_and_channels(self, n_classes, in_channels):
+        network = self.make(n_classes=n_classes, in_channels=in_channels).eval()
+        assert network(images(1, in_channels, 32, 32)).shape == (1, n_classes, 32, 32)
+
+    def test_save_and_load(self, trained, tmp_path):
+        torch.save(trained.state_dict(), tmp_path / "weights.pt")
+        other = self.make()
+        with torch.no_grad():
+            other.head.bias += 1
+        other.eval().load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+        x = images(1, 3, 32, 32)
+        assert torch.equal(other(x), trained(x))
+
+    def test_evaluation_is_deterministic_and_changes_nothing(self, trained):
+        before = copy.deepcopy(trained.state_dict())
+        x = images(2, 3, 17, 33)
+        given = x.clone()
+        assert torch.equal(trained(x), trained(x))
+        assert torch.equal(x, given)
+        assert all(torch.equal(before[name], now) for name, now in trained.state_dict().items())
+
+    def test_training_mode_drops_out_and_gathers_statistics(self):
+        network = self.make(dropout=0.5)
+        before = copy.deepcopy(network.state_dict())
+        x = images(2, 3, 32, 32)
+        given = x.clone()
+        assert not torch.equal(network(x), network(x))
+        assert torch.equal(x, given)
+        changed = {
+            name for name, now in network.state_dict().items() if not torch.equal(before[name], now)
+        }
+        assert changed
+        assert all("running" in name or "num_batches" in name for name in changed)
+
+    def test_a_batch_is_one_by_one(self, trained):
+        x = images(3, 3, 32, 48)
+        x[1] = 0
+        together = trained(x)
+        for each, logits in zip(x, together, strict=True):
+            assert torch.allclose(trained(each[None])[0], logits, atol=1e-5)
+
+    def test_only_sides_that_need_it_are_padded(self, trained):
+        x = images(1, 3, 40, 48)  # padded below to 48, by mirroring
+        mirrored = torch.cat([x, x[:, :, 32:].flip(2)], dim=2)
+        assert mirrored.shape == (1, 3, 48, 48)
+        with torch.no_grad():
+            assert torch.equal(trained(x), trained(mirrored)[:, :, :40])
+
+    def test_weights_scale_with_width(self):
+        narrow, wide = n_weights(self.make(width=8)), n_weights(self.make(width=16))
+        assert 3.8 < wide / narrow < 4
+
+    @pytest.mark.parametrize(
+        ("parameters", "text"),
+        [
+            ({"n_classes": 1}, "n_classes must be at least 2"),
+            ({"width": 0}, "got n_classes=3, width=0, in_channels=3."),
+            ({"in_channels": 0}, "width and in_channels at least 1"),
+            ({"dropout": 1.0}, "dropout must lie in [0, 1); got 1.0."),
+            ({"dropout": -0.1}, "dropout must lie in [0, 1); got -0.1."),
+            ({"dropout": float("nan")}, "dropout must lie in [0, 1); got nan."),
+            ({"precision": "half"}, "precision must be 'float32' or 'bfloat16'; got 'half'."),
+        ],
+    )
+    def test_parameters_out_of_range(self, parameters, text):
+        with raises(text):
+            self.make(**parameters)
+
+    def test_bfloat16_stays_close_and_gives_float32(self, trained):
+        x = images(1, 3, 32, 32)
+        with torch.no_grad():
+            exact = trained(x)
+            trained.precision = "bfloat16"
+            lowered = trained(x)
+        assert lowered.dtype == torch.float32
+        assert not torch.equal(lowered, exact)
+        assert (lowered - exact).abs().max() < 0.1 * exact.abs().max()
+        assert {weight.dtype for weight in trained.parameters()} == {torch.float32}
+
+    def test_copies_are_independent(self, trained):
+        x = images(1, 3, 32, 32)
+        twin = copy.deepcopy(trained)
+        assert torch.equal(twin(x), trained(x))
+        with torch.no_grad():
+            twin.head.bias += 1
+        assert not torch.equal(twin(x), trained(x))
+
+
+class TestUNet(NetworkTester):
+    name = "unet"
+
+
+class TestResNetUNet(NetworkTester):
+    name = "resnet-unet"
+
+
+class TestNODEsUNet(NetworkTester):
+    name = "nodes-unet"
+
+    def test_blocks_say_what_they_cost(self, trained):
+        trained(images(2, 3, 32, 32))
+        assert list(trained.ode_blocks) == list(trained._ode_positions)
+        for position, block in trained.ode_blocks.items():
+            assert block.n_evaluations.shape == (2,)
+            assert (block.n_evaluations >= 4).all()
+            assert block.name == f"ODE-block at position {position}"
+
+    def test_tolerances_reach_the_blocks(self, network):
+        positions = network._ode_positions
+        network.set_tolerances(1e-2, {position: 10.0**-position for position in positions})
+        for position, block in network.ode_blocks.items():
+            assert block.tol == 1e-2
+            assert block.predict_tol == 10.0**-position
+        network.set_tolerances("paper")
+        for position, block in network.ode_blocks.items():
+            assert block.tol == block.predict_tol == (1e-6 if position == 5 else 1e-4)
+
+    def test_tolerances_stay_where_new_ones_are_wrong(self, network):
+        network.set_tolerances(1e-2, 1e-1)
+        for wrong in (-1, 1e-3), (1e-3, "tight"), (1e-3, -1):
+            if network.ode_blocks:
+                with pytest.raises(ValueError, match="ode_tol must be"):
+                    network.set_tolerances(*wrong)
+        for block in network.ode_blocks.values():
+            assert (block.tol, block.predict_tol) == (1e-2, 1e-1)
+
+    def test_settings_are_passed_on(self):
+        network = self.make(ode_method="rk4", ode_gradient="direct", ode_tol=0.1)
+        for block in network.ode_blocks.values():
+            assert (block.method, block.gradient, block.tol) == ("rk4", "direct", 0.1)
+
+    def test_right_hand_sides_are_evaluated_in_the_lower_precision(self, trained):
+        seen = set()
+
+        def note(module, inputs):
+            lowered = torch.is_autocast_enabled("cpu")
+            seen.add(torch.get_autocast_dtype("cpu") if lowered else torch.float32)
+
+        for block in trained.ode_blocks.values():
+            block.func.register_forward_pre_hook(note)
+        trained.precision = "bfloat16"
+        trained(images(1, 3, 32, 32))
+        trained.set_tolerances(1e-3, 1e-5)
+        expected = {torch.bfloat16} if trained.ode_blocks else set()
+        assert seen == expected
+        seen.clear()
+        trained(images(1, 3, 32, 32))
+        assert seen == ({torch.float32} if trained.ode_blocks else set())
+
+
+class TestNoODEBlock(TestNODEsUNet):
+    settings = {"ode_positions": ()}  # noqa: RUF012
+
+    def test_it_is_a_unet(self):
+        network, unet = self.make().eval(), make_network("unet", width=4).eval()
+        shapes = {name: tensor.shape for name, tensor in unet.state_dict().items()}
+        assert {name: tensor.shape for name, tensor in network.state_dict().items()} == shapes
+        network.load_state_dict(unet.state_dict())
+        x = images(1, 3, 20, 40)
+        assert torch.equal(network(x), unet(x))
+
+
+class TestOneODEBlockAtTheTop(TestNODEsUNet):
+    settings = {"ode_positions": [1]}  # noqa: RUF012
+
+
+class TestODEBlocksEverywhere(TestNODEsUNet):
+    settings = {"ode_positions": POSITIONS}  # noqa: RUF012
+
+
+class TestODEBlocksInAnotherOrder(TestNODEsUNet):
+    settings = {"ode_positions": np.array([6, 2])}  # noqa: RUF012
+
+    def test_a_tuple_of_tolerances_goes_by_that_order(self, network):
+        network.set_tolerances((1e-2, 1e-4))
+        assert network.ode_blocks[6].tol == 1e-2
+        assert network.ode_blocks[2].tol == 1e-4
+
+
+# ---------------------------------------------------------------- the sizes in the paper
+
+
+def test_numbers_of_weights():
+    # 7.8, 11.3 and 27 million; the paper's "46 %" of the ResNet's is more than we need.
+    counts = {name: n_weights(make_network(name)) for name in NETWORKS}
+    millions = {name: round(count / 1e6, 1) for name, count in counts.items()}
+    assert millions == {"nodes-unet": 11.3, "unet": 7.8, "resnet-unet": 27.3}
+    assert counts["nodes-unet"] / counts["resnet-unet"] <= 0.46
+
+
+def test_channels_double_to_the_bottom_and_halve_again():
+    network = UNet()
+    found = [stage[0][0].out_channels for stage in network.stages]
+    assert found == [32, 64, 128, 256, 512, 256, 128, 64, 32]
+
+
+def test_time_is_a_channel():
+    # Against the plain way: t concatenated as a constant channel, filters of a norm of their own.
+    layer = NODEsUNet(width=2, ode_positions=(3,)).ode_blocks[3].func.first
+    with torch.no_grad():
+        layer.bias += torch.arange(8.0)
+        layer.gain *= torch.arange(1.0, 9.0).reshape(-1, 1, 1, 1)
+    x, t = images(2, 8, 6, 5), torch.tensor([0.3, -1.7]).reshape(2, 1, 1, 1)
+    filters = nn.functional.normalize(layer.direction.flatten(1)).view_as(layer.direction)
+    whole = torch.cat([x, t.expand(2, 1, 6, 5)], dim=1)
+    plain = nn.functional.conv2d(whole, filters * layer.gain, layer.bias, padding=1)
+    assert torch.allclose(layer(t, x), plain, atol=1e-5)
+
+
+def test_residual_blocks_stand_where_the_paper_has_them():
+    depths = {
+        position: len(stage[1])
+        for position, stage in zip(POSITIONS, ResNetUNet(width=1).stages, strict=True)
+        if isinstance(stage[1], nn.Sequential) and hasattr(stage[1][0], "second")
+    }
+    assert depths == {2: 3, 3: 4, 4: 6, 5: 3}
+
+
+def test_unknown_network():
+    with raises("network must be one of nodes-unet, unet, resnet-unet; got 'vnet'."):
+        make_network("vnet")
+
+
+# ---------------------------------------------------------------- positions
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [((), ()), ([5], (5,)), (np.array([4, 6]), (4, 6)), (range(1, 10), POSITIONS), ((5.0,), (5,))],
+)
+def test_positions(positions, expected):
+    assert check_positions(positions) == expected
+    assert all(type(position) is int for position in check_positions(positions))
+
+
+@pytest.mark.parametrize(
+    "positions", [(0,), (10,), (4, 4), (4.5,), 5, None, "45", (None,), ("4",), [[4, 5]], (-1,)]
+)
+def test_positions_that_are_refused(positions):
+    with raises(
+        "ode_positions must hold different whole numbers from 1 to 9, or be empty for a plain "
+        f"U-Net; got {positions!r}."
+    ):
+        check_positions(positions)
+
+
+# ---------------------------------------------------------------- tolerances
+
+tolerance = st.floats(1e-12, 1e3)
+some_positions = st.lists(st.sampled_from(POSITIONS), unique=True)
+
+
+@settings(deadline=None)
+@given(some_positions, st.data())
+def test_every_form_of_the_same_tolerances_is_the_same(positions, data):
+    values = data.draw(st.lists(tolerance, min_size=len(positions), max_size=len(positions)))
+    expected = dict(zip(positions, values, strict=True))
+    unused = {position: 1.0 for position in POSITIONS if position not in positions}
+    forms = [values, tuple(values), np.array(values), expected, expected | unused]
+    forms.append(tuple(map(np.float64, values)))
+    for form in forms:
+        assert resolve_tolerances(form, positions) == expected
+        assert list(resolve_tolerances(form, positions)) == positions
+
+
+@settings(deadline=None)
+@given(some_positions, tolerance)
+def test_one_number_is_for_all(positions, tol):
+    assert resolve_tolerances(tol, positions) == dict.fromkeys(positions, tol)
+    assert resolve_tolerances(np.float64(tol), tuple(positions)) == dict.fromkeys(positions, tol)
+
+
+@given(some_positions)
+def test_the_papers_tolerances(positions):
+    expected = {position: 1e-6 if position == 5 else 1e-4 for position in positions}
+    assert resolve_tolerances("paper", positions) == expected
+
+
+@pytest.mark.parametrize("name", ["ode_tol", "predict_ode_tol"])
+@pytest.mark.parametrize(
+    ("tol", "text"),
+    [
+        (0, "must be positive and finite; got 0."),
+        (-1e-3, "must be positive and finite; got -0.001."),
+        (float("nan"), "must be positive and finite; got nan."),
+        (float("inf"), "must be positive and finite; got inf."),
+        (True, "must be positive and finite; got True."),
+        ((1e-3, "1e-3"), "must be positive and finite; got '1e-3'."),
+        ((1e-3, None), "must be positive and finite; got None."),
+        ({4: 1e-3, 5: 0}, "must be positive and finite; got 0."),
+        ("tight", "must be a number, a dict, a tuple or 'paper'; got 'tight'."),
+        (None, "must be a number, a dict, a tuple or 'paper'; got None."),
+        ({1e-3}, "must be a number, a dict, a tuple or 'paper'; got {0.001}."),
+        (
+            (1e-3,),
+            "must hold one number for each of ode_positions=(4, 5); got 1: (0.001,).",
+        ),
+        ((), "must hold one number for each of ode_positions=(4, 5); got 0: ()."),
+        (
+            {4: 1e-3},
+            "must name every position in ode_positions=(4, 5); [5] missing from {4: 0.001}.",
+        ),
+    ],
+)
+def test_tolerances_that_are_refused(name, tol, text):
+    with raises(f"{name} {text}"):
+        resolve_tolerances(tol, (4, 5), name=name)
