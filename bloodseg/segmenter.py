@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ._images import CLASS_NAMES, check_images, check_masks, in_container_of
 from ._model_file import read_model, write_model
 from ._version import __version__
 from .metrics import mean_iou
-from .networks import NETWORKS, UNet, check_positions, make_network, resolve_tolerances
+from .networks import NETWORKS, NODEsUNet, UNet, check_positions, make_network, resolve_tolerances
 from .ode import GRADIENTS, METHODS, choose_method
 from .preprocessing import Preprocessor
 from .training import (
@@ -54,7 +54,26 @@ _NOT_OF_THE_RESULT = (
 )
 
 # What a model file holds beside weights and parameters; the rest follows from these.
-_SAVED_ATTRIBUTES = ("history_", "best_epoch_", "precision_", "ode_tol_", "ode_method_", "classes_")
+_SAVED_ATTRIBUTES = (
+    "architecture_",
+    "best_epoch_",
+    "classes_",
+    "history_",
+    "ode_method_",
+    "ode_tol_",
+    "precision_",
+)
+
+# What the network is built from; kept apart from the parameters, which may change after fit.
+_ARCHITECTURE = (
+    "network",
+    "width",
+    "dropout",
+    "ode_positions",
+    "ode_tol",
+    "ode_method",
+    "ode_gradient",
+)
 
 
 class BloodCellSegmenter(BaseEstimator):
@@ -141,6 +160,8 @@ class BloodCellSegmenter(BaseEstimator):
         The fitted preprocessor.
     classes_ : ndarray of shape (3,)
         The labels 0, 1 and 2.
+    architecture_ : dict
+        The parameters that the network was built from.
     history_ : list of dict
         One row an epoch: train_loss, valid_loss, valid_mean_iou, evaluations_P (mean evaluations
         of f for an image, at each ODE-position P), learning_rate, seconds.
@@ -311,7 +332,7 @@ class BloodCellSegmenter(BaseEstimator):
         self._check_parameters()
         arrays = check_images(images)
         labels = check_masks(masks, images=arrays)
-        weights = _check_weights(sample_weight, len(arrays))
+        weights = _check_sample_weight(sample_weight, len(arrays))
         validation = _check_validation(X_val, y_val)
         if groups is not None:
             check_consistent_length(arrays, groups)
@@ -343,7 +364,8 @@ class BloodCellSegmenter(BaseEstimator):
             n_valid = len(validation[0])
             valid = data(*validation, np.ones(n_valid), np.arange(n_valid))
 
-        network = self._new_network(precision, seed, start)
+        architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
+        network = _new_network(architecture, precision, seed, start)
         _placed(network, device)
         history = train_network(
             network,
@@ -356,7 +378,7 @@ class BloodCellSegmenter(BaseEstimator):
                 crop_size=self.crop_size,
                 augment=self.augment,
                 loss=self.loss,
-                class_weight=_class_weights(self.class_weight, training.masks),
+                class_weight=_class_weights(self.class_weight, training),
                 patience=self.patience if self.early_stopping else None,
                 seed=seed,
                 device=device,
@@ -370,6 +392,7 @@ class BloodCellSegmenter(BaseEstimator):
         self.best_epoch_ = (
             int(np.argmin(losses)) + 1 if valid is not None and losses else len(losses)
         )
+        self.architecture_ = architecture
         self._take_over(network, history, precision)
         return self
 
@@ -489,9 +512,12 @@ class BloodCellSegmenter(BaseEstimator):
             fitted = header["fitted"]
             segmenter.preprocessor_ = fitted["preprocessor_"]
             segmenter.best_epoch_ = fitted["best_epoch_"]
+            segmenter.architecture_ = fitted["architecture_"]
             history = fitted["history_"]
             segmenter._check_parameters()
-            network = segmenter._new_network("float32", seed=0, start=weights)
+            network = _new_network(segmenter.architecture_, "float32", seed=0, start=weights)
+            if isinstance(network, NODEsUNet):
+                network.set_tolerances(fitted["ode_tol_"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} does not hold a model that bloodseg {__version__} knows: {error}"
@@ -535,7 +561,7 @@ class BloodCellSegmenter(BaseEstimator):
     def _fingerprint(self, *data: Any) -> str:
         """Return a name for what is trained on what."""
         parameters = {
-            name: f"{value.__module__}.{value.__qualname__}" if callable(value) else value
+            name: _code_of(value) if callable(value) else value
             for name, value in self.get_params().items()
             if name.split("__")[0] not in _NOT_OF_THE_RESULT
         }
@@ -565,39 +591,25 @@ class BloodCellSegmenter(BaseEstimator):
             return Preprocessor(n_jobs=self.n_jobs)
         return None if self.preprocessor is None else clone(self.preprocessor)
 
-    def _new_network(
-        self, precision: str, seed: int, start: dict[str, torch.Tensor] | None
-    ) -> nn.Module:
-        """Return the network with new weights, or with ``start``."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            if isinstance(self.network, str):
-                settings = {
-                    "n_classes": N_CLASSES,
-                    "width": self.width,
-                    "dropout": self.dropout,
-                    "precision": precision,
-                }
-                if self.network == "nodes-unet":
-                    settings |= {
-                        "ode_positions": self.ode_positions,
-                        "ode_tol": self.ode_tol,
-                        "ode_method": self.ode_method,
-                        "ode_gradient": self.ode_gradient,
-                    }
-                network: nn.Module = make_network(self.network, **settings)
-            else:
-                network = self.network()
-        if start is not None:
-            try:
-                network.load_state_dict(start)
-            except RuntimeError as error:
-                raise ValueError(
-                    "the saved weights do not fit the network that the parameters describe; use "
-                    "the parameters (network, width, ode_positions) that they were trained with. "
-                    f"{error}"
-                ) from error
-        return network
+    def set_params(self, **params: Any) -> BloodCellSegmenter:
+        """Set parameters, those of a `Preprocessor` instance as ``preprocessor__clip_limit``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        nested = [name for name in params if name.startswith("preprocessor__")]
+        if nested and isinstance(params.get("preprocessor", self.preprocessor), str):
+            raise ValueError(
+                f"{nested[0]} needs a transformer to set it on, and preprocessor is 'default'; "
+                "pass preprocessor=Preprocessor() to BloodCellSegmenter first."
+            )
+        return super().set_params(**params)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, weights on the CPU so that it loads without a GPU."""
@@ -617,6 +629,46 @@ class BloodCellSegmenter(BaseEstimator):
         return tags
 
 
+def _new_network(
+    architecture: dict[str, Any],
+    precision: str,
+    seed: int,
+    start: dict[str, torch.Tensor] | None,
+) -> nn.Module:
+    """Return a network with new weights, or with ``start``."""
+    name = architecture["network"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if isinstance(name, str):
+            settings = {
+                key: value
+                for key, value in architecture.items()
+                if key in ("width", "dropout") or (name == "nodes-unet" and key.startswith("ode_"))
+            }
+            network: nn.Module = make_network(
+                name, n_classes=N_CLASSES, precision=precision, **settings
+            )
+        else:
+            network = name()
+    if start is not None:
+        try:
+            network.load_state_dict(start)
+        except RuntimeError as error:
+            raise ValueError(
+                "the saved weights do not fit the network that the parameters describe; use "
+                "the parameters (network, width, ode_positions) that they were trained with. "
+                f"{error}"
+            ) from error
+    return network
+
+
+def _code_of(function: Any) -> tuple[Any, ...]:
+    """Return what tells two callables apart, for a fingerprint: lambdas share their names."""
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__qualname__", repr(function))
+    return (function.__module__, name, code and (code.co_code, repr(code.co_consts)))
+
+
 def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     if preprocessor is None:
         return arrays
@@ -628,7 +680,7 @@ def _placed(network: nn.Module, device: torch.device) -> None:
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _check_weights(sample_weight: Any, n_images: int) -> np.ndarray:
+def _check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n_images)
     weights = np.asarray(sample_weight, dtype=float)
@@ -654,14 +706,15 @@ def _check_validation(X_val: Any, y_val: Any) -> tuple[list[np.ndarray], list[np
     return arrays, check_masks(y_val, images=arrays, name="y_val")
 
 
-def _class_weights(class_weight: Any, masks: Sequence[np.ndarray]) -> np.ndarray | None:
+def _class_weights(class_weight: Any, data: TrainingData) -> np.ndarray | None:
     """Return the weight of each class, or None for equal weights."""
     if class_weight is None:
         return None
     if isinstance(class_weight, str):  # "balanced"
-        pixels = np.sum([np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in masks], axis=0)
+        counts = [np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in data.masks]
+        pixels = np.average(counts, axis=0, weights=data.weights) * len(counts)
         present = np.count_nonzero(pixels)
-        return np.where(pixels > 0, pixels.sum() / (present * np.maximum(pixels, 1)), 0.0)
+        return np.where(pixels > 0, pixels.sum() / (present * np.where(pixels > 0, pixels, 1)), 0.0)
     if isinstance(class_weight, dict):
         labels = {name: label for label, name in enumerate(CLASS_NAMES)}
         weights = np.ones(N_CLASSES)

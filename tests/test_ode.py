@@ -18,12 +18,11 @@ ORDERS = {
     "midpoint": 2,
     "rk4": 4,
     "adaptive_heun": 2,
-    "fehlberg2": 2,
     "bosh3": 3,
     "dopri5": 5,
     "dopri8": 8,
 }
-ADAPTIVE = ["adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8"]
+ADAPTIVE = ["adaptive_heun", "bosh3", "dopri5", "dopri8"]
 GRADIENTS = ["direct", "checkpoint", "adjoint"]
 
 
@@ -67,7 +66,6 @@ class Decay(nn.Module):
     ("method", "tol", "slack"),
     [
         ("adaptive_heun", 1e-5, 10),
-        ("fehlberg2", 1e-6, 1000),  # its estimate of the error is a weak one
         ("bosh3", 1e-7, 50),
         ("dopri5", 1e-9, 50),
         ("dopri8", 1e-9, 50),
@@ -423,7 +421,7 @@ def test_intervals_that_are_refused(t0, t1):
 
 
 def test_unknown_names_are_refused():
-    methods = "method must be 'auto' or one of bosh3, dopri5, dopri8, adaptive_heun, fehlberg2, "
+    methods = "method must be 'auto' or one of bosh3, dopri5, dopri8, adaptive_heun, "
     methods += "euler, midpoint, rk4; got 'dopri6'."
     gradient = "gradient must be one of checkpoint, direct, adjoint; got 'magic'."
     with raises(methods):
@@ -470,7 +468,6 @@ def test_a_solution_that_is_not_finite_names_the_block(method):
         solve(lambda t, y: y * y * 1e30, torch.full((1, 1), 1e8), method=method, name="block 5")
 
 
-@pytest.mark.xfail(strict=True, reason="says 'underflow in dt' for a right-hand side of NaN")
 @pytest.mark.parametrize("method", ["bosh3", "dopri5"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_right_hand_side_that_is_not_finite_is_called_that(method, value):
@@ -478,7 +475,6 @@ def test_a_right_hand_side_that_is_not_finite_is_called_that(method, value):
         solve(lambda t, y: y * value, torch.ones(1, 1), method=method, name="block 5")
 
 
-@pytest.mark.xfail(strict=True, reason="a first step that overflows is not tried again, smaller")
 def test_a_first_step_that_overflows_is_tried_again():
     def func(t, y):
         return -y * y.abs()
@@ -670,7 +666,6 @@ def test_low_precision_costs_little_accuracy():
     assert torch.allclose(lowered, exact, atol=2e-2)
 
 
-@pytest.mark.xfail(strict=True, reason="the weights of a plain callable get no gradient, silently")
 def test_the_adjoint_refuses_what_is_no_module():
     rate = torch.tensor(2.0, requires_grad=True)
     with raises("gradient='adjoint' needs func to be a torch.nn.Module"):

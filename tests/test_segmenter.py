@@ -406,17 +406,12 @@ def test_what_weighs_nothing_does_not_matter(tiny, smears, same_weights):
     assert not same_weights(fits[0], fits[2])
 
 
-@pytest.mark.xfail(strict=True, reason="the weight cancels in a validation batch of one image")
 def test_weights_count_in_the_validation_loss(tiny, smears):
     losses = []
-    for weight in (1.0, 100.0):
-        weights = np.ones(6)
-        weights[2] = weight
+    for weights in (np.ones(6), np.arange(1.0, 7.0)):  # different for whichever are held out
         model = tiny(validation_fraction=0.5, max_epochs=1, learning_rate=1e-12)
         model.fit(smears.images, smears.masks, sample_weight=weights)
         losses.append(model.history_[0]["valid_loss"])
-    held_out = tiny()._split(6, None, False, 0)[1]
-    assert 2 in held_out or losses[0] == losses[1]
     assert losses[0] != losses[1]
 
 
@@ -762,14 +757,12 @@ def test_a_loaded_model_can_be_fitted_and_saved_again(fitted, smears, tmp_path, 
     assert same_weights(loaded.fit(smears.images, smears.masks), fitted)
 
 
-@pytest.mark.xfail(strict=True, reason="load takes fit's tolerances from the present parameters")
 def test_a_file_holds_the_tolerances_of_fit(fitted, smears, tmp_path):
     fitted.set_params(ode_tol=1e-7).save(tmp_path / "m")
     loaded = BloodCellSegmenter.load(tmp_path / "m")
     assert loaded.ode_tol_ == fitted.ode_tol_ == {4: 1e-3, 5: 1e-3, 6: 1e-3}
 
 
-@pytest.mark.xfail(strict=True, reason="save writes a file that load refuses")
 @pytest.mark.parametrize("parameters", [{"width": 8}, {"ode_positions": (5,)}])
 def test_parameters_changed_since_fit_do_not_spoil_the_file(fitted, smears, tmp_path, parameters):
     expected = fitted.predict_proba(smears.images)

@@ -229,14 +229,16 @@ def test_copies_predict_the_same(fitted, odd_smears, tmp_path, how):
 
 
 def test_an_old_network_is_freed_by_the_next_fit(tiny, smears):
+    gc.collect()
+    before = count_optimizers()  # of other tests: tracebacks that pytest keeps hold some
     model = tiny(max_epochs=1).fit(smears.images, smears.masks)
     old = weakref.ref(model.network_)
     gc.collect()
-    assert count_optimizers() == 0
+    assert count_optimizers() <= before
     model.fit(smears.images, smears.masks)
     gc.collect()
     assert old() is None
-    assert count_optimizers() == 0
+    assert count_optimizers() <= before
 
 
 def count_optimizers():
@@ -341,7 +343,6 @@ def test_halving_grid_search(tiny, odd_smears, grid):
     assert search.score(images, masks) == search.best_estimator_.score(images, masks)
 
 
-@pytest.mark.xfail(strict=True, reason="says \"'str' object has no attribute 'set_params'\"")
 @pytest.mark.parametrize("search", [False, True])
 def test_searching_over_the_default_preprocessor_says_what_to_pass(tiny, odd_smears, search):
     if search:

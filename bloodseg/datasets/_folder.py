@@ -46,6 +46,7 @@ def load_folder(path: str | os.PathLike) -> Bunch:
         images : list of ndarray of shape (H, W, 3)
             RGB, uint8; or float32 in [0, 1] for files of 16 bits a channel.
         masks : list of ndarray of shape (H, W), uint8
+            Labels 0, 1 and 2.
         names : list of str
             File names without suffix; all lists are sorted by them.
         groups : ndarray of str of shape (n,), or None

@@ -71,8 +71,9 @@ def load_voc(
         names : list of str
             Names of the XML files without suffix; all lists are sorted by them.
         groups : ndarray of str of shape (n,), or None
+            Which images belong together; None without ``split.csv``.
         fold : ndarray of int of shape (n,), or None
-            Both None without ``split.csv``.
+            Fold of each image for cross-validation; None without ``split.csv``.
         target_names : tuple of str
             Names of the labels 0, 1, 2.
 

@@ -76,7 +76,9 @@ class TimeConv2d(nn.Module):
         norm = torch.linalg.vector_norm(self.direction, dim=(1, 2, 3), keepdim=True)
         weight = self.direction * (self.gain / norm)
         time_map = functional.conv2d(torch.ones_like(x[:1, :1]), weight[:, -1:], padding=1)
-        return functional.conv2d(x, weight[:, :-1], self.bias, padding=1) + t * time_map
+        # In the map's precision: a float32 t would carry all that follows back to float32.
+        time_map = t.to(time_map.dtype) * time_map
+        return functional.conv2d(x, weight[:, :-1], self.bias, padding=1) + time_map
 
 
 class ConvODEFunction(nn.Module):

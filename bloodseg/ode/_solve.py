@@ -24,6 +24,9 @@ MAX_STEPS = 10_000
 WHOLE_INTERVAL_TOL = 1e-3
 
 
+_CURE = "Lower the learning rate, or use more weight decay."
+
+
 class SolverError(RuntimeError):
     """The solver could not reach the end of the interval."""
 
@@ -62,6 +65,7 @@ class _Counted(nn.Module):
         self.func = func
         self.recompute = recompute
         self.n_evaluations = self.n_accepted = self.n_rejected = 0
+        self.slope: Tensor | None = None  # the last dy/dt, to tell why a solve failed
         if adaptive:  # torchdiffeq warns where a fixed-step method finds these names
             self.callback_accept_step = self._accept
             self.callback_reject_step = self._reject
@@ -70,8 +74,11 @@ class _Counted(nn.Module):
         self.n_evaluations += 1
         t = t.to(y.dtype).expand(len(y)).reshape(-1, *[1] * (y.ndim - 1))
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self.func, t, y, use_reentrant=False)
-        return self.func(t, y)
+            slope = checkpoint(self.func, t, y, use_reentrant=False)
+        else:
+            slope = self.func(t, y)
+        self.slope = slope.detach()
+        return slope
 
     def _accept(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self.n_accepted += 1
@@ -126,11 +133,11 @@ def solve(
     Raises
     ------
     ValueError
-        If a parameter is out of its range or ``y0`` is not finite.
+        If a parameter is out of its range.
     SolverError
         If the step size underflows, or the steps are too many.
     FloatingPointError
-        If the solution is not finite.
+        If ``y0``, the right-hand side or the solution is not finite.
 
     References
     ----------
@@ -144,7 +151,7 @@ def solve(
     >>> [round(value, 4) for value in solution.y.flatten().tolist()]
     [0.3679, 0.3679]
     """
-    _check_arguments(y0, t0, t1, rtol=rtol, atol=atol, gradient=gradient, name=name)
+    _check_arguments(func, y0, t0, t1, rtol=rtol, atol=atol, gradient=gradient, name=name)
     settings: dict[str, Any] = {
         "t": torch.tensor([t0, t1], dtype=torch.float64, device=y0.device),
         "rtol": rtol,
@@ -158,7 +165,7 @@ def solve(
         *(_solve_together(func, batch, **settings) for batch in batches), strict=True
     )
     n_evaluations, n_accepted, n_rejected = np.repeat(
-        np.array(counts).T, len(y0) // len(batches), axis=1
+        np.stack(counts).T, len(y0) // len(batches), axis=1
     )
     return ODESolution(
         y=ends[0] if len(ends) == 1 else torch.cat(ends),
@@ -170,7 +177,15 @@ def solve(
 
 
 def _check_arguments(
-    y0: Tensor, t0: float, t1: float, *, rtol: float, atol: float, gradient: str, name: str
+    func: Any,
+    y0: Tensor,
+    t0: float,
+    t1: float,
+    *,
+    rtol: float,
+    atol: float,
+    gradient: str,
+    name: str,
 ) -> None:
     for argument, value in (("rtol", rtol), ("atol", atol)):
         if not (0 < value < math.inf):
@@ -179,6 +194,11 @@ def _check_arguments(
         raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}; got {gradient!r}.")
+    if gradient == "adjoint" and not isinstance(func, nn.Module):
+        raise ValueError(
+            "gradient='adjoint' needs func to be a torch.nn.Module, to find the weights in it; "
+            f"got {type(func).__name__}. Wrap it in a Module, or use another gradient."
+        )
     if y0.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"y0 must be float32 or float64; got {y0.dtype}. The state needs that precision "
@@ -197,45 +217,72 @@ def _solve_together(
     func: Callable[[Tensor, Tensor], Tensor],
     y0: Tensor,
     *,
+    rtol: float,
+    atol: float,
+    method: str,
+    gradient: str,
+    **settings: Any,
+) -> tuple[Tensor, np.ndarray]:
+    """Solve a batch with one step size and one error norm.
+
+    Returns h(t1) and the numbers of evaluations, accepted and rejected steps.
+    """
+    adaptive = method not in FIXED_STEP_METHODS
+    counted = _Counted(func, recompute=gradient == "checkpoint", adaptive=adaptive)
+    settings |= {"rtol": rtol, "atol": atol, "method": method, "gradient": gradient}
+    if adaptive and max(rtol, atol) >= WHOLE_INTERVAL_TOL:
+        try:
+            return _integrate(counted, y0, whole_interval_first=True, **settings)
+        except (SolverError, FloatingPointError):  # a step that large may have overflowed
+            counted.n_accepted = counted.n_rejected = 0
+    return _integrate(counted, y0, **settings)
+
+
+def _integrate(
+    counted: _Counted,
+    y0: Tensor,
+    *,
     t: Tensor,
     rtol: float,
     atol: float,
     method: str,
     gradient: str,
     name: str,
-) -> tuple[Tensor, tuple[int, int, int]]:
-    """Solve a batch with one step size and one error norm; return h(t1) and what it cost."""
-    adaptive = method not in FIXED_STEP_METHODS
-    counted = _Counted(func, recompute=gradient == "checkpoint", adaptive=adaptive)
+    whole_interval_first: bool = False,
+) -> tuple[Tensor, np.ndarray]:
+    """Call torchdiffeq and turn its failures into errors that say what to do."""
     integrate: Any = odeint
     extra: dict[str, Any] = {}
-    if adaptive:
+    if method in FIXED_STEP_METHODS:
+        options: dict[str, Any] = {"step_size": float((t[1] - t[0]).abs()) / N_FIXED_STEPS}
+        counted.n_accepted = N_FIXED_STEPS
+    else:
         # step_t makes the last step end on t1; else the solver steps past it and interpolates
         # back, which costs accuracy and an evaluation.
-        options: dict[str, Any] = {"step_t": t[1:], "max_num_steps": MAX_STEPS}
-        if max(rtol, atol) >= WHOLE_INTERVAL_TOL:
+        options = {"step_t": t[1:], "max_num_steps": MAX_STEPS}
+        if whole_interval_first:
             options["first_step"] = (t[1] - t[0]).abs()
-    else:
-        options = {"step_size": float((t[1] - t[0]).abs()) / N_FIXED_STEPS}
     if gradient == "adjoint" and torch.is_grad_enabled():
         integrate = odeint_adjoint
-        if adaptive:
+        if "step_t" in options:
             extra = {"adjoint_options": {**options, "step_t": t[:1]}}
     try:
         y1 = integrate(
             counted, y0, t, rtol=rtol, atol=atol, method=method, options=options, **extra
         )[-1]
     except AssertionError as error:  # torchdiffeq's way to report failure
+        cost = f"after {counted.n_evaluations} evaluations"
+        if counted.slope is not None and not torch.isfinite(counted.slope).all():
+            raise FloatingPointError(
+                f"{name}: the right-hand side is not finite {cost}. {_CURE}"
+            ) from error
         raise SolverError(
-            f"{name}: the solver gave up after {counted.n_evaluations} evaluations at tolerance "
-            f"{max(rtol, atol):g} with {method} ({error}). Use a looser tolerance; where the "
-            "right-hand side has grown stiff, train with more weight decay."
+            f"{name}: the solver gave up {cost} at tolerance {max(rtol, atol):g} with {method} "
+            f"({error}). Use a looser tolerance; where the right-hand side has grown stiff, train "
+            "with more weight decay."
         ) from error
     if not torch.isfinite(y1).all():
         raise FloatingPointError(
-            f"{name}: the solution is not finite after {counted.n_evaluations} evaluations. "
-            "Lower the learning rate, or use more weight decay."
+            f"{name}: the solution is not finite after {counted.n_evaluations} evaluations. {_CURE}"
         )
-    if not adaptive:
-        counted.n_accepted = N_FIXED_STEPS
-    return y1, (counted.n_evaluations, counted.n_accepted, counted.n_rejected)
+    return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])

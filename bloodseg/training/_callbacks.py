@@ -101,11 +101,12 @@ class EpochScores(Callback):
         **kwargs: Any,
     ) -> None:
         """Add one batch to the sums."""
-        images, (masks, _) = batch
-        self.losses_[training] += (loss.item() * len(images), len(images))
+        _, (masks, weights) = batch
+        weight = float(weights.sum())
+        self.losses_[training] += (loss.item() * weight, weight)
         if training:
             for position, block in getattr(self.network, "ode_blocks", {}).items():
-                self.evaluations_[position] += (block.n_evaluations.sum(), len(images))
+                self.evaluations_[position] += (block.n_evaluations.sum(), len(masks))
         else:
             pairs = masks.to(y_pred.device) * self.n_classes + y_pred.argmax(dim=1)
             counts = torch.bincount(pairs.flatten(), minlength=self.n_classes**2)
@@ -115,14 +116,13 @@ class EpochScores(Callback):
         """Join the sums of all processes and record the epoch."""
         train, valid = (self._summed(self.losses_[training]) for training in (True, False))
         history = net.history
-        history.record("train_loss", float(train[0] / train[1]))
+        history.record("train_loss", _mean(train))
         if dataset_valid is not None:
             scores = scores_from_confusion(self._summed(self.confusion_).astype(np.int64))
-            history.record("valid_loss", float(valid[0] / valid[1]))
+            history.record("valid_loss", _mean(valid))
             history.record("valid_mean_iou", scores["mean_iou"])
         for position, sums in self.evaluations_.items():
-            total, samples = self._summed(sums)
-            history.record(f"evaluations_{position}", float(total / samples))
+            history.record(f"evaluations_{position}", _mean(self._summed(sums)))
         history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
         history.record("seconds", time.perf_counter() - self.started_)
 
@@ -131,6 +131,12 @@ class EpochScores(Callback):
             return sums
         tensor = torch.as_tensor(sums, device=self.accelerator.device)
         return self.accelerator.reduce(tensor, reduction="sum").cpu().numpy()
+
+
+def _mean(sums: np.ndarray) -> float:
+    """Return total / weight, NaN where nothing had a weight."""
+    total, weight = sums
+    return float(total / weight) if weight else math.nan
 
 
 class BestWeights(Callback):

@@ -123,8 +123,14 @@ class _Training:
         self.best.restore()
         if self.settings.accelerator is not None:
             share_buffers(self.network, self.settings.accelerator)
-        rows = net.history.to_list()
-        return [{key: row[key] for key in row if _is_score(key)} for row in rows if _complete(row)]
+        rows = [row for row in net.history.to_list() if _complete(row)]
+        if rows and self.valid is not None and self.best.state is None:
+            warnings.warn(
+                "no epoch had a finite validation loss, so the model keeps the last weights. "
+                "Lower learning_rate, or look at sample_weight and class_weight.",
+                stacklevel=2,
+            )
+        return [{key: row[key] for key in row if _is_score(key)} for row in rows]
 
     def _fit(self, net: SegmentationNet, epochs: int) -> None:
         # Not net.partial_fit: it would swallow Ctrl-C without a trace.
@@ -139,8 +145,8 @@ class _Training:
             if not any(map(_complete, net.history.to_list())):
                 raise
             self._keep_what_there_is(net, f"Training broke down ({error})")
-        finally:
-            net.notify("on_train_end", X=self.crops, y=None)
+        # Not where an error ends this process: the others would be waited for, and never come.
+        net.notify("on_train_end", X=self.crops, y=None)
 
     def _keep_what_there_is(self, net: SegmentationNet, reason: str) -> None:
         done = sum(map(_complete, net.history.to_list()))
