@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with warnings.catch_warnings():
+            # Notes between libraries, of no use to who types a command.
+            warnings.simplefilter("ignore", FutureWarning)
             warnings.showwarning = _show_warning
             return _run(arguments)
     finally:
