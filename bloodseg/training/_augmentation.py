@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 _STAIN_SCALE = 0.15  # relative change of each stain's density
 _STAIN_SHIFT = 0.02  # absolute change, in optical density
+_LIGHT_SHIFT = 0.15  # the same of each colour channel: between 71 and 141 % of its light
+_CHANGED = 0.5  # share of the images that are changed
 
 
 class RandomStainShift(nn.Module):
-    """Vary the density of each stain of each image (Tellez et al. [1]_, "HED-light").
+    """Vary the density of each stain (Tellez et al. [1]_, "HED-light") and the colour of the light.
 
-    Romanowsky stains are an eosin and azure dyes, which haematoxylin and eosin come close to.
+    Romanowsky stains are an eosin and azure dyes, which haematoxylin and eosin come close to. The
+    light stands for white balance, lamp and glass, which differ far more between smears.
 
     References
     ----------
@@ -30,12 +33,13 @@ class RandomStainShift(nn.Module):
         to_stains = torch.as_tensor(hed_from_rgb, dtype=images.dtype, device=images.device)
         to_density = torch.as_tensor(rgb_from_hed, dtype=images.dtype, device=images.device)
         shape = (len(images), 3, 1, 1)
-        scale = 1 + _STAIN_SCALE * (2 * torch.rand(shape) - 1).to(images)
-        shift = _STAIN_SHIFT * (2 * torch.rand(shape) - 1).to(images)
+        scale, shift, light = (2 * torch.rand(3, *shape) - 1).to(images)
         density = -torch.log10(images.clamp_min(1e-3))
         stains = torch.einsum("nihw,ij->njhw", density, to_stains)
-        density = torch.einsum("nihw,ij->njhw", stains * scale + shift, to_density)
-        return torch.pow(10.0, -density).clamp(0, 1)
+        stains = stains * (1 + _STAIN_SCALE * scale) + _STAIN_SHIFT * shift
+        density = torch.einsum("nihw,ij->njhw", stains, to_density) + _LIGHT_SHIFT * light
+        changed = (torch.rand(shape[0], 1, 1, 1) < _CHANGED).to(images.device)
+        return torch.where(changed, torch.pow(10.0, -density).clamp(0, 1), images)
 
 
 class Augmentation:
@@ -65,7 +69,7 @@ class Augmentation:
                 p=0.2,
                 **mirrored,
             ),
-            kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.8),
+            kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.5),
             data_keys=["input", "mask"],
         )
         self._stain = RandomStainShift()
