@@ -44,7 +44,14 @@ def choose_precision(device: torch.device, precision: str = "auto") -> str:
     """Return the precision of the convolutions; ``"auto"`` is bfloat16 where it is faster.
 
     That is on CUDA from compute capability 8.0 on, and on CPUs whose AMX tiles can be used.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -102,9 +102,16 @@ def _check_image(image: np.ndarray, *, name: str) -> None:
             "Replace them, for instance with np.nan_to_num."
         )
     if low < 0 or high > 1:
+        rounding = low > -1e-3 and high < 1 + 1e-3
+        found = f"{low!s} to {high!s}" if rounding else f"{low:g} to {high:g}"
         raise ValueError(
             f"{name} has dtype {image.dtype}, so its values must lie in [0, 1]; "
-            f"got values from {low:g} to {high:g}. Divide by the white level (255 for 8-bit data)."
+            f"got values from {found}. "
+            + (
+                "Cut off what rounding has added with np.clip(image, 0, 1)."
+                if rounding
+                else "Divide by the white level (255 for 8-bit data)."
+            )
         )
 
 

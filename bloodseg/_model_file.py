@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .preprocessing import Preprocessor
 
@@ -48,7 +48,8 @@ def to_json(value: Any, *, name: str) -> Any:
         return str(value)
     raise ValueError(
         f"A model file holds only what JSON can hold, so {name}={value!r} cannot be saved. "
-        f"Set {name} to a plain value before fit, or keep the whole object with joblib.dump."
+        f"Keep the whole object with joblib.dump or, if {name} has done its work in fit, set it to "
+        "a plain value and save again."
     )
 
 
@@ -73,10 +74,15 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
 
     Raises
     ------
+    OSError
+        If the file cannot be written.
     ValueError
         If the header holds what JSON can't; the message names the entry.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
+        raise OSError(f"The model cannot be written: {path} {what}.")
     encoded = {
         section: {name: to_json(value, name=name) for name, value in entries.items()}
         for section, entries in header.items()
@@ -85,7 +91,8 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        save_file(tensors, unfinished, metadata=metadata)
+        # As bytes: safetensors' own writing leaves a file that only its owner can read.
+        unfinished.write_bytes(save(tensors, metadata=metadata))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -101,7 +108,7 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     ValueError
         If the file is damaged, or no model file of this package.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {path}.")
     try:
@@ -125,7 +132,7 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
                 section: {name: from_json(value) for name, value in entries.items()}
                 for section, entries in header.items()
             }
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header ({error!r}).") from error
     raise ValueError(
         f"{path} has format {version!r}; this version of bloodseg reads format {_FORMAT}. "

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 from sklearn.utils import check_random_state, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from ._fit_inputs import (
+    N_CLASSES,
+    check_groups,
+    check_sample_weight,
+    check_validation,
+    class_weights,
+    fingerprint,
+    split_images,
+)
 from ._hardware import PRECISIONS, choose_device, choose_precision
-from ._images import CLASS_NAMES, check_images, check_masks, in_container_of
+from ._images import check_images, check_masks, in_container_of
 from ._model_file import read_model, write_model
 from ._version import __version__
 from .metrics import mean_iou
@@ -39,8 +47,6 @@ from .training import (
 
 logger = logging.getLogger("bloodseg")
 
-N_CLASSES = len(CLASS_NAMES)
-
 # Parameters that steer where and how a fit runs, not what comes out of it: a checkpoint taken
 # with other values of these may be gone on from.
 _NOT_OF_THE_RESULT = (
@@ -53,16 +59,18 @@ _NOT_OF_THE_RESULT = (
     "verbose",
 )
 
-# What a model file holds beside weights and parameters; the rest follows from these.
-_SAVED_ATTRIBUTES = (
-    "architecture_",
-    "best_epoch_",
-    "classes_",
-    "history_",
-    "ode_method_",
-    "ode_tol_",
-    "precision_",
-)
+# What a model file holds beside weights and parameters, of which types; the rest follows from it.
+_SAVED_ATTRIBUTES: dict[str, Any] = {
+    "architecture_": dict,
+    "best_epoch_": int,
+    "history_": list,
+    "ode_tol_": dict,
+    "preprocessor_": (Preprocessor, type(None)),
+}
+
+# Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
+# this machine reads and writes.
+_NOT_SAVED = ("accelerator", "checkpoint_dir", "pretrained", "verbose")
 
 # What the network is built from; kept apart from the parameters, which may change after fit.
 _ARCHITECTURE = (
@@ -202,7 +210,7 @@ class BloodCellSegmenter(BaseEstimator):
     }
 
     _parameter_constraints: dict = {  # noqa: RUF012
-        "preprocessor": [StrOptions({"default"}), HasMethods("transform"), None],
+        "preprocessor": [StrOptions({"default"}), HasMethods(["transform", "get_params"]), None],
         "network": [StrOptions(set(NETWORKS)), callable],
         "pretrained": [str, Path, None],
         "ode_positions": ["array-like"],
@@ -332,31 +340,36 @@ class BloodCellSegmenter(BaseEstimator):
         self._check_parameters()
         arrays = check_images(images)
         labels = check_masks(masks, images=arrays)
-        weights = _check_sample_weight(sample_weight, len(arrays))
-        validation = _check_validation(X_val, y_val)
-        if groups is not None:
-            check_consistent_length(arrays, groups)
+        weights = check_sample_weight(sample_weight, len(arrays))
+        validation = check_validation(X_val, y_val)
+        groups = check_groups(groups, len(arrays))
         accelerator = make_accelerator(self.accelerator)
         device = choose_device(self.device) if accelerator is None else accelerator.device
-        precision = choose_precision(device, self.precision)
 
         seed = shared_seed(check_random_state(self.random_state), accelerator)
         start = self._starting_weights()
         checkpoint = None
         if self.checkpoint_dir is not None:
-            trained = (arrays, labels, groups, weights, X_val, y_val)
-            name = self._fingerprint(*trained, precision, start)
-            checkpoint = Checkpoint(Path(self.checkpoint_dir) / f"{name}.pt", seed=seed)
+            name = self._fingerprint(arrays, labels, groups, weights, validation, start)
+            folder = Path(self.checkpoint_dir).expanduser()
+            checkpoint = Checkpoint(folder / f"{name}.pt", seed=seed)
             seed = checkpoint.seed
 
-        train, held_out = self._split(len(arrays), groups, validation is not None, seed)
+        fraction = None if validation is not None else self.validation_fraction
+        train, held_out = split_images(len(arrays), groups, fraction, seed)
+        if not weights[train].any():
+            raise ValueError(
+                "sample_weight must be above zero for a training image; it is for none "
+                "(validation_fraction may hold out those that have a weight)."
+            )
         preprocessor = self._new_preprocessor()
-        if preprocessor is not None:
+        if hasattr(preprocessor, "fit"):
             preprocessor.fit([arrays[i] for i in train], [labels[i] for i in train])
 
         def data(arrays: list, labels: list, weights: np.ndarray, chosen: Any) -> TrainingData:
             prepared = _transformed(preprocessor, [arrays[i] for i in chosen])
-            return TrainingData(prepared, [labels[i] for i in chosen], weights[chosen])
+            mean = weights[chosen].mean() or 1.0
+            return TrainingData(prepared, [labels[i] for i in chosen], weights[chosen] / mean)
 
         training = data(arrays, labels, weights, train)
         valid = data(arrays, labels, weights, held_out) if len(held_out) else None
@@ -365,9 +378,10 @@ class BloodCellSegmenter(BaseEstimator):
             valid = data(*validation, np.ones(n_valid), np.arange(n_valid))
 
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
-        network = _new_network(architecture, precision, seed, start)
+        network = _new_network(architecture, seed, start)
         _placed(network, device)
-        history = train_network(
+        self._set_precision(network, device)
+        history, best_epoch = train_network(
             network,
             training,
             valid,
@@ -378,7 +392,7 @@ class BloodCellSegmenter(BaseEstimator):
                 crop_size=self.crop_size,
                 augment=self.augment,
                 loss=self.loss,
-                class_weight=_class_weights(self.class_weight, training),
+                class_weight=class_weights(self.class_weight, training.masks, training.weights),
                 patience=self.patience if self.early_stopping else None,
                 seed=seed,
                 device=device,
@@ -387,13 +401,10 @@ class BloodCellSegmenter(BaseEstimator):
                 verbose=self.verbose,
             ),
         )
-        losses = [row.get("valid_loss", np.inf) for row in history]
         self.preprocessor_ = preprocessor
-        self.best_epoch_ = (
-            int(np.argmin(losses)) + 1 if valid is not None and losses else len(losses)
-        )
+        self.best_epoch_ = best_epoch
         self.architecture_ = architecture
-        self._take_over(network, history, precision)
+        self._take_over(network, history)
         return self
 
     def predict(self, images: Any) -> Any:
@@ -451,9 +462,10 @@ class BloodCellSegmenter(BaseEstimator):
                 self.ode_tol_ if self.predict_ode_tol is None else self.predict_ode_tol,
             )
         network.to(device).eval()
+        self._set_precision(network, device)
         evaluations: dict[int, list[int]] = {position: [] for position in blocks}
-        for array in _transformed(self.preprocessor_, arrays):
-            with torch.inference_mode():
+        for index, array in enumerate(_transformed(self.preprocessor_, arrays)):
+            with torch.inference_mode(), _said_of(index, array):
                 logits = network(image_tensor(array)[None].to(device))[0].float().cpu()
             for position, block in blocks.items():
                 evaluations[position].append(int(block.n_evaluations[0]))
@@ -476,12 +488,11 @@ class BloodCellSegmenter(BaseEstimator):
             If a parameter is something that JSON can't hold, such as a callable network.
         """
         check_is_fitted(self, "network_")
-        parameters = self.get_params(deep=False) | {"accelerator": None}
+        parameters = self.get_params(deep=False)
+        for name in _NOT_SAVED:
+            del parameters[name]
         fitted = {name: getattr(self, name) for name in _SAVED_ATTRIBUTES}
-        header = {
-            "parameters": parameters,
-            "fitted": fitted | {"preprocessor_": self.preprocessor_, "version": __version__},
-        }
+        header = {"parameters": parameters, "fitted": fitted | {"version": __version__}}
         write_model(path, self.network_.state_dict(), header)
 
     @classmethod
@@ -508,16 +519,18 @@ class BloodCellSegmenter(BaseEstimator):
         """
         weights, header = read_model(path)
         try:
-            segmenter = cls(**header["parameters"])
+            given = header["parameters"].items()
+            segmenter = cls(**{name: value for name, value in given if name not in _NOT_SAVED})
             fitted = header["fitted"]
-            segmenter.preprocessor_ = fitted["preprocessor_"]
-            segmenter.best_epoch_ = fitted["best_epoch_"]
-            segmenter.architecture_ = fitted["architecture_"]
-            history = fitted["history_"]
-            segmenter._check_parameters()
-            network = _new_network(segmenter.architecture_, "float32", seed=0, start=weights)
+            for name, kinds in _SAVED_ATTRIBUTES.items():
+                if not isinstance(fitted[name], kinds):
+                    raise TypeError(f"{name} is {fitted[name]!r}")
+                setattr(segmenter, name, fitted[name])
+            network = _new_network(segmenter.architecture_, seed=0, start=weights)
             if isinstance(network, NODEsUNet):
                 network.set_tolerances(fitted["ode_tol_"])
+            if segmenter.precision not in PRECISIONS:
+                raise ValueError(f"precision is {segmenter.precision!r}")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} does not hold a model that bloodseg {__version__} knows: {error}"
@@ -527,18 +540,21 @@ class BloodCellSegmenter(BaseEstimator):
         except ValueError as error:
             logger.warning("%s Using device='auto'.", error)
             device = choose_device(segmenter.set_params(device="auto").device)
-        precision = choose_precision(device, segmenter.precision)
         _placed(network, device)
-        if isinstance(network, UNet):
-            network.precision = precision
-        segmenter._take_over(network, history, precision)
+        segmenter._set_precision(network, device)
+        segmenter._take_over(network, segmenter.history_)
         return segmenter
 
-    def _take_over(self, network: nn.Module, history: list[dict], precision: str) -> None:
+    def _set_precision(self, network: nn.Module, device: torch.device) -> None:
+        """Decide the precision of the package's networks; a callable's own is its own affair."""
+        self.precision_ = "float32"
+        if isinstance(network, UNet):
+            self.precision_ = network.precision = choose_precision(device, self.precision)
+
+    def _take_over(self, network: nn.Module, history: list[dict]) -> None:
         """Set the attributes of a fitted model."""
         self.network_ = network.eval()
         self.history_ = history
-        self.precision_ = precision
         self.classes_ = np.arange(N_CLASSES)
         blocks = getattr(network, "ode_blocks", {})
         self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
@@ -553,38 +569,26 @@ class BloodCellSegmenter(BaseEstimator):
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
 
-    def _starting_weights(self) -> dict[str, torch.Tensor] | None:
+    def _starting_weights(self) -> dict[str, np.ndarray] | None:
         if self.warm_start and hasattr(self, "network_"):
-            return self.network_.state_dict()
-        return None if self.pretrained is None else read_model(self.pretrained)[0]
+            weights = self.network_.state_dict()
+        elif self.pretrained is not None:
+            weights = read_model(self.pretrained)[0]
+        else:
+            return None
+        return {name: weight.cpu().numpy() for name, weight in weights.items()}
 
     def _fingerprint(self, *data: Any) -> str:
-        """Return a name for what is trained on what."""
         parameters = {
-            name: _code_of(value) if callable(value) else value
+            name: value
             for name, value in self.get_params().items()
-            if name.split("__")[0] not in _NOT_OF_THE_RESULT
+            if name.split("__")[-1] not in _NOT_OF_THE_RESULT and name != "preprocessor"
         }
-        return joblib.hash((parameters, data))
-
-    def _split(
-        self, n_images: int, groups: Any, validated: bool, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of training and of validation images."""
-        everything = np.arange(n_images)
-        if validated or self.validation_fraction is None:
-            return everything, everything[:0]
-        units = n_images if groups is None else len(np.unique(groups))
-        if units < 2:
-            raise ValueError(
-                "validation_fraction needs at least two images, or two groups where groups are "
-                f"given, to hold some out; got {units}. Pass X_val and y_val, or "
-                "validation_fraction=None to keep the last weights."
-            )
-        splitter = (ShuffleSplit if groups is None else GroupShuffleSplit)(
-            n_splits=1, test_size=self.validation_fraction, random_state=seed
+        # By class and parameters, not whole: its n_jobs is no part of the result.
+        parameters["preprocessor"] = (
+            self.preprocessor if isinstance(self.preprocessor, str) else type(self.preprocessor)
         )
-        return next(splitter.split(everything, groups=groups))
+        return fingerprint(parameters, *data)
 
     def _new_preprocessor(self) -> Any:
         if isinstance(self.preprocessor, str):
@@ -604,10 +608,11 @@ class BloodCellSegmenter(BaseEstimator):
             If there is no such parameter.
         """
         nested = [name for name in params if name.startswith("preprocessor__")]
-        if nested and isinstance(params.get("preprocessor", self.preprocessor), str):
+        preprocessor = params.get("preprocessor", self.preprocessor)
+        if nested and not hasattr(preprocessor, "set_params"):
             raise ValueError(
-                f"{nested[0]} needs a transformer to set it on, and preprocessor is 'default'; "
-                "pass preprocessor=Preprocessor() to BloodCellSegmenter first."
+                f"{nested[0]} needs a transformer to set it on, and preprocessor is "
+                f"{preprocessor!r}; pass preprocessor=Preprocessor() to BloodCellSegmenter first."
             )
         return super().set_params(**params)
 
@@ -630,29 +635,33 @@ class BloodCellSegmenter(BaseEstimator):
 
 
 def _new_network(
-    architecture: dict[str, Any],
-    precision: str,
-    seed: int,
-    start: dict[str, torch.Tensor] | None,
+    architecture: dict[str, Any], seed: int, start: Mapping[str, Any] | None
 ) -> nn.Module:
     """Return a network with new weights, or with ``start``."""
     name = architecture["network"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if isinstance(name, str):
+        if not isinstance(name, str):
+            network = _checked_network(name)
+        else:
             settings = {
                 key: value
                 for key, value in architecture.items()
                 if key in ("width", "dropout") or (name == "nodes-unet" and key.startswith("ode_"))
             }
-            network: nn.Module = make_network(
-                name, n_classes=N_CLASSES, precision=precision, **settings
-            )
-        else:
-            network = name()
+            # With weights at hand, none are made: what a file claims to need is not allocated.
+            with torch.device("cpu" if start is None else "meta"):
+                network = make_network(name, n_classes=N_CLASSES, **settings)
     if start is not None:
+        expected = network.state_dict()
+        weights = {
+            key: torch.as_tensor(weight).to(
+                expected[key].dtype if key in expected else None, copy=True
+            )
+            for key, weight in start.items()
+        }
         try:
-            network.load_state_dict(start)
+            network.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise ValueError(
                 "the saved weights do not fit the network that the parameters describe; use "
@@ -662,75 +671,51 @@ def _new_network(
     return network
 
 
-def _code_of(function: Any) -> tuple[Any, ...]:
-    """Return what tells two callables apart, for a fingerprint: lambdas share their names."""
-    code = getattr(function, "__code__", None)
-    name = getattr(function, "__qualname__", repr(function))
-    return (function.__module__, name, code and (code.co_code, repr(code.co_consts)))
+def _checked_network(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return the network of a callable, after a try whether it labels every pixel."""
+    network = make()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network must return a torch.nn.Module; got {network!r}.")
+    network = copy.deepcopy(network)  # the callable may return the same one each time
+    wanted = (1, N_CLASSES, 33, 47)
+    with torch.inference_mode():
+        got = tuple(network.eval()(torch.zeros(1, 3, *wanted[2:])).shape)
+    if got != wanted:
+        raise ValueError(
+            f"network must return a Module that gives logits of shape {wanted} for images of shape "
+            f"{(1, 3, *wanted[2:])}; got {got}. Pad and crop inside its forward."
+        )
+    return network
 
 
 def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     if preprocessor is None:
         return arrays
-    return check_images(preprocessor.transform(arrays), name="the preprocessor's output")
+    changed = check_images(preprocessor.transform(arrays), name="the preprocessor's output")
+    if [image.shape[:2] for image in changed] != [image.shape[:2] for image in arrays]:
+        raise ValueError(
+            "preprocessor must keep the number of images and their sizes, for the label maps have "
+            f"the same; {type(preprocessor).__name__} does not."
+        )
+    return changed
+
+
+@contextmanager
+def _said_of(index: int, image: np.ndarray) -> Iterator[None]:
+    """Turn torch's way to run out of memory into a MemoryError that names the image."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not any(sign in text for sign in ("allocate memory", "enough memory", "out of memory")):
+            raise
+        height, width = image.shape[:2]
+        raise MemoryError(
+            f"images[{index}] of {height} x {width} pixels does not fit into memory; cut it into "
+            "parts, or use a narrower network."
+        ) from error
 
 
 def _placed(network: nn.Module, device: torch.device) -> None:
     """Move a network to where it runs, its weights laid out as convolutions are fastest."""
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
-    if sample_weight is None:
-        return np.ones(n_images)
-    weights = np.asarray(sample_weight, dtype=float)
-    if weights.shape != (n_images,) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(
-            f"sample_weight must hold one finite weight, not negative, for each of {n_images} "
-            f"images; got shape {weights.shape} and values {weights!r}."
-        )
-    if not weights.any():
-        raise ValueError("sample_weight must not be zero for every image.")
-    return weights
-
-
-def _check_validation(X_val: Any, y_val: Any) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
-    if (X_val is None) != (y_val is None):
-        raise ValueError(
-            "X_val and y_val must be given together; "
-            f"{'y_val' if y_val is None else 'X_val'} is missing."
-        )
-    if X_val is None:
-        return None
-    arrays = check_images(X_val, name="X_val")
-    return arrays, check_masks(y_val, images=arrays, name="y_val")
-
-
-def _class_weights(class_weight: Any, data: TrainingData) -> np.ndarray | None:
-    """Return the weight of each class, or None for equal weights."""
-    if class_weight is None:
-        return None
-    if isinstance(class_weight, str):  # "balanced"
-        counts = [np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in data.masks]
-        pixels = np.average(counts, axis=0, weights=data.weights) * len(counts)
-        present = np.count_nonzero(pixels)
-        return np.where(pixels > 0, pixels.sum() / (present * np.where(pixels > 0, pixels, 1)), 0.0)
-    if isinstance(class_weight, dict):
-        labels = {name: label for label, name in enumerate(CLASS_NAMES)}
-        weights = np.ones(N_CLASSES)
-        for key, weight in class_weight.items():
-            label = labels.get(key, key)
-            if label not in range(N_CLASSES):
-                raise ValueError(
-                    f"class_weight must name the classes {', '.join(CLASS_NAMES)} or 0, 1, 2; "
-                    f"got {key!r}."
-                )
-            weights[label] = weight
-    else:
-        weights = np.asarray(class_weight, dtype=float)
-    if weights.shape != (N_CLASSES,) or not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ValueError(
-            "class_weight must hold three finite weights, not negative, for "
-            f"{', '.join(CLASS_NAMES)}; got {class_weight!r}."
-        )
-    return weights

@@ -72,3 +72,11 @@ def same_weights():
 def rng():
     """A random generator, new for each test."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def first_ctrl_c(monkeypatch):
+    """Let no test's Ctrl-C be the second one within seconds."""
+    from bloodseg.training import _train
+
+    monkeypatch.setattr(_train, "_last_interrupt", float("-inf"))

@@ -101,7 +101,6 @@ def test_defaults_of_train_are_those_of_the_estimator(capsys):
         (tolerances, "paper", "paper"),
         (tolerances, "4=1e-2, 5=1e-3", {4: 1e-2, 5: 1e-3}),
         (tolerances, "1e-2,1e-3", (1e-2, 1e-3)),
-        (tolerances, "none", None),
         (class_weights, "balanced", "balanced"),
         (class_weights, "1,3,1", (1, 3, 1)),
         (class_weights, "white=3", {"white": 3}),
@@ -109,6 +108,33 @@ def test_defaults_of_train_are_those_of_the_estimator(capsys):
 )
 def test_short_forms_of_values(parse, text, value):
     assert parse(text) == value
+
+
+def test_every_default_can_be_typed_as_it_is_shown():
+    defaults = {n: v for n, v in BloodCellSegmenter().get_params().items() if v is None}
+    unset = defaults.keys() & vars(make_parser("train").parse_args(["train", "x", "-o", "y"]))
+    assert unset == {
+        *("pretrained", "predict_ode_tol", "class_weight", "checkpoint_dir", "random_state"),
+        "n_jobs",
+    }
+    typed = [text for n in unset for text in (f"--{n.replace('_', '-')}", "none")]
+    command = ["train", "x", "-o", "y", *typed, "--validation-fraction", "none"]
+    parsed = make_parser("train").parse_args(command)
+    assert {getattr(parsed, name) for name in (*unset, "validation_fraction")} == {None}
+
+
+def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for command in (
+        ["train", "~/d", "-o=~/d", "--pretrained=~/d", "--checkpoint-dir=~/d"],
+        ["predict", "~/d", "--output=~/d", "-m", "~/d"],
+        ["evaluate", "~/d", "-o=~/d", "--model=~/d"],
+        ["demo", "-o=~/d"],
+    ):
+        parsed = vars(make_parser(command[0]).parse_args(command))
+        assert "~" not in str(parsed)
+        values = [*parsed.values(), *parsed.get("images", ())]
+        assert values.count(tmp_path / "d") == str(command).count("~")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +150,11 @@ def test_short_forms_of_values(parse, text, value):
             ["train", "x", "-o", "y", "--validation-fraction", "a"],
             "not a number, nor \"none\": 'a'",
         ),
+        (
+            ["train", "x", "-o", "y", "--n-jobs", "1.5"],
+            "argument --n-jobs: not a whole number, nor \"none\": '1.5'",
+        ),
+        (["train", "x", "-o", "y", "--ode-tol", "none"], 'tolerances are written as "1e-3", "4='),
         (["train", "x", "-o", "y", "--clip-limit", "1", "--no-preprocessor"], "not allowed with"),
     ],
 )
@@ -242,8 +273,55 @@ def test_ctrl_c_in_the_first_epoch_saves_nothing(data, tmp_path, capsys, monkeyp
     _interrupt_in_epoch(monkeypatch, 1)
     path = tmp_path / "m.safetensors"
     assert main(["train", str(data), "-o", str(path), *TINY]) == 130
-    assert "before its first epoch was over: no model was written" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "bloodseg: training was stopped: no model was written.\n" in err
+    assert err.endswith("bloodseg: stopped by Ctrl-C.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def _raiser(error):
+    def raise_it(*args, **kwargs):
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (ValueError("network is a function,\nwhich JSON can't hold."), "network is a function, "),
+    ],
+)
+def test_a_model_that_cannot_be_saved_is_reported(error, said, data, tmp_path, capsys, monkeypatch):
+    def fit(self, images, masks, *, groups=None):
+        self.history_ = [{}]
+
+    monkeypatch.setattr(BloodCellSegmenter, "fit", fit)
+    monkeypatch.setattr(BloodCellSegmenter, "save", _raiser(error))
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"bloodseg: error: {path} cannot be written: {said}")
+    assert err.count("\n") == 1
+
+
+def test_a_history_that_cannot_be_written_is_reported(data, tmp_path, capsys, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("bloodseg.cli._train.write_csv", _raiser(full))
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY]) == 2
+    assert capsys.readouterr().err == (
+        f"bloodseg: error: {tmp_path / 'm.history.csv'} cannot be written: [Errno 28] No space "
+        f"left on device. The model is in {path}.\n"
+    )
+    assert path.exists()
+
+
+def test_memory_that_runs_out_in_training_is_reported(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(BloodCellSegmenter, "fit", _raiser(MemoryError("Lower batch_size.")))
+    assert main(["train", str(data), "-o", str(tmp_path / "m.safetensors"), *TINY]) == 2
+    assert capsys.readouterr().err == "bloodseg: error: Lower batch_size.\n"
 
 
 @pytest.mark.parametrize(
@@ -332,6 +410,78 @@ def test_predict_gives_images_of_one_stem_names_of_their_own(model, tmp_path):
         str(tmp_path / "y/a.png"): "a-3_mask.png",
         str(tmp_path / "z/a.bmp"): "a-4_mask.png",
     }
+
+
+def test_predict_keeps_apart_images_of_one_stem_over_several_runs(
+    model, tmp_path, capsys, monkeypatch
+):
+    for name, pixels in zip(("x/a.png", "y/a.png", "z/a.png"), SMEARS.images, strict=False):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "x/link.png").symlink_to(tmp_path / "x/a.png")
+    out = tmp_path / "out"
+    command = ["predict", "-q", "-m", str(model), "-o", str(out), "--no-overlay"]
+
+    def table():
+        return {row["image"]: row["mask"] for row in rows_of(out / "predictions.csv")}
+
+    for folder in "xy":  # one path, two images
+        monkeypatch.chdir(tmp_path / folder)
+        assert main([*command, "a.png"]) == 0
+    expected = {
+        str(tmp_path / "x/a.png"): "a_mask.png",
+        str(tmp_path / "y/a.png"): "a-2_mask.png",
+    }
+    assert table() == expected
+    first = (out / "a_mask.png").read_bytes()
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "y/a.png", "x/link.png", "z"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("1 labelled, 2 skipped, 0 failed.")
+    assert "y/a.png skipped: " in captured.err
+    assert "a-2_mask.png exists" in captured.err
+    assert table() == {**expected, str(tmp_path / "z/a.png"): "a-3_mask.png"}
+    assert main([*command, "y/a.png", "--overwrite"]) == 0
+    assert len(table()) == 3
+    assert (out / "a_mask.png").read_bytes() == first
+    (out / "a_mask.png").unlink()  # its name is free again
+    assert main([*command, "z/a.png", "y/a.png", "x/a.png"]) == 1
+    assert table()[str(tmp_path / "x/a.png")] == "a_mask.png"
+
+
+def test_predict_takes_no_path_from_a_table(data, model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "mine_mask.png").write_bytes(b"mine")
+    image = data / "images/a.png"
+    (out / "predictions.csv").write_text(f"image,mask\n{image},../mine_mask.png\nb,\n")
+    command = ["predict", str(image), "-q", "-m", str(model), "-o", str(out), "--overwrite"]
+    assert main(command) == 0
+    assert (tmp_path / "mine_mask.png").read_bytes() == b"mine"
+    assert (out / "a_mask.png").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_memory_that_runs_out_costs_one_image(command, data, model, tmp_path, capsys, monkeypatch):
+    predict, calls = BloodCellSegmenter.predict, []
+
+    def run_out_once(self, images):
+        calls.append(images)
+        if len(calls) == 2:
+            raise MemoryError("images[0] is too large for the memory. Cut it into parts.")
+        return predict(self, images)
+
+    monkeypatch.setattr(BloodCellSegmenter, "predict", run_out_once)
+    inputs = data / "images" if command == "predict" else data
+    out = tmp_path / "out"
+    assert main([command, str(inputs), "-q", "-m", str(model), "-o", str(out)]) == 1
+    name = data / "images/b.png" if command == "predict" else "b"
+    assert capsys.readouterr().err == (
+        f"bloodseg: {name} skipped: images[0] is too large for the memory. Cut it into parts.\n"
+    )
+    table = "predictions.csv" if command == "predict" else "metrics.csv"
+    assert len(rows_of(out / table)) == 3 + (command == "evaluate")
 
 
 def test_predict_refuses_what_cannot_be_done(data, model, tmp_path, capsys):
@@ -463,6 +613,17 @@ def test_evaluate_leaves_out_what_it_cannot_read(broken, model, tmp_path, capsys
     assert report["scores"]["cpa_white"] is None
     assert set(report["failed"]) == set("bcd")
     assert rows_of(out / "metrics.csv")[0]["cpa_white"] == ""
+
+
+def test_results_that_cannot_be_written_are_reported(data, model, tmp_path, capsys, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("bloodseg.cli._evaluate.write_csv", _raiser(full))
+    command = ["evaluate", str(data), "-q", "-m", str(model), "-o", str(tmp_path)]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"bloodseg: error: {tmp_path / 'metrics.csv'} cannot be written: [Errno 28] No space left "
+        "on device\n"
+    )
 
 
 def test_evaluate_refuses_what_cannot_be_done(broken, model, tmp_path, capsys):

@@ -134,6 +134,17 @@ def test_wrong_masks_are_refused(folder, mask, message):
         load_folder(folder)
 
 
+def test_masks_of_fractions_are_told_from_coloured_pictures(folder):
+    (folder / "masks/a.png").unlink()
+    Image.fromarray(LABELS.astype(np.float32)).save(folder / "masks/a.tif")
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        load_folder(folder)
+    assert str(raised.value) == (
+        f"{folder / 'masks/a.tif'} must hold whole numbers, one label a pixel; got floating point. "
+        "Save the labels as integers, for instance with .astype(np.uint8)."
+    )
+
+
 def test_files_that_do_not_pair_are_refused(folder):
     Image.fromarray(LABELS).save(folder / "masks/c.png")
     with pytest.raises(ValueError, match=r"c\.png has no image"):

@@ -99,6 +99,24 @@ def test_shapes_of_one_group_are_one_cell(save):
     assert data.instances[0][2, 2] == data.instances[0][2, 7] == 1
 
 
+def test_a_group_is_one_cell_however_its_class_is_written(save):
+    boxes = [[[1, 1], [3, 3]], [[6, 1], [8, 3]], [[11, 1], [13, 3]]]
+    shapes = [
+        _shape(box, "rectangle", label, group_id=1)
+        for box, label in zip(boxes, ("rbc", "RBC", "wbc"), strict=True)
+    ]
+    data = load_labelme(save(shapes))
+    assert data.counts.tolist() == [[1, 1]]
+    assert data.instances[0][2, 2] == data.instances[0][2, 7] == 1
+
+
+def test_fields_that_say_nothing_are_like_absent_ones(save):
+    data = load_labelme(save([_shape(SQUARE, None)], imageData=""))
+    np.testing.assert_array_equal(data.images[0], PICTURE)
+    np.testing.assert_array_equal(data.masks[0], load_labelme(save([_shape(SQUARE)])).masks[0])
+    assert data.counts.tolist() == [[0, 1]]
+
+
 def test_label_names_add_to_the_known_ones(save):
     shapes = [
         _shape([[1, 1], [3, 3]], "rectangle", "Neutro-phil"),
@@ -396,6 +414,17 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
 def test_wrong_xml_is_refused(voc, body, head, message):
     with pytest.raises(ValueError, match=message):
         load_voc(voc(body, head))
+
+
+def test_xml_of_other_kinds_is_refused(voc):
+    file = voc("") / "annotations/a.xml"
+    file.write_text("<svg><object/></svg>")
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        load_voc(file.parents[1])
+    assert str(raised.value) == (
+        f"{file} must have annotation as its outermost element, as Pascal VOC's files do; got svg. "
+        "Move other XML files out of the folder."
+    )
 
 
 def test_document_types_are_found_in_any_encoding(voc):

@@ -77,6 +77,11 @@ def test_an_object_array_of_images_passes():
         ([np.full((4, 4), -np.inf)], "images[0] must hold finite values"),
         ([np.full((4, 4), 200.0)], "images[0] has dtype float64, so its values must lie in [0, 1]; "
          "got values from 200 to 200. Divide by the white level (255 for 8-bit data)."),
+        ([np.array([[0, 1.0000001]], np.float32)], "images[0] has dtype float32, so its values "
+         "must lie in [0, 1]; got values from 0.0 to 1.0000001. Cut off what rounding has added "
+         "with np.clip(image, 0, 1)."),
+        ([np.array([[-1e-9, 0.5]])], "got values from -1e-09 to 0.5. Cut off what rounding"),
+        ([np.array([[-1e-9, 1.5]])], "got values from -1e-09 to 1.5. Divide by the white level"),
         ([np.full((4, 4), -0.5, np.float16)], "got values from -0.5 to -0.5"),
     ],
 )  # fmt: skip

@@ -498,8 +498,8 @@ def test_too_many_steps_say_where_why_and_what_to_do(share_steps, monkeypatch):
         )
     assert re.search(
         r"after \d\d+ evaluations at tolerance 2e-05 with dopri5 \(max_num_steps exceeded "
-        r"\(20>=20\)\)\. Use a looser tolerance; where the right-hand side has grown stiff, train "
-        r"with more weight decay\.$",
+        r"\(20>=20\)\)\. The right-hand side has grown stiff: train with a lower learning rate, or "
+        r"use a looser tolerance\.$",
         str(info.value),
     )
     assert isinstance(info.value, RuntimeError)

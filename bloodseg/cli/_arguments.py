@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,7 +69,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="folder with images/NAME.png, masks/NAME.png (labels 0 background, 1 white, 2 red) "
         "and perhaps groups.csv (image,group), whose groups the validation split keeps together",
     )
@@ -76,7 +77,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="MODEL",
-        type=Path,
+        type=_path,
         required=True,
         help="model file to write, such as cells.safetensors; the history of the training goes "
         "to cells.history.csv beside it",
@@ -100,6 +101,8 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
 
     def add(group: Any, name: str, text: str, **settings: Any) -> None:
         default = defaults[name]
+        if default is None:
+            settings["type"] = _or_none(settings["type"])
         settings.setdefault("metavar", None if "choices" in settings else _metavar(name))
         group.add_argument(
             _flag(name), default=default, help=f"{text} (default: {_shown(default)})", **settings
@@ -109,7 +112,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     add(group, "network", "the network", choices=sorted(NETWORKS))
     add(group, "width", "channels of the first stage", type=int)
     add(group, "dropout", "probability of dropout", type=float)
-    add(group, "pretrained", "saved model whose weights training starts from", type=Path)
+    add(group, "pretrained", "saved model whose weights training starts from", type=_path)
 
     group = parser.add_argument_group("ODE-blocks")
     add(
@@ -151,7 +154,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         group,
         "validation_fraction",
         'share of images (or groups) that choose the best epoch; "none" trains on all',
-        type=fraction,
+        type=_or_none(float),
     )
     group.add_argument(
         "--early-stopping",
@@ -164,7 +167,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         group,
         "checkpoint_dir",
         "folder for checkpoints; the same command then goes on where it was broken off",
-        type=Path,
+        type=_path,
     )
     add(group, "random_state", "seed, for results that can be had again", type=int)
 
@@ -191,18 +194,18 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "images",
         metavar="IMAGE",
         nargs="+",
-        type=Path,
+        type=_path,
         help="image files, or folders of them (PNG, JPEG, TIFF, BMP; subfolders are not searched)",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        type=Path,
+        type=_path,
         required=True,
         help="folder for STEM_mask.png (labels 0 background, 1 white, 2 red), STEM_overlay.png "
         "and predictions.csv. Of images with one STEM, those after the first become STEM-2, "
-        "STEM-3, ...; predictions.csv says which is which",
+        "STEM-3, ..., over several runs too; predictions.csv says which is which",
     )
     _add_model(parser)
     parser.add_argument("--no-overlay", action="store_true", help="write the label maps alone")
@@ -212,13 +215,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "data", metavar="DIR", type=Path, help="folder with images/NAME.png and masks/NAME.png"
+        "data", metavar="DIR", type=_path, help="folder with images/NAME.png and masks/NAME.png"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="folder for metrics.json, metrics.csv and overlays/ (default: print only)",
     )
     _add_model(parser)
@@ -231,7 +234,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        type=Path,
+        type=_path,
         default=Path("bloodseg-demo"),
         help="folder for overview.png, metrics.csv, metrics.json and model.safetensors "
         "(default: bloodseg-demo)",
@@ -263,14 +266,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         metavar="MODEL",
-        type=Path,
+        type=_path,
         required=True,
         help="model file of `bloodseg train`",
     )
     parser.add_argument(
         "--predict-ode-tol",
         metavar="TOL",
-        type=tolerances,
+        type=_or_none(tolerances),
         help='tolerance of the solver: a number, "4=1e-2,5=1e-3,6=1e-2" or "paper"; looser is '
         "faster (default: the model's)",
     )
@@ -322,9 +325,9 @@ def positions(text: str) -> tuple[int, ...]:
 
 
 def tolerances(text: str) -> Any:
-    """Parse tolerances: "1e-3", "paper", "4=1e-2,5=1e-3", "1e-2,1e-3,1e-2", or "none"."""
-    if text in ("paper", "none"):
-        return None if text == "none" else text
+    """Parse tolerances: "1e-3", "paper", "4=1e-2,5=1e-3" or "1e-2,1e-3,1e-2"."""
+    if text == "paper":
+        return text
     try:
         if "=" in text:
             return {int(key): float(value) for key, value in _pairs(text)}
@@ -337,9 +340,9 @@ def tolerances(text: str) -> Any:
 
 
 def class_weights(text: str) -> Any:
-    """Parse weights of the classes: "balanced", "1,3,1", "white=3", or "none"."""
-    if text in ("balanced", "none"):
-        return None if text == "none" else text
+    """Parse weights of the classes: "balanced", "1,3,1" or "white=3"."""
+    if text == "balanced":
+        return text
     try:
         if "=" in text:
             return {key.strip(): float(value) for key, value in _pairs(text)}
@@ -351,12 +354,22 @@ def class_weights(text: str) -> Any:
         ) from None
 
 
-def fraction(text: str) -> float | None:
-    """Parse a number, or "none"."""
-    try:
-        return None if text == "none" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'not a number, nor "none": {text!r}') from None
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return ``parse`` with "none" for None, which is how `_shown` prints it."""
+
+    def parse_or_none(text: str) -> Any:
+        try:
+            return None if text.strip() == "none" else parse(text)
+        except ValueError:
+            noun = "a whole number" if parse is int else "a number"
+            raise argparse.ArgumentTypeError(f'not {noun}, nor "none": {text!r}') from None
+
+    return parse_or_none
+
+
+def _path(text: str) -> Path:
+    """Parse a path; shells leave the ~ of ``-o=~/x`` and ``'~/x'`` as it is."""
+    return Path(os.path.expanduser(text))
 
 
 def _pairs(text: str) -> list[list[str]]:

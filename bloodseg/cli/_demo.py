@@ -14,7 +14,7 @@ from ..metrics import mean_iou
 from ..preprocessing import Preprocessor
 from ..segmenter import BloodCellSegmenter
 from ._evaluate import METRICS_FILES, Evaluation, timed_prediction
-from ._output import complain, make_folder, progress, refuse_existing, say, write_png
+from ._output import complain, make_folder, progress, refuse_existing, reported, say, write_png
 from ._pictures import coloured, overlay, sheet
 from ._train import ended_early, fit, save, summary
 
@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     save(segmenter, folder / "model.safetensors")
     result, predictions = _evaluate(segmenter, test, quiet=arguments.quiet)
     result.write(folder, data=f"{size.n_test} drawn smears")
-    write_png(folder / "overview.png", _overview(test, predictions))
+    with reported(folder / "overview.png"):
+        write_png(folder / "overview.png", _overview(test, predictions))
     say(f"{summary(segmenter, seconds)} On {size.n_test} smears not trained on:\n")
     say(result.table())
     say(_where_to_look(folder))

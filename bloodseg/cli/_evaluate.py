@@ -24,6 +24,7 @@ from ._output import (
     make_folder,
     progress,
     refuse_existing,
+    reported,
     say,
     write_csv,
     write_json,
@@ -88,7 +89,8 @@ class Evaluation:
     def write(self, folder: Path, **more: Any) -> None:
         """Write metrics.json and metrics.csv."""
         pooled = {"image": "(pooled)", **self.scores, "seconds": self.seconds}
-        write_csv(folder / "metrics.csv", [pooled, *self.rows])
+        with reported(folder / "metrics.csv"):
+            write_csv(folder / "metrics.csv", [pooled, *self.rows])
         report = {
             **more,
             "classes": CLASS_NAMES,
@@ -99,7 +101,8 @@ class Evaluation:
             "images": self.rows,
             "failed": self.failed,
         }
-        write_json(folder / "metrics.json", report)
+        with reported(folder / "metrics.json"):
+            write_json(folder / "metrics.json", report)
 
 
 def _shown(score: float) -> str:
@@ -162,5 +165,5 @@ def _prepare(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, P
 def _write_overlay(path: Path, image: np.ndarray, predicted: np.ndarray) -> None:
     try:
         write_png(path, overlay(image, predicted))
-    except OSError as error:  # the scores do not depend on it
+    except (OSError, MemoryError) as error:  # the scores do not depend on it
         complain(f"{path} not written: {first_line(error)}")

@@ -67,6 +67,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def reported(path: Path, note: str = "") -> Iterator[None]:
+    """End the command with a sentence where ``path`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {first_line(error)}{note}") from error
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV; their columns may differ, and what is None or NaN stays empty."""
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Sequence
+import itertools
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ._output import (
     first_line,
     make_folder,
     progress,
+    reported,
     say,
     write_csv,
     write_png,
@@ -27,6 +30,7 @@ from ._output import (
 from ._pictures import LEGEND, overlay
 
 _TABLE = "predictions.csv"
+_MASK = "_mask.png"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,9 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     n_skipped = 0
     try:
-        jobs = list(zip(images, _stems(images), strict=True))
-        for image, stem in progress(jobs, label="predicting", quiet=arguments.quiet):
-            files = _output_files(folder, stem, with_overlay=not arguments.no_overlay)
+        names = _names(images, _earlier_names(folder, earlier))
+        jobs = list(zip(images, names, strict=True))
+        for image, name in progress(jobs, label="predicting", quiet=arguments.quiet):
+            files = _output_files(folder, name, with_overlay=not arguments.no_overlay)
             there = [file for file in files if file.exists()]
             if there and not arguments.overwrite:
                 complain(f"{image} skipped: {there[0]} exists. Pass --overwrite to replace it.")
@@ -56,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
                 n_failed += 1
     finally:  # also on Ctrl-C: the table speaks of every label map that was written
         if rows:
-            write_csv(folder / _TABLE, _merged(earlier, rows))
+            with reported(folder / _TABLE):
+                write_csv(folder / _TABLE, _merged(earlier, rows))
     if not rows and not n_skipped:
         raise CommandError("no image could be labelled.")
     say(f"{len(rows)} labelled, {n_skipped} skipped, {n_failed} failed. Results: {folder}")
@@ -88,26 +94,41 @@ def _check_not_among_inputs(arguments: argparse.Namespace) -> None:
             )
 
 
-def _stems(images: Sequence[Path]) -> list[str]:
-    """Return one name an image: its stem, or STEM-2, STEM-3, ... where images before have it."""
-    taken = {image.stem for image in images}
-    seen: set[str] = set()
+def _earlier_names(folder: Path, rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return which image, links followed, has which name in the folder from an earlier run."""
+    names = {}
+    for row in rows:
+        image, mask = row["image"] or "", row["mask"] or ""
+        known = mask.endswith(_MASK) and Path(mask).name == mask and "\0" not in image + mask
+        if known and (folder / mask).exists():
+            names[os.path.realpath(image)] = mask.removesuffix(_MASK)
+    return names
+
+
+def _names(images: Sequence[Path], earlier: Mapping[str, str]) -> list[str]:
+    """Return one name an image: the one that it has already, or else its stem.
+
+    Where another image has that name it is STEM-2, STEM-3, ...
+    """
+    used = set(earlier.values())
+    taken = used | {image.stem for image in images}
     names = []
     for image in images:
-        name, number = image.stem, 2
-        if name in seen:
-            while f"{image.stem}-{number}" in taken:
-                number += 1
-            name = f"{image.stem}-{number}"
+        name = earlier.get(os.path.realpath(image))
+        if name is None:
+            name = image.stem
+            if name in used:
+                numbered = (f"{image.stem}-{number}" for number in itertools.count(2))
+                name = next(each for each in numbered if each not in taken)
+            used.add(name)
             taken.add(name)
-        seen.add(name)
         names.append(name)
     return names
 
 
-def _output_files(folder: Path, stem: str, *, with_overlay: bool) -> list[Path]:
+def _output_files(folder: Path, name: str, *, with_overlay: bool) -> list[Path]:
     kinds = ("mask", "overlay") if with_overlay else ("mask",)
-    return [folder / f"{stem}_{kind}.png" for kind in kinds]
+    return [folder / f"{name}_{kind}.png" for kind in kinds]
 
 
 def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path]) -> dict[str, Any]:
@@ -120,7 +141,13 @@ def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path])
     write_png(outputs[0], mask)
     shares = np.bincount(mask.ravel(), minlength=len(CLASS_NAMES)) / mask.size
     named = {f"share_{name}": float(share) for name, share in zip(CLASS_NAMES, shares, strict=True)}
-    return {"image": str(file), "mask": outputs[0].name, **named, **evaluations(segmenter)}
+    # Absolute: a later run, from elsewhere, must know the image again.
+    return {
+        "image": os.path.abspath(file),
+        "mask": outputs[0].name,
+        **named,
+        **evaluations(segmenter),
+    }
 
 
 def _read_table(path: Path, *, overwrite: bool) -> list[dict[str, str]]:

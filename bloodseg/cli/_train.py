@@ -16,8 +16,10 @@ from ._output import (
     CommandError,
     check_writable,
     complain,
+    first_line,
     make_folder,
     refuse_existing,
+    reported,
     say,
     write_csv,
 )
@@ -35,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     seconds = fit(segmenter, data.images, data.masks, groups=data.groups)
     save(segmenter, model_file)
-    write_csv(history_file, history_rows(segmenter))
+    with reported(history_file, note=f". The model is in {model_file}."):
+        write_csv(history_file, history_rows(segmenter))
     say(summary(segmenter, seconds))
     say(f"Model: {model_file}\nHistory: {history_file}")
     return 1 if ended_early(segmenter) else 0
@@ -68,12 +71,13 @@ def fit(segmenter: BloodCellSegmenter, images: Any, masks: Any, *, groups: Any =
     started = time.perf_counter()
     try:
         segmenter.fit(images, masks, groups=groups)
-    except (OSError, ValueError, SolverError, FloatingPointError) as error:
-        raise CommandError(str(error)) from error
-    if not segmenter.history_:
-        # Weights that no epoch has shaped are not worth a file.
-        complain("training was stopped before its first epoch was over: no model was written.")
-        raise KeyboardInterrupt
+        if not segmenter.history_:  # weights that no epoch has shaped are not worth a file
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        complain("training was stopped: no model was written.")
+        raise
+    except (OSError, ValueError, MemoryError, SolverError, FloatingPointError) as error:
+        raise CommandError(first_line(error)) from error
     return time.perf_counter() - started
 
 
@@ -81,8 +85,8 @@ def save(segmenter: BloodCellSegmenter, path: Path) -> None:
     """Save the model."""
     try:
         segmenter.save(path)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error}") from error
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def history_rows(segmenter: BloodCellSegmenter) -> list[dict[str, Any]]:

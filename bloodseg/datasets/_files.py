@@ -200,6 +200,11 @@ def decode_labels(
         raise ValueError(f"{name} cannot be read as {what}: {error}") from error
     if wrong:
         raise ValueError(f"{name} must have the size {shape}, height and width; got {size}.")
+    if mode == "F":
+        raise ValueError(
+            f"{name} must hold whole numbers, one label a pixel; got floating point. "
+            "Save the labels as integers, for instance with .astype(np.uint8)."
+        )
     raise ValueError(
         f"{name} must have one channel with a label a pixel; got an image of mode {mode}. "
         "Save the labels themselves, not a coloured picture of them."

@@ -43,7 +43,7 @@ def load_labelme(
     """Load images and cells annotated with LabelMe.
 
     Polygons, rectangles, circles and masks are drawn in the order of the file, later ones over
-    earlier ones. Shapes that share a label and a ``group_id`` are one cell. A shape with a label of
+    earlier ones. Shapes that share a class and a ``group_id`` are one cell. A shape with a label of
     class background erases what lies below it.
 
     Parameters
@@ -162,7 +162,9 @@ def _read_document(file: Path) -> dict[str, Any]:
                 f"{where} must have a number or null as group_id; got {_SHORT.repr(group)}."
             )
         # Files of early versions of LabelMe have polygons only and do not say so.
-        kind = shape.setdefault("shape_type", "polygon")
+        if shape.get("shape_type") is None:
+            shape["shape_type"] = "polygon"
+        kind = shape["shape_type"]
         if not isinstance(kind, str) or kind not in _N_POINTS:
             raise ValueError(
                 f"{where} must have one of the shape types {', '.join(_N_POINTS)}; got "
@@ -177,7 +179,7 @@ def _where(file: Path, index: int) -> str:
 
 def _read_annotated_image(file: Path, document: dict[str, Any]) -> np.ndarray:
     embedded = document.get("imageData")
-    if embedded is not None:
+    if embedded not in (None, ""):
         data = _decode_base64(embedded, where=f"{file}, imageData")
         image = decode_rgb(data, name=f"{file}, imageData")
     else:
@@ -231,14 +233,14 @@ def _draw(
     """Return the cells' numbers (H, W) and the class of each number, 0 included."""
     drawn = np.zeros(size, np.int32)
     cell_classes = [0]
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[int, str], int] = {}
     for index, shape in enumerate(document["shapes"]):
         pixels = _shape_pixels(shape, size, where=_where(file, index))
         label = class_of(shape["label"], classes) or 0
         group = shape.get("group_id")
         number = 0
         if label:
-            key = (shape["label"], f"shape {index}" if group is None else f"group {group}")
+            key = (label, f"shape {index}" if group is None else f"group {group}")
             number = numbers.setdefault(key, len(cell_classes))
             if number == len(cell_classes):
                 cell_classes.append(label)

@@ -82,7 +82,8 @@ def load_voc(
     FileNotFoundError
         If a folder or an image is missing.
     ValueError
-        If a file is damaged or declares entities, sizes differ, or a name has no class.
+        If a file is damaged, not Pascal VOC's, or declares entities, sizes differ, or a name has
+        no class.
 
     References
     ----------
@@ -159,6 +160,11 @@ def _find_images(folder: Path, images: str | os.PathLike | None) -> dict[str, Pa
 def _read_objects(file: Path) -> tuple[tuple[int, int] | None, list[tuple[str, list[float]]]]:
     """Return the declared (height, width), if any, and each object's name and box."""
     root = _parse_xml(file)
+    if root.tag != "annotation":
+        raise ValueError(
+            f"{file} must have annotation as its outermost element, as Pascal VOC's files do; "
+            f"got {root.tag[:60]}. Move other XML files out of the folder."
+        )
     size = root.find("size")
     declared = None
     if size is not None:

@@ -24,7 +24,7 @@ MAX_STEPS = 10_000
 WHOLE_INTERVAL_TOL = 1e-3
 
 
-_CURE = "Lower the learning rate, or use more weight decay."
+_CURE = "Lower the learning rate; look for NaN in the layers before."
 
 
 class SolverError(RuntimeError):
@@ -207,10 +207,7 @@ def _check_arguments(
     if y0.ndim == 0 or len(y0) == 0:
         raise ValueError(f"y0 must have shape (n, ...) with n >= 1; got {tuple(y0.shape)}.")
     if not torch.isfinite(y0).all():
-        raise FloatingPointError(
-            f"{name}: the state that enters the solver is not finite. Lower the learning rate, or "
-            "look for NaN in the layers before."
-        )
+        raise FloatingPointError(f"{name}: the state that enters the solver is not finite. {_CURE}")
 
 
 def _solve_together(
@@ -278,8 +275,8 @@ def _integrate(
             ) from error
         raise SolverError(
             f"{name}: the solver gave up {cost} at tolerance {max(rtol, atol):g} with {method} "
-            f"({error}). Use a looser tolerance; where the right-hand side has grown stiff, train "
-            "with more weight decay."
+            f"({error}). The right-hand side has grown stiff: train with a lower learning rate, "
+            "or use a looser tolerance."
         ) from error
     if not torch.isfinite(y1).all():
         raise FloatingPointError(

@@ -73,7 +73,7 @@ class CosineSchedule(Callback):
 
 
 class EpochScores(Callback):
-    """Write losses, mean IoU, evaluations of f and seconds of each epoch into the history.
+    """Write losses, mean IoU and evaluations of f of each epoch into the history.
 
     Sums, not means, are gathered, so that several processes come to the same numbers.
     """
@@ -86,7 +86,6 @@ class EpochScores(Callback):
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Start all sums anew."""
         blocks = getattr(self.network, "ode_blocks", {})
-        self.started_ = time.perf_counter()
         self.losses_ = {True: np.zeros(2), False: np.zeros(2)}
         self.evaluations_ = {position: np.zeros(2) for position in blocks}
         self.confusion_ = np.zeros((self.n_classes, self.n_classes))
@@ -101,9 +100,8 @@ class EpochScores(Callback):
         **kwargs: Any,
     ) -> None:
         """Add one batch to the sums."""
-        _, (masks, weights) = batch
-        weight = float(weights.sum())
-        self.losses_[training] += (loss.item() * weight, weight)
+        _, (masks, _) = batch
+        self.losses_[training] += (loss.item() * masks.numel(), masks.numel())
         if training:
             for position, block in getattr(self.network, "ode_blocks", {}).items():
                 self.evaluations_[position] += (block.n_evaluations.sum(), len(masks))
@@ -124,7 +122,6 @@ class EpochScores(Callback):
         for position, sums in self.evaluations_.items():
             history.record(f"evaluations_{position}", _mean(self._summed(sums)))
         history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
-        history.record("seconds", time.perf_counter() - self.started_)
 
     def _summed(self, sums: np.ndarray) -> np.ndarray:
         if self.accelerator is None:
@@ -134,12 +131,11 @@ class EpochScores(Callback):
 
 
 def _mean(sums: np.ndarray) -> float:
-    """Return total / weight, NaN where nothing had a weight."""
-    total, weight = sums
-    return float(total / weight) if weight else math.nan
+    total, count = sums
+    return float(total / count)
 
 
-class BestWeights(Callback):
+class BestWeights:
     """Keep the weights of the epoch with the lowest validation loss (paper, Section 3.2).
 
     Parameters
@@ -157,13 +153,11 @@ class BestWeights(Callback):
         self.best_loss = math.inf
         self.best_epoch = 0
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def update(self, row: dict[str, Any], epoch: int) -> None:
         """Copy the weights where this epoch is the best so far."""
-        loss = net.history[-1].get("valid_loss")
-        if loss is None:
-            return
+        loss = row.get("valid_loss", math.inf)
         if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, len(net.history)
+            self.best_loss, self.best_epoch = loss, epoch
             self.state = copied_to_cpu(self.network.state_dict())
 
     def out_of_patience(self, n_epochs: int) -> bool:
@@ -182,15 +176,21 @@ def copied_to_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class EndOfEpoch(Callback):
-    """Write the checkpoint of each finished epoch, then stop where patience has run out."""
+    """Close each epoch: best weights, checkpoint, and the end where patience has run out."""
 
     def __init__(self, network: nn.Module, best: BestWeights, checkpoint: Checkpoint | None):
         self.network = network
         self.best = best
         self.checkpoint = checkpoint
 
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.started_ = time.perf_counter()
+
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Keep what a killed training goes on from."""
+        """Mark the epoch as complete by its seconds; keep what a killed training goes on from."""
+        net.history.record("seconds", time.perf_counter() - self.started_)
+        self.best.update(net.history[-1], len(net.history))
         if self.checkpoint is not None:
             self.checkpoint.save(
                 network=self.network.state_dict(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +37,32 @@ class Checkpoint:
 
     Raises
     ------
+    OSError
+        If the folder cannot be made or written to.
     ValueError
         If the file is damaged or no checkpoint.
     """
 
     def __init__(self, path: Path, *, seed: int):
         self.path = path
+        # What would fail after the first epoch shall fail before it.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
         self.state = self._load()
         self.seed = seed if self.state is None else self.state["seed"]
 
     def save(self, **state: Any) -> None:
-        """Replace the file by a new state."""
+        """Replace the file by a new state; warn where it can't be written, for training goes on."""
         state["history"] = json.dumps(state["history"])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save({"seed": self.seed, **state}, unfinished)
-        unfinished.replace(self.path)
+        try:
+            torch.save({"seed": self.seed, **state}, unfinished)
+            unfinished.replace(self.path)
+        except (OSError, RuntimeError) as error:  # torch's own for a full disk
+            warnings.warn(f"The checkpoint {self.path} was not written: {error}", stacklevel=2)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _load(self) -> dict[str, Any] | None:
         if not self.path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -94,6 +95,12 @@ class EpochSampler(Sampler[int]):
         return iter(rng.permutation(len(self.crops)).tolist())
 
 
+def _parts(side: int) -> list[slice]:
+    """Cut a side into as few about equal parts as the size of a block allows: no slivers."""
+    ends = np.linspace(0, side, -(-side // VALIDATION_BLOCK) + 1).astype(int)
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
 class ValidationBlocks(Dataset):
     """The images as they are, large ones cut into blocks; every pixel once."""
 
@@ -102,10 +109,10 @@ class ValidationBlocks(Dataset):
     ):
         self.images, self.masks, self.weights = images, masks, weights
         self._blocks = [
-            (index, np.s_[row : row + VALIDATION_BLOCK, column : column + VALIDATION_BLOCK])
+            (index, (rows, columns))
             for index, mask in enumerate(masks)
-            for row in range(0, mask.shape[0], VALIDATION_BLOCK)
-            for column in range(0, mask.shape[1], VALIDATION_BLOCK)
+            for rows in _parts(mask.shape[0])
+            for columns in _parts(mask.shape[1])
         ]
 
     def __len__(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +20,11 @@ class SegmentationLoss(nn.Module):
         The Dice part is one minus the mean over classes of the soft Dice coefficient.
     class_weight : Tensor of shape (n_classes,), optional
         Weight of each class in the cross-entropy.
+
+    Notes
+    -----
+    Weights of images and classes should average 1 over the pixels of the training set: the loss
+    then keeps its scale, and so does the learning rate.
     """
 
     class_weight: Tensor | None
@@ -31,25 +35,22 @@ class SegmentationLoss(nn.Module):
         self.register_buffer("class_weight", class_weight)
 
     def forward(self, logits: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the loss of logits (n, K, H, W) for label maps (n, H, W) and weights (n,)."""
+        """Return the loss of logits (n, K, H, W) for label maps (n, H, W) and weights (n,).
+
+        The mean over pixels of weight times loss: weights act across batches, not only in one.
+        """
         masks, weights = target
-        pixel_weights = weights[:, None, None].expand(masks.shape)
-        if self.class_weight is not None:
-            pixel_weights = pixel_weights * self.class_weight[masks]
-        losses = functional.cross_entropy(logits, masks, reduction="none")
-        # A batch may hold nothing of weight, for instance one class alone with class weight 0.
-        total = pixel_weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
-        loss = (losses * pixel_weights).sum() / total
+        losses = functional.cross_entropy(logits, masks, self.class_weight, reduction="none")
+        loss = (losses * weights[:, None, None]).mean()
         return loss if self.kind == "cross_entropy" else loss + _dice_loss(logits, masks, weights)
 
 
 def _dice_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    probabilities = logits.softmax(dim=1) * weights[:, None, None, None]
-    labels = (
-        functional.one_hot(masks, logits.shape[1]).movedim(-1, 1) * weights[:, None, None, None]
-    )
+    weights = weights[:, None, None, None]
+    probabilities = logits.softmax(dim=1)
+    labels = functional.one_hot(masks, logits.shape[1]).movedim(-1, 1) * weights
     axes = (0, 2, 3)
-    shared = (logits.softmax(dim=1) * labels).sum(axes)
+    shared = (probabilities * labels).sum(axes)
     # The +1 keeps a class that is absent from the batch from counting as a complete miss.
-    dice = (2 * shared + 1) / (probabilities.sum(axes) + labels.sum(axes) + 1)
-    return 1 - dice.mean()
+    total = (probabilities * weights).sum(axes) + labels.sum(axes)
+    return 1 - ((2 * shared + 1) / (total + 1)).mean()

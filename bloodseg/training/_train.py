@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ logger = logging.getLogger("bloodseg")
 
 _WEIGHT_DECAY = 1e-2
 _GRADIENT_NORM = 1.0
+
+_TWICE_WITHIN = 3.0  # seconds
+_last_interrupt = -math.inf
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,13 @@ def train_network(
     train: TrainingData,
     valid: TrainingData | None,
     settings: TrainingSettings,
-) -> list[dict[str, Any]]:
-    """Train a network in place and return its history, one dict an epoch.
+) -> tuple[list[dict[str, Any]], int]:
+    """Train a network in place; return its history and the epoch, from 1, whose weights it kept.
 
     The network ends up with the weights of the epoch of lowest validation loss. Ctrl-C ends the
-    training early with the best weights so far; so does a solver that fails after the first
-    epoch, with a warning. torch's global random state is left as it was.
+    training early with the best weights so far (a second one within three seconds is raised); so
+    does a solver that fails after the first epoch, with a warning. torch's global random state is
+    left as it was.
 
     Raises
     ------
@@ -111,7 +116,7 @@ class _Training:
         )
         self.best = BestWeights(network, settings.patience if valid is not None else None)
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self) -> tuple[list[dict[str, Any]], int]:
         net = self._net()
         net.initialize()
         checkpoint = self.settings.checkpoint
@@ -130,7 +135,8 @@ class _Training:
                 "Lower learning_rate, or look at sample_weight and class_weight.",
                 stacklevel=2,
             )
-        return [{key: row[key] for key in row if _is_score(key)} for row in rows]
+        history = [{key: row[key] for key in row if _is_score(key)} for row in rows]
+        return history, self.best.best_epoch or len(history)
 
     def _fit(self, net: SegmentationNet, epochs: int) -> None:
         # Not net.partial_fit: it would swallow Ctrl-C without a trace.
@@ -140,6 +146,8 @@ class _Training:
         except StopEarly:
             logger.info("Stopped early; the best epoch was %d.", self.best.best_epoch)
         except KeyboardInterrupt:
+            if _interrupted_twice():  # meant for the search or the script that fits
+                raise
             self._keep_what_there_is(net, "Training was interrupted")
         except (SolverError, FloatingPointError) as error:
             if not any(map(_complete, net.history.to_list())):
@@ -184,7 +192,6 @@ class _Training:
             ("schedule", CosineSchedule(settings.learning_rate, steps, settings.max_epochs)),
             ("clipping", GradientNormClipping(_GRADIENT_NORM)),
             ("scores", EpochScores(self.network, settings.n_classes, accelerator)),
-            ("best", self.best),
         ]
         if settings.verbose and main:
             callbacks.append(("bar", TrainingBar(steps, settings.max_epochs)))
@@ -218,6 +225,13 @@ class _Training:
         best = state["best"]
         self.best.state = best["state"]
         self.best.best_loss, self.best.best_epoch = best["loss"], best["epoch"]
+
+
+def _interrupted_twice() -> bool:
+    """Return whether Ctrl-C came twice within seconds, in this fit or in one before."""
+    global _last_interrupt
+    before, _last_interrupt = _last_interrupt, time.monotonic()
+    return _last_interrupt - before < _TWICE_WITHIN
 
 
 def _is_score(key: str) -> bool:

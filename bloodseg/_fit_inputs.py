@@ -1,0 +1,184 @@
+"""What `BloodCellSegmenter.fit` is given beside its images: checked, split, weighed and named."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+
+from ._images import CLASS_NAMES, check_images, check_masks
+from ._version import __version__
+
+N_CLASSES = len(CLASS_NAMES)
+
+
+def check_groups(groups: Any, n_images: int) -> np.ndarray | None:
+    """Return the number of each image's group, or None where there are no groups.
+
+    Raises
+    ------
+    ValueError
+        If there is not one group an image.
+    """
+    if groups is None:
+        return None
+    names = np.asarray(groups, dtype=object)
+    if names.shape != (n_images,) or any(name is None or name != name for name in names):
+        raise ValueError(
+            f"groups must hold one name or number for each of {n_images} images, none of them None "
+            f"or NaN; got shape {names.shape}. Give images without a group one of their own."
+        )
+    return np.unique(names.astype(str), return_inverse=True)[1]
+
+
+def check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
+    """Return the weight of each image.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight an image, or one is negative.
+    """
+    if sample_weight is None:
+        return np.ones(n_images)
+    weights = _floats(sample_weight)
+    if weights is None or weights.shape != (n_images,) or (weights < 0).any():
+        raise ValueError(
+            f"sample_weight must hold one finite weight, not negative, for each of {n_images} "
+            f"images; got {sample_weight!r}."
+        )
+    return weights
+
+
+def check_validation(X_val: Any, y_val: Any) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """Return the images and label maps to validate with, or None where there are none.
+
+    Raises
+    ------
+    ValueError
+        If one is given without the other, or as `check_images` and `check_masks`.
+    """
+    if (X_val is None) != (y_val is None):
+        raise ValueError(
+            "X_val and y_val must be given together; "
+            f"{'y_val' if y_val is None else 'X_val'} is missing."
+        )
+    if X_val is None:
+        return None
+    arrays = check_images(X_val, name="X_val")
+    return arrays, check_masks(y_val, images=arrays, name="y_val")
+
+
+def split_images(
+    n_images: int, groups: np.ndarray | None, fraction: float | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of training and of validation images, groups kept together.
+
+    Raises
+    ------
+    ValueError
+        If a side of the split would be empty.
+    """
+    everything = np.arange(n_images)
+    if fraction is None:
+        return everything, everything[:0]
+    units = n_images if groups is None else len(np.unique(groups))
+    if units < 2 or np.ceil(fraction * units) >= units:
+        raise ValueError(
+            f"validation_fraction={fraction!r} must leave at least one image, or group where "
+            f"groups are given, on each side; got {units}. Pass X_val and y_val, or "
+            "validation_fraction=None to train on everything and keep the last weights."
+        )
+    splitter = (ShuffleSplit if groups is None else GroupShuffleSplit)(
+        n_splits=1, test_size=fraction, random_state=seed
+    )
+    return next(splitter.split(everything, groups=groups))
+
+
+def class_weights(
+    class_weight: Any, masks: Sequence[np.ndarray], weights: np.ndarray
+) -> np.ndarray | None:
+    """Return the weight of each class, 1 on average over the pixels; None for equal weights.
+
+    Parameters
+    ----------
+    class_weight : "balanced", dict, sequence of 3 floats or None
+        As `BloodCellSegmenter` takes it.
+    masks : sequence of ndarray
+        Label maps of the training images.
+    weights : ndarray of shape (n,)
+        Weights of the training images.
+
+    Raises
+    ------
+    ValueError
+        If a class is unknown, or a weight negative or not finite, or no class has a weight.
+    """
+    if class_weight is None:
+        return None
+    counts = [np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in masks]
+    pixels = np.average(counts, axis=0, weights=weights)
+    if isinstance(class_weight, str):  # "balanced"
+        given = np.where(pixels > 0, 1 / np.maximum(pixels, 1e-300), 0.0)
+    else:
+        given = _given_class_weights(class_weight)
+    mean = (given * pixels).sum() / pixels.sum()
+    if mean == 0:
+        raise ValueError(
+            "class_weight must be above zero for a class that the masks hold; "
+            f"got {class_weight!r}."
+        )
+    return given / mean
+
+
+def _given_class_weights(class_weight: Any) -> np.ndarray:
+    weights: np.ndarray | None = np.ones(N_CLASSES)
+    if isinstance(class_weight, dict):
+        labels = {name: label for label, name in enumerate(CLASS_NAMES)}
+        for key in class_weight:
+            if labels.get(key, key) not in range(N_CLASSES):
+                raise ValueError(
+                    f"class_weight must name the classes {', '.join(CLASS_NAMES)} or 0, 1, 2; "
+                    f"got {key!r}."
+                )
+        by_label = {labels.get(key, key): weight for key, weight in class_weight.items()}
+        weights = _floats([by_label.get(label, 1) for label in range(N_CLASSES)])
+    else:
+        weights = _floats(class_weight)
+    if weights is None or weights.shape != (N_CLASSES,) or (weights < 0).any():
+        raise ValueError(
+            "class_weight must hold three finite weights, not negative, for "
+            f"{', '.join(CLASS_NAMES)}; got {class_weight!r}."
+        )
+    return weights
+
+
+def _floats(values: Any) -> np.ndarray | None:
+    """Return finite values as floats, or None where they are no such thing."""
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return array if np.isfinite(array).all() else None
+
+
+def fingerprint(parameters: dict[str, Any], *data: Any) -> str:
+    """Return a name for what is trained on what, the same in another process.
+
+    Raises
+    ------
+    ValueError
+        If a parameter can't be told from others of its kind, as a lambda.
+    """
+    try:
+        return joblib.hash((__version__, parameters, data))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "checkpoint_dir needs parameters that can be recognised in another process; a lambda, "
+            "or a function or class defined inside a function, cannot. Define it at the top of a "
+            f"module, or leave out checkpoint_dir. ({str(error).splitlines()[0][:200]})"
+        ) from error

@@ -1,0 +1,103 @@
+"""The code of README.md and the guide runs, from top to bottom, as a reader would run it."""
+
+import inspect
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn
+import sklearn.model_selection
+from PIL import Image
+
+from bloodseg import BloodCellSegmenter
+from bloodseg.cli._arguments import make_parser
+from bloodseg.datasets import make_smears
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/guide.md"]
+
+
+def blocks(page, language):
+    text = (ROOT / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def save_folder(folder, n_samples, seed):
+    smears = make_smears(n_samples, image_size=32, random_state=seed, red_cell_diameter=12)
+    for kind, pictures in (("images", smears.images), ("masks", smears.masks)):
+        (folder / kind).mkdir(parents=True)
+        for index, picture in enumerate(pictures):
+            Image.fromarray(picture).save(folder / kind / f"{index}.png")
+    rows = [f"{index},slide {index // 2}\n" for index in range(n_samples)]
+    (folder / "groups.csv").write_text("image,group\n" + "".join(rows))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with tiny data of every kind that the pages read."""
+    save_folder(tmp_path / "smears/train", 6, seed=0)
+    save_folder(tmp_path / "smears/test", 2, seed=1)
+    picture = Image.fromarray(np.full((20, 30, 3), 200, np.uint8))
+    for name in ("annotated", "bccd/images", "bccd/annotations"):
+        (tmp_path / name).mkdir(parents=True)
+    picture.save(tmp_path / "annotated/a.png")
+    shape = {"label": "rbc", "shape_type": "rectangle", "points": [[2, 1], [5, 3]]}
+    document = {"imagePath": "a.png", "shapes": [shape]}
+    (tmp_path / "annotated/a.json").write_text(json.dumps(document))
+    picture.save(tmp_path / "bccd/images/a.png")
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
+    (tmp_path / "bccd/annotations/a.xml").write_text(
+        f"<annotation><object><name>WBC</name>{box}</object></annotation>"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make fits small, and searches try the first value of each parameter alone."""
+    parameters = inspect.signature(BloodCellSegmenter.__init__).parameters
+    defaults = {name: each.default for name, each in parameters.items() if name != "self"}
+    tiny = {**defaults, "width": 4, "max_epochs": 1, "crop_size": 32}
+    monkeypatch.setattr(BloodCellSegmenter.__init__, "__defaults__", tuple(tiny.values()))
+
+    class SmallSearch(sklearn.model_selection.GridSearchCV):
+        def __init__(self, estimator, param_grid, cv=None):
+            super().__init__(estimator, {k: v[:1] for k, v in param_grid.items()}, cv=cv)
+
+    monkeypatch.setattr(sklearn.model_selection, "GridSearchCV", SmallSearch)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.usefixtures("small")
+def test_python_blocks_run_in_order(page, folder):
+    found = blocks(page, "python")
+    assert found
+    names = {"__name__": "__main__"}
+    with sklearn.config_context():  # a block may change scikit-learn's settings
+        for number, block in enumerate(found, start=1):
+            exec(compile(block, f"{page}, python block {number}", "exec"), names)
+    assert names["segmenter"].width == 4
+    if page == "docs/guide.md":
+        assert names["boxes"].counts.tolist() == [[1, 0]]
+        assert names["search"].cv_results_["mean_test_score"].shape == (1,)
+        assert list((folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_ones_that_the_command_line_takes(page):
+    lines = "".join(blocks(page, "bash")).splitlines()
+    for line in lines:
+        if line.startswith("bloodseg "):
+            _, *arguments = shlex.split(line)
+            assert make_parser(arguments[0]).parse_args(arguments).command == arguments[0]
+    assert page != "README.md" or any(line.startswith("bloodseg ") for line in lines)
+
+
+def test_scorers_are_in_the_reference():
+    text = (ROOT / "docs/api.md").read_text()
+    for name in ("mean_iou_scorer", "pixel_accuracy_scorer", "mean_dice_scorer"):
+        assert f"``{name}``" in text
