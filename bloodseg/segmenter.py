@@ -365,17 +365,12 @@ class BloodCellSegmenter(BaseEstimator):
         preprocessor = self._new_preprocessor()
         if hasattr(preprocessor, "fit"):
             preprocessor.fit([arrays[i] for i in train], [labels[i] for i in train])
-
-        def data(arrays: list, labels: list, weights: np.ndarray, chosen: Any) -> TrainingData:
-            prepared = _transformed(preprocessor, [arrays[i] for i in chosen])
-            mean = weights[chosen].mean() or 1.0
-            return TrainingData(prepared, [labels[i] for i in chosen], weights[chosen] / mean)
-
-        training = data(arrays, labels, weights, train)
-        valid = data(arrays, labels, weights, held_out) if len(held_out) else None
+        training = _training_data(preprocessor, arrays, labels, weights, train)
+        valid = None
         if validation is not None:
-            n_valid = len(validation[0])
-            valid = data(*validation, np.ones(n_valid), np.arange(n_valid))
+            valid = _training_data(preprocessor, *validation)
+        elif len(held_out):
+            valid = _training_data(preprocessor, arrays, labels, weights, held_out)
 
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
         network = _new_network(architecture, seed, start)
@@ -698,6 +693,23 @@ def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray
             f"the same; {type(preprocessor).__name__} does not."
         )
     return changed
+
+
+def _training_data(
+    preprocessor: Any,
+    arrays: list[np.ndarray],
+    labels: list[np.ndarray],
+    weights: np.ndarray | None = None,
+    chosen: np.ndarray | None = None,
+) -> TrainingData:
+    """Return the chosen images, preprocessed, with their label maps and weights of mean 1."""
+    chosen = np.arange(len(arrays)) if chosen is None else chosen
+    relative = np.ones(len(chosen))
+    # Held-out images that weigh nothing have to choose the epoch all the same.
+    if weights is not None and weights[chosen].any():
+        relative = weights[chosen] / weights[chosen].mean()
+    prepared = _transformed(preprocessor, [arrays[i] for i in chosen])
+    return TrainingData(prepared, [labels[i] for i in chosen], relative)
 
 
 @contextmanager
