@@ -1,6 +1,6 @@
 """Time of a training step and of a prediction for each network, as ratios to the plain U-Net's.
 
-    python -m benchmarks.networks [--quick] [--device cpu] [--json FILE]
+    python -m benchmarks.networks [--quick] [--repeats 9] [--device cpu] [--json FILE]
 
 The cases are interleaved, so that a machine whose speed drifts slows all of them; medians.
 """
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smallest case, three repeats")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", help="write the rows there, too")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
@@ -95,7 +96,7 @@ def main() -> None:
             device=device,
             precision=precision,
             batch_size=arguments.batch_size,
-            repeats=3 if arguments.quick else 9,
+            repeats=3 if arguments.quick else arguments.repeats,
         )
         rows.append(row)
         print(f"\nwidth {case[0]}, crop {case[1]}, tolerance {case[2]:g}")
