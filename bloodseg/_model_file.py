@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ._files import written_whole
 from .preprocessing import Preprocessor
 
 _KEY = "bloodseg"
@@ -88,14 +89,10 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
         for section, entries in header.items()
     }
     metadata = {_KEY: json.dumps({"format": _FORMAT, **encoded})}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with written_whole(path) as unfinished:
         # As bytes: safetensors' own writing leaves a file that only its owner can read.
         unfinished.write_bytes(save(tensors, metadata=metadata))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

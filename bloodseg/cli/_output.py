@@ -15,6 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .._files import written_whole
+
 PROGRAM = "bloodseg"
 
 
@@ -54,17 +56,6 @@ def progress(items: Iterable[Any], *, label: str, quiet: bool) -> Iterable[Any]:
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write, which takes the place of ``path`` once it is complete."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._methods import METHODS
-from ._solve import GRADIENTS, solve
+from ._methods import choose_method
+from ._solve import check_gradient, solve
 
 # Below this tolerance the rounding of a half-precision right-hand side looks like error to the
 # step control: it would buy rejected steps, not accuracy.
@@ -77,14 +77,10 @@ class ODEBlock(nn.Module):
         name: str = "ODEBlock",
     ):
         super().__init__()
-        if method != "auto" and method not in METHODS:
-            raise ValueError(
-                f"method must be 'auto' or one of {', '.join(METHODS)}; got {method!r}."
-            )
-        if gradient not in GRADIENTS:
-            raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}; got {gradient!r}.")
         self.func = func
         self.tol = tol
+        choose_method(self.tol, method)  # both say what is wrong with a name
+        check_gradient(gradient)
         self.predict_tol = predict_tol
         self.method = method
         self.gradient = gradient

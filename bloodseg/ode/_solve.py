@@ -176,6 +176,12 @@ def solve(
     )
 
 
+def check_gradient(gradient: str) -> None:
+    """Raise a ValueError unless there is a gradient method of that name."""
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}; got {gradient!r}.")
+
+
 def _check_arguments(
     func: Any,
     y0: Tensor,
@@ -192,8 +198,7 @@ def _check_arguments(
             raise ValueError(f"{argument} must be a positive, finite number; got {value!r}.")
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}; got {gradient!r}.")
+    check_gradient(gradient)
     if gradient == "adjoint" and not isinstance(func, nn.Module):
         raise ValueError(
             "gradient='adjoint' needs func to be a torch.nn.Module, to find the weights in it; "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from .._files import written_whole
 
 logger = logging.getLogger("bloodseg")
 
@@ -55,14 +56,11 @@ class Checkpoint:
     def save(self, **state: Any) -> None:
         """Replace the file by a new state; warn where it can't be written, for training goes on."""
         state["history"] = json.dumps(state["history"])
-        unfinished = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            torch.save({"seed": self.seed, **state}, unfinished)
-            unfinished.replace(self.path)
+            with written_whole(self.path) as unfinished:
+                torch.save({"seed": self.seed, **state}, unfinished)
         except (OSError, RuntimeError) as error:  # torch's own for a full disk
             warnings.warn(f"The checkpoint {self.path} was not written: {error}", stacklevel=2)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def _load(self) -> dict[str, Any] | None:
         if not self.path.exists():
