@@ -205,7 +205,7 @@ def test_tolerances_of_fit(tiny, smears):
     model = tiny(ode_tol="paper", max_epochs=1, ode_positions=(5, 6))
     model.fit(smears.images, smears.masks)
     assert model.ode_tol_ == {5: 1e-6, 6: 1e-4}
-    assert model.ode_method_ == {5: "dopri5", 6: "bosh3"}
+    assert model.ode_method_ == {5: "tsit5", 6: "bosh3"}
 
 
 # ---------------------------------------------------------------- what is refused

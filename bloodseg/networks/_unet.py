@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..ode import ODEBlock
+from ..ode import ODEBlock, pays_to_compile
 from ._blocks import ConvNormReLU, ConvODEFunction, ResidualBlock
 from ._tolerances import resolve_tolerances
 
@@ -105,14 +105,18 @@ class UNet(nn.Module):
         with self._autocast(x.device.type):
             skipped = []
             for stage in self.stages[:4]:
-                x = stage(x)
+                x = self._lowered(stage(x))
                 skipped.append(x)
                 x = self.pool(x)
-            x = self.stages[4](x)
+            x = self._lowered(self.stages[4](x))
             for upsample, stage in zip(self.upsample, self.stages[5:], strict=False):
-                x = stage(torch.cat([skipped.pop(), upsample(x)], dim=1))
+                x = self._lowered(stage(torch.cat([skipped.pop(), upsample(x)], dim=1)))
             logits = self.head(x)
         return logits[..., :height, :width].float()
+
+    def _lowered(self, x: Tensor) -> Tensor:
+        """Return what an ODE-block gave, in float32, as the next convolution takes it."""
+        return x if self.precision == "float32" else x.to(getattr(torch, self.precision))
 
     def _autocast(self, device_type: str) -> Any:
         if self.precision == "float32":
@@ -230,6 +234,21 @@ class NODEsUNet(UNet):
         for position, block in self.ode_blocks.items():
             block.tol = train[position]
             block.predict_tol = predict[position]
+
+    def decide_compilation(self, compile: bool | str, n_pixels: int, n_samples: int) -> None:
+        """Say which blocks `torch.compile` their solver's sums, from the size of the job.
+
+        Parameters
+        ----------
+        compile : bool or "auto"
+            For all blocks; "auto" compiles where it saves more time than it takes.
+        n_pixels, n_samples : int
+            Pixels of an image, and number of images that will pass through the network.
+        """
+        for position, block in self.ode_blocks.items():
+            size = self.head.in_channels * n_pixels // 2 ** (4 - abs(5 - position))
+            pays = pays_to_compile(size, n_samples)
+            block.compile_mode = pays if compile == "auto" else compile
 
 
 def check_positions(ode_positions: Any) -> tuple[int, ...]:

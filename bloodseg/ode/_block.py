@@ -8,12 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._methods import choose_method
-from ._solve import check_gradient, solve
-
-# Below this tolerance the rounding of a half-precision right-hand side looks like error to the
-# step control: it would buy rejected steps, not accuracy.
-LOW_PRECISION_FLOOR = 1e-3
+from ._precision import check_precision, serving_precision
+from ._solve import (
+    MAX_STEPS,
+    check_backend,
+    check_compile,
+    check_gradient,
+    check_max_steps,
+    solve,
+)
+from .methods import choose_method
 
 
 class ODEBlock(nn.Module):
@@ -33,6 +37,16 @@ class ODEBlock(nn.Module):
         Runge-Kutta method; ``"auto"`` picks by tolerance.
     gradient : {"checkpoint", "direct", "adjoint"}
         See `bloodseg.ode.solve`.
+    precision : {"float32", "tf32", "bfloat16", "float16"}, optional
+        What ``func`` computes in. None is autocast's precision where the block runs under
+        autocast, else the state's. Where a tolerance is too tight for the precision
+        (`tolerance_floor`), the block takes float32 and logs that once.
+    max_steps : int
+        Steps of a sample at most; see `bloodseg.ode.solve`.
+    compile : bool or "auto"
+        Whether to compile the sums over the stages; see `bloodseg.ode.solve`.
+    backend : {"bloodseg", "torchdiffeq"}
+        Whose solver.
     name : str
         What messages call the block.
 
@@ -48,11 +62,8 @@ class ODEBlock(nn.Module):
 
     Notes
     -----
-    In training mode a batch shares its steps, in evaluation mode each sample has its own: a
-    prediction does not depend on its batch-mates.
-
-    The state stays in float32 at least. Under autocast ``func`` runs in autocast's precision where
-    the tolerance is 1e-3 or looser, and in the state's where it is tighter.
+    The state stays in float32 at least, and each sample has steps of its own: what comes out for
+    it does not depend on the others in the batch.
 
     Examples
     --------
@@ -74,16 +85,28 @@ class ODEBlock(nn.Module):
         predict_tol: float | None = None,
         method: str = "auto",
         gradient: str = "checkpoint",
+        precision: str | None = None,
+        max_steps: int = MAX_STEPS,
+        compile: bool | str = "auto",
+        backend: str = "bloodseg",
         name: str = "ODEBlock",
     ):
         super().__init__()
         self.func = func
         self.tol = tol
-        choose_method(self.tol, method)  # both say what is wrong with a name
-        check_gradient(gradient)
         self.predict_tol = predict_tol
+        choose_method(self.tol, method)  # these say what is wrong with a setting
+        check_gradient(gradient)
+        check_precision(precision)
+        check_max_steps(max_steps)
+        check_compile(compile)
+        check_backend(backend)
         self.method = method
         self.gradient = gradient
+        self.precision = precision
+        self.max_steps = max_steps
+        self.compile_mode = compile  # nn.Module has a method compile
+        self.backend = backend
         self.name = name
         self.n_evaluations = np.zeros(0, dtype=int)
 
@@ -109,19 +132,17 @@ class ODEBlock(nn.Module):
         """Return h(1), of h's shape and, at least, float32."""
         tol = self.tol if self.training else self.predict_tol
         y0 = h if h.dtype == torch.float64 else h.float()
-        device = h.device.type
-        lowered = torch.is_autocast_enabled(device) and tol >= LOW_PRECISION_FLOOR
-
-        # Backward evaluates func again, outside of the autocast around this call: the precision
-        # has to be func's own to be the same both ways.
         solution = solve(
-            _AtPrecision(self.func, torch.get_autocast_dtype(device) if lowered else None),
+            self.func,
             y0,
             rtol=tol,
             atol=tol,
             method=self.method,
             gradient=self.gradient,
-            share_steps=self.training,
+            precision=serving_precision(self._precision(y0), tol, self.name),
+            max_steps=self.max_steps,
+            compile=self.compile_mode,
+            backend=self.backend,
             name=self.name,
         )
         self.n_evaluations = solution.n_evaluations
@@ -131,19 +152,11 @@ class ODEBlock(nn.Module):
         """Return the settings, for print."""
         return f"tol={self.tol:g}, predict_tol={self.predict_tol:g}, method={self.method!r}"
 
-
-class _AtPrecision(nn.Module):
-    """Evaluate ``func`` in a fixed precision and return its value in the state's dtype."""
-
-    def __init__(self, func: nn.Module, dtype: torch.dtype | None):
-        super().__init__()
-        self.func = func
-        self.dtype = dtype
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        lowered = self.dtype is not None
-        with torch.autocast(y.device.type, dtype=self.dtype or torch.bfloat16, enabled=lowered):
-            return self.func(t, y).to(y.dtype)
+    def _precision(self, y0: Tensor) -> str | None:
+        device = y0.device.type
+        if self.precision is not None or not torch.is_autocast_enabled(device):
+            return self.precision
+        return str(torch.get_autocast_dtype(device)).removeprefix("torch.")
 
 
 def _positive(value: float, name: str) -> float:

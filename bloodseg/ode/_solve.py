@@ -1,90 +1,41 @@
-"""Solve an initial value problem for a batch of samples, with torchdiffeq underneath."""
+"""Solve an initial value problem for a batch of samples."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from torchdiffeq import odeint, odeint_adjoint
 
-from ._methods import FIXED_STEP_METHODS, N_FIXED_STEPS, choose_method
+from ._arithmetic import Slopes, dense
+from ._control import Interval
+from ._fused import FusedSlopes
+from ._precision import check_precision, float32_arithmetic, tolerance_floor
+from ._replay import ReplayedGradient, replay
+from ._rhs import RightHandSide
+from ._search import Search, Workspace, search
+from ._solution import ODESolution, SolverWarning, Status
+from ._torchdiffeq import solve_with_torchdiffeq
+from .methods import TABLEAUS, Tableau, choose_method
 
 GRADIENTS = ("checkpoint", "direct", "adjoint")
-MAX_STEPS = 10_000
+BACKENDS = ("bloodseg", "torchdiffeq")
+MAX_STEPS = 1000
 
-# At a tolerance this loose the first step tried is the whole interval: where it is accepted, as
-# in most blocks of a trained network, the solve costs half of what it does from the usual
-# cautious first step. Where not, error control shrinks it as always.
-WHOLE_INTERVAL_TOL = 1e-3
+# On the CPU, samples are solved so many at a time that their states add up to about this: a
+# larger state is best solved alone, where it stays in cache; small ones share the cost of a call.
+_CHUNK_BYTES = 2**21
 
+# Fewest elements of a state for which fused sums pay: smaller ones stay in cache between passes.
+_LARGE_STATE = 2**19
 
-_CURE = "Lower the learning rate; look for NaN in the layers before."
-
-
-class SolverError(RuntimeError):
-    """The solver could not reach the end of the interval."""
-
-
-@dataclass(frozen=True)
-class ODESolution:
-    """What a solve found and what it cost.
-
-    Attributes
-    ----------
-    y : Tensor of shape (n, ...)
-        State at ``t1``.
-    status : ndarray of shape (n,), int
-        0 for each sample that reached ``t1``.
-    n_evaluations, n_accepted, n_rejected : ndarray of shape (n,), int
-        Evaluations of the right-hand side, accepted and rejected steps, for each sample.
-    """
-
-    y: Tensor
-    status: np.ndarray
-    n_evaluations: np.ndarray
-    n_accepted: np.ndarray
-    n_rejected: np.ndarray
-
-
-class _Counted(nn.Module):
-    """The right-hand side as torchdiffeq calls it, counting its evaluations and its steps.
-
-    A module, because the adjoint method looks for the weights to differentiate in one.
-    """
-
-    def __init__(
-        self, func: Callable[[Tensor, Tensor], Tensor], *, recompute: bool, adaptive: bool
-    ):
-        super().__init__()
-        self.func = func
-        self.recompute = recompute
-        self.n_evaluations = self.n_accepted = self.n_rejected = 0
-        self.slope: Tensor | None = None  # the last dy/dt, to tell why a solve failed
-        if adaptive:  # torchdiffeq warns where a fixed-step method finds these names
-            self.callback_accept_step = self._accept
-            self.callback_reject_step = self._reject
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        self.n_evaluations += 1
-        t = t.to(y.dtype).expand(len(y)).reshape(-1, *[1] * (y.ndim - 1))
-        if self.recompute and torch.is_grad_enabled():
-            slope = checkpoint(self.func, t, y, use_reentrant=False)
-        else:
-            slope = self.func(t, y)
-        self.slope = slope.detach()
-        return slope
-
-    def _accept(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
-        self.n_accepted += 1
-
-    def _reject(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
-        self.n_rejected += 1
+# Elements in all from which on what they save, some nanoseconds each, outweighs compiling them.
+_LONG_JOB = 2**31
 
 
 def solve(
@@ -97,10 +48,16 @@ def solve(
     atol: float = 1e-3,
     method: str = "auto",
     gradient: str = "direct",
-    share_steps: bool = False,
+    precision: str | None = None,
+    max_steps: int = MAX_STEPS,
+    compile: bool | str = "auto",
+    backend: str = "bloodseg",
     name: str = "solve",
 ) -> ODESolution:
-    """Solve ``dy/dt = func(t, y)`` from ``t0`` to ``t1`` for each sample of a batch.
+    """Solve ``dy/dt = func(t, y)`` from ``t0`` to ``t1``, each sample in steps of its own.
+
+    Time, step size, acceptance and error belong to the sample, so that its solution does not
+    depend on the others in its batch. Only the state at ``t1`` is computed.
 
     Parameters
     ----------
@@ -108,21 +65,31 @@ def solve(
         Right-hand side: takes t of shape (n, 1, ..., 1) in the state's dtype and y of shape
         (n, ...), returns dy/dt of y's shape. y may be any subset of the samples.
     y0 : Tensor of shape (n, ...)
-        State at ``t0``, float32 or float64.
+        State at ``t0``, float32 or float64. Its memory format, channels_last too, is kept.
     t0, t1 : float
         Ends of the interval; ``t1`` may lie before ``t0``.
     rtol, atol : float
-        Relative and absolute tolerance of the error of one step, measured as the root mean
-        square over one sample. Fixed-step methods take no notice of them.
+        A step is accepted where the root mean square of its error over the sample is at most
+        ``atol + rtol * RMS(y)``. Fixed-step methods take no notice of them.
     method : str
         ``"auto"`` picks by tolerance (see `choose_method`).
     gradient : {"direct", "checkpoint", "adjoint"}
-        How gradients reach ``y0`` and the weights of ``func``: through every recorded operation;
-        the same with the insides of ``func`` computed again instead of kept; or by a second,
-        backward ODE (Chen et al. [1]_), for which ``func`` must be a `torch.nn.Module`.
-    share_steps : bool
-        Take the same steps for the whole batch, its error measured over all samples together:
-        faster for small states, but then a sample's result depends on the others.
+        How gradients reach ``y0`` and the weights of ``func``. All but the last differentiate the
+        accepted steps, taken once more: ``"direct"`` at once, recording all of them;
+        ``"checkpoint"`` in backward, one step at a time from its stored state, for which ``func``
+        must be a `torch.nn.Module`. ``"adjoint"`` solves a second ODE backward (Chen et al.
+        [1]_), with torchdiffeq; so must it there.
+    precision : {"float32", "tf32", "bfloat16", "float16"}, optional
+        What ``func`` computes in; None is the state's own. State, time and error stay in the
+        state's. float16 is for prediction: small gradients vanish in it.
+    max_steps : int
+        Accepted and rejected steps of a sample at most.
+    compile : bool or "auto"
+        Whether `torch.compile` fuses the sums over the stages, which takes it some ten seconds,
+        once for all sizes, and pays for large states. "auto" does so where this one call is long
+        enough. Where it fails, the reason is logged and the solve goes on without.
+    backend : {"bloodseg", "torchdiffeq"}
+        Whose solver.
     name : str
         What messages call this solve.
 
@@ -130,14 +97,20 @@ def solve(
     -------
     ODESolution
 
+    Warns
+    -----
+    SolverWarning
+        If samples end before ``t1``, as their steps become too many or too small, or if the
+        tolerance is too tight for the state's dtype.
+
     Raises
     ------
     ValueError
         If a parameter is out of its range.
-    SolverError
-        If the step size underflows, or the steps are too many.
     FloatingPointError
         If ``y0``, the right-hand side or the solution is not finite.
+    SolverError
+        If torchdiffeq gives up.
 
     References
     ----------
@@ -150,30 +123,42 @@ def solve(
     >>> solution = solve(lambda t, y: -y, torch.ones(2, 1), rtol=1e-6, atol=1e-6)
     >>> [round(value, 4) for value in solution.y.flatten().tolist()]
     [0.3679, 0.3679]
+    >>> solution.method, solution.n_accepted
+    ('tsit5', array([2, 2]))
     """
-    _check_arguments(func, y0, t0, t1, rtol=rtol, atol=atol, gradient=gradient, name=name)
-    settings: dict[str, Any] = {
-        "t": torch.tensor([t0, t1], dtype=torch.float64, device=y0.device),
-        "rtol": rtol,
-        "atol": atol,
-        "method": choose_method(max(rtol, atol), method),
-        "gradient": gradient,
-        "name": name,
-    }
-    batches = [y0] if share_steps else list(y0.split(1))
-    ends, counts = zip(
-        *(_solve_together(func, batch, **settings) for batch in batches), strict=True
+    interval = Interval(float(t0), float(t1), rtol, atol, max_steps)
+    _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
+    adjoint = gradient == "adjoint"
+    if adjoint:
+        backend = "torchdiffeq"
+    method = choose_method(max(rtol, atol), method, backend=backend)
+    if backend == "torchdiffeq":
+        with float32_arithmetic(y0.device, precision):
+            return solve_with_torchdiffeq(
+                func, y0, interval, method, precision, adjoint=adjoint, name=name
+            )
+    tableau = TABLEAUS[method]
+    if tableau.adaptive:
+        _warn_of_rounding(interval, y0.dtype, name)
+    with float32_arithmetic(y0.device, precision):
+        rhs = RightHandSide(func, precision)
+        wanted = gradient if _needs_gradient(rhs, y0, interval, gradient) else None
+        if compile == "auto":
+            compile = pays_to_compile(y0[0].numel(), len(y0))
+        make = FusedSlopes if compile else Slopes
+        y1, found = _solve_chunks(rhs, tableau, y0, interval, wanted, precision, make, name)
+    solution = ODESolution(
+        y=y1,
+        status=np.concatenate([chunk.status for chunk in found]),
+        n_evaluations=np.concatenate([chunk.n_evaluations for chunk in found]),
+        n_accepted=np.concatenate([chunk.n_accepted for chunk in found]),
+        n_rejected=np.concatenate([chunk.n_rejected for chunk in found]),
+        method=method,
     )
-    n_evaluations, n_accepted, n_rejected = np.repeat(
-        np.stack(counts).T, len(y0) // len(batches), axis=1
-    )
-    return ODESolution(
-        y=ends[0] if len(ends) == 1 else torch.cat(ends),
-        status=np.zeros(len(y0), dtype=int),
-        n_evaluations=n_evaluations,
-        n_accepted=n_accepted,
-        n_rejected=n_rejected,
-    )
+    if solution.status.any():
+        stopped_at = np.concatenate([chunk.stopped_at for chunk in found])
+        warnings.warn(_failure(solution, stopped_at, interval, name), SolverWarning, stacklevel=2)
+    return solution
 
 
 def check_gradient(gradient: str) -> None:
@@ -182,109 +167,163 @@ def check_gradient(gradient: str) -> None:
         raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}; got {gradient!r}.")
 
 
+def check_backend(backend: str) -> None:
+    """Raise a ValueError unless there is a backend of that name."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}.")
+
+
+def check_compile(compile: bool | str) -> None:
+    """Raise a ValueError unless it is True, False or "auto"."""
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"compile must be True, False or 'auto'; got {compile!r}.")
+
+
+def pays_to_compile(size: int, n_samples: int) -> bool:
+    """Return whether fused sums save more time than their compilation takes.
+
+    Parameters
+    ----------
+    size : int
+        Elements of a sample's state.
+    n_samples : int
+        Samples that will be solved.
+
+    Returns
+    -------
+    bool
+    """
+    return size >= _LARGE_STATE and size * n_samples >= _LONG_JOB
+
+
+def check_max_steps(max_steps: int) -> None:
+    """Raise a ValueError unless this many steps can be taken."""
+    if isinstance(max_steps, bool) or not isinstance(max_steps, Integral) or max_steps < 1:
+        raise ValueError(f"max_steps must be a whole number of at least 1; got {max_steps!r}.")
+
+
+def _solve_chunks(
+    rhs: RightHandSide,
+    tableau: Tableau,
+    y0: Tensor,
+    interval: Interval,
+    gradient: str | None,
+    precision: str | None,
+    make_slopes: type[Slopes],
+    name: str,
+) -> tuple[Tensor, list[Search]]:
+    """Solve so many samples at a time as it is fastest; return the states at t1 and the rest."""
+    size = _chunk_size(y0)
+    with torch.no_grad():
+        start = dense(y0.detach())
+        end = torch.empty_like(start)
+        slopes = make_slopes(start[:size], tableau.n_stages, rhs.input_dtype)
+        workspace = Workspace(start[:size], slopes)
+        found = [
+            search(
+                rhs,
+                tableau,
+                *chunk,
+                interval,
+                workspace,
+                keep_steps=gradient is not None,
+                name=name,
+            )
+            for chunk in zip(start.split(size), end.split(size), strict=True)
+        ]
+    steps = [chunk.steps for chunk in found]
+    if gradient == "direct":
+        ends = [
+            replay(rhs, tableau, taken, chunk)
+            for taken, chunk in zip(steps, y0.split(size), strict=True)
+        ]
+        return torch.cat(ends), found
+    if gradient == "checkpoint":
+        end = ReplayedGradient.apply(rhs, tableau, precision, steps, size, [end], y0, *rhs.weights)
+    return end, found
+
+
+def _needs_gradient(rhs: RightHandSide, y0: Tensor, interval: Interval, gradient: str) -> bool:
+    """Return whether the solution has to know where it comes from."""
+    if not torch.is_grad_enabled():
+        return False
+    if y0.requires_grad or any(weight.requires_grad for weight in rhs.weights):
+        return True
+    # Tensors that a function holds, or a module beside its weights, show only in its value.
+    time = y0.new_full((1, *[1] * (y0.ndim - 1)), interval.t0)
+    return gradient == "direct" and rhs(time, y0[:1]).requires_grad
+
+
+def _chunk_size(y0: Tensor) -> int:
+    """Return how many samples to solve at a time."""
+    if y0.device.type != "cpu":
+        return len(y0)
+    return max(1, _CHUNK_BYTES // max(1, y0[0].numel() * y0.element_size()))
+
+
 def _check_arguments(
     func: Any,
     y0: Tensor,
-    t0: float,
-    t1: float,
-    *,
-    rtol: float,
-    atol: float,
+    interval: Interval,
     gradient: str,
+    precision: str | None,
+    compile: bool | str,
+    backend: str,
     name: str,
 ) -> None:
-    for argument, value in (("rtol", rtol), ("atol", atol)):
+    for argument, value in (("rtol", interval.rtol), ("atol", interval.atol)):
         if not (0 < value < math.inf):
             raise ValueError(f"{argument} must be a positive, finite number; got {value!r}.")
+    t0, t1 = interval.t0, interval.t1
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
+    check_max_steps(interval.max_steps)
     check_gradient(gradient)
-    if gradient == "adjoint" and not isinstance(func, nn.Module):
+    check_precision(precision)
+    check_compile(compile)
+    check_backend(backend)
+    if gradient != "direct" and not isinstance(func, nn.Module):
         raise ValueError(
-            "gradient='adjoint' needs func to be a torch.nn.Module, to find the weights in it; "
-            f"got {type(func).__name__}. Wrap it in a Module, or use another gradient."
+            f"gradient={gradient!r} needs func to be a torch.nn.Module, to find the weights in it; "
+            f"got {type(func).__name__}. Wrap it in a Module, or use gradient='direct'."
         )
     if y0.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"y0 must be float32 or float64; got {y0.dtype}. The state needs that precision "
-            "even where func computes in less: cast y0, and cast inside func."
+            "even where func computes in less: cast y0, and pass precision."
         )
-    if y0.ndim == 0 or len(y0) == 0:
-        raise ValueError(f"y0 must have shape (n, ...) with n >= 1; got {tuple(y0.shape)}.")
-    if not torch.isfinite(y0).all():
-        raise FloatingPointError(f"{name}: the state that enters the solver is not finite. {_CURE}")
+    if y0.ndim == 0 or y0.numel() == 0:
+        raise ValueError(
+            f"y0 must have shape (n, ...) with n >= 1 and no empty side; got {tuple(y0.shape)}."
+        )
 
 
-def _solve_together(
-    func: Callable[[Tensor, Tensor], Tensor],
-    y0: Tensor,
-    *,
-    rtol: float,
-    atol: float,
-    method: str,
-    gradient: str,
-    **settings: Any,
-) -> tuple[Tensor, np.ndarray]:
-    """Solve a batch with one step size and one error norm.
-
-    Returns h(t1) and the numbers of evaluations, accepted and rejected steps.
-    """
-    adaptive = method not in FIXED_STEP_METHODS
-    counted = _Counted(func, recompute=gradient == "checkpoint", adaptive=adaptive)
-    settings |= {"rtol": rtol, "atol": atol, "method": method, "gradient": gradient}
-    if adaptive and max(rtol, atol) >= WHOLE_INTERVAL_TOL:
-        try:
-            return _integrate(counted, y0, whole_interval_first=True, **settings)
-        except (SolverError, FloatingPointError):  # a step that large may have overflowed
-            counted.n_accepted = counted.n_rejected = 0
-    return _integrate(counted, y0, **settings)
+def _warn_of_rounding(interval: Interval, dtype: torch.dtype, name: str) -> None:
+    tol = max(interval.rtol, interval.atol)
+    precision = str(dtype).removeprefix("torch.")
+    if tol < tolerance_floor(precision):
+        warnings.warn(
+            f"{name}: tolerance {tol:g} is tighter than {precision} serves "
+            f"({tolerance_floor(precision):g}): rounding would look like error to the step "
+            "control, which then only takes more steps. Loosen the tolerance, or use float64.",
+            SolverWarning,
+            stacklevel=3,
+        )
 
 
-def _integrate(
-    counted: _Counted,
-    y0: Tensor,
-    *,
-    t: Tensor,
-    rtol: float,
-    atol: float,
-    method: str,
-    gradient: str,
-    name: str,
-    whole_interval_first: bool = False,
-) -> tuple[Tensor, np.ndarray]:
-    """Call torchdiffeq and turn its failures into errors that say what to do."""
-    integrate: Any = odeint
-    extra: dict[str, Any] = {}
-    if method in FIXED_STEP_METHODS:
-        options: dict[str, Any] = {"step_size": float((t[1] - t[0]).abs()) / N_FIXED_STEPS}
-        counted.n_accepted = N_FIXED_STEPS
+def _failure(solution: ODESolution, stopped_at: np.ndarray, interval: Interval, name: str) -> str:
+    stopped = np.flatnonzero(solution.status)
+    first = stopped[0]
+    if solution.status[first] == Status.TOO_MANY_STEPS:
+        reason = f"took all of max_steps={interval.max_steps} steps"
     else:
-        # step_t makes the last step end on t1; else the solver steps past it and interpolates
-        # back, which costs accuracy and an evaluation.
-        options = {"step_t": t[1:], "max_num_steps": MAX_STEPS}
-        if whole_interval_first:
-            options["first_step"] = (t[1] - t[0]).abs()
-    if gradient == "adjoint" and torch.is_grad_enabled():
-        integrate = odeint_adjoint
-        if "step_t" in options:
-            extra = {"adjoint_options": {**options, "step_t": t[:1]}}
-    try:
-        y1 = integrate(
-            counted, y0, t, rtol=rtol, atol=atol, method=method, options=options, **extra
-        )[-1]
-    except AssertionError as error:  # torchdiffeq's way to report failure
-        cost = f"after {counted.n_evaluations} evaluations"
-        if counted.slope is not None and not torch.isfinite(counted.slope).all():
-            raise FloatingPointError(
-                f"{name}: the right-hand side is not finite {cost}. {_CURE}"
-            ) from error
-        raise SolverError(
-            f"{name}: the solver gave up {cost} at tolerance {max(rtol, atol):g} with {method} "
-            f"({error}). The right-hand side has grown stiff: train with a lower learning rate, "
-            "or use a looser tolerance."
-        ) from error
-    if not torch.isfinite(y1).all():
-        raise FloatingPointError(
-            f"{name}: the solution is not finite after {counted.n_evaluations} evaluations. {_CURE}"
-        )
-    return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])
+        reason = "needs steps too small for the state's dtype"
+    return (
+        f"{name}: {len(stopped)} of {len(solution.status)} samples stopped before "
+        f"t={interval.t1:g}; the first, sample {first}, {reason} and is at t={stopped_at[first]:g} "
+        f"after {solution.n_evaluations[first]} evaluations ({solution.n_accepted[first]} accepted "
+        f"and {solution.n_rejected[first]} rejected steps) at tolerance "
+        f"{max(interval.rtol, interval.atol):g} with {solution.method}. Its state there is used. "
+        "The right-hand side has grown stiff: loosen the tolerance, raise max_steps, or train "
+        "with a lower learning rate."
+    )

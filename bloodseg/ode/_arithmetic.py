@@ -1,0 +1,136 @@
+"""Sums over the stages of a Runge-Kutta step, each one pass over memory.
+
+A chunk of samples is a matrix, one row a sample, in the order that the state lies in memory. Its
+slopes are one buffer (samples, stages, elements), so that a weighted sum of stages is a matrix
+times a short vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def dense(y: Tensor) -> Tensor:
+    """Return a state whose samples lie in memory without gaps; channels_last is kept."""
+    if y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last):
+        return y
+    return y.contiguous()
+
+
+def as_rows(y: Tensor) -> Tensor:
+    """View a dense state (n, ...) as (n, elements), in memory order."""
+    return y.as_strided((len(y), y[0].numel()), (y[0].numel(), 1))
+
+
+class Slopes:
+    """The slopes of a chunk's stages.
+
+    Parameters
+    ----------
+    like : Tensor of shape (n, ...)
+        A dense state.
+    n_stages : int
+        Number of stages.
+    lowered : dtype, optional
+        What the right-hand side takes; the state's own here, where sums can't cast.
+    """
+
+    def __init__(self, like: Tensor, n_stages: int, lowered: torch.dtype | None = None):
+        n, size = len(like), like[0].numel()
+        self.rows = torch.empty((n, n_stages, size), dtype=like.dtype, device=like.device)
+        self._shape, self._strides = like.shape[1:], like.stride()[1:]
+        self.input_dtype = like.dtype  # of the states that the stages are evaluated at
+
+    def write(self, stage: int, n: int, slope: Tensor) -> None:
+        """Take the slope of the first n samples, whatever its layout and dtype."""
+        n_stages, size = self.rows.shape[1:]
+        target = self.rows.as_strided(
+            (n, *self._shape), (n_stages * size, *self._strides), stage * size
+        )
+        target.copy_(slope)
+
+    def first(self, rows: Tensor) -> Tensor:
+        """Return the slopes of some samples at the start of the step."""
+        return self.rows[rows, 0]
+
+    def keep(self, rows: Tensor) -> None:
+        """Move the first slopes of these samples to the front."""
+        self.rows[: len(rows), 0] = self.rows[rows, 0]
+
+    def carry_over(self, n: int, chosen: Tensor | None) -> None:
+        """Make the last stage the first of the next step, for the first n samples or some."""
+        first, last = self.rows[:n, 0], self.rows[:n, -1]
+        first.copy_(last if chosen is None else torch.where(chosen[:, None], last, first))
+
+    def weighted_sum(
+        self, out: Tensor, y: Tensor | None, weights: Sequence[float], steps: StepSizes
+    ) -> None:
+        """Write ``y + h * sum(weights * slopes)``, without y where that is None, into out."""
+        used = [j for j, weight in enumerate(weights) if weight]
+        n = used[-1] + 1
+        scaled = steps.scaled(weights[:n])
+        slopes = self.rows[: len(out), :n]
+        if out.device.type != "cpu":
+            if y is None:
+                torch.bmm(scaled[:, None], slopes, out=out[:, None])
+            else:
+                torch.baddbmm(y[:, None], scaled[:, None], slopes, out=out[:, None])
+            return
+        for i, step in enumerate(steps.on_host):  # CPUs have no fast batched product of this kind
+            if y is None:
+                torch.mv(slopes[i].T, scaled[i], out=out[i])
+            elif len(used) == 1:
+                torch.add(y[i], slopes[i, -1], alpha=weights[n - 1] * step, out=out[i])
+            else:
+                torch.addmv(y[i], slopes[i].T, scaled[i], out=out[i])
+
+    def sizes(
+        self,
+        work: Tensor,
+        new: Tensor,
+        estimates: Sequence[Sequence[float]],
+        steps: StepSizes,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Return the root mean squares of error estimates and of the new state, a row each.
+
+        ``work`` is rows to work in, ``dtype`` what the squares are summed up in.
+        """
+        found = []
+        for weights in estimates:
+            self.weighted_sum(work, None, weights, steps)
+            found.append(root_mean_squares(work, dtype))
+        return torch.stack([*found, root_mean_squares(new, dtype)])
+
+
+class StepSizes:
+    """The signed steps of an attempt and the times of its stages, one copy to the device."""
+
+    def __init__(self, times: np.ndarray, steps: np.ndarray, nodes: Sequence[float], y: Tensor):
+        self.on_host = steps.tolist()
+        table = np.vstack([steps, times + np.multiply.outer(nodes, steps)])
+        self._table = torch.from_numpy(table).to(y.dtype).to(y.device, non_blocking=True)
+        self._shape = (-1, *[1] * (y.ndim - 1))
+
+    def scaled(self, weights: Sequence[float]) -> Tensor:
+        """Return the steps times each weight, of shape (n, weights)."""
+        table = self._table
+        if table.device.type == "cpu":
+            return torch.tensor(
+                [[step * weight for weight in weights] for step in self.on_host], dtype=table.dtype
+            )
+        on_device = torch.tensor(weights, dtype=table.dtype).to(table.device, non_blocking=True)
+        return table[0, :, None] * on_device
+
+    def time(self, stage: int) -> Tensor:
+        """Return the times of a stage, of shape (n, 1, ..., 1)."""
+        return self._table[1 + stage].reshape(self._shape)
+
+
+def root_mean_squares(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the root mean square of each row, its squares summed up in ``dtype``."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=dtype) / rows.shape[1] ** 0.5

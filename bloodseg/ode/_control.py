@@ -1,0 +1,120 @@
+"""Step-size control, a number a sample, on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# At a tolerance this loose the first step tried is the whole interval: where it is accepted, as
+# in most blocks of a trained network, the solve costs half of what it does from a cautious first
+# step. Where not, error control shrinks it as always.
+WHOLE_INTERVAL_TOL = 1e-3
+
+# Steps of a fixed-step method, which has no error control: a tolerance means nothing to it.
+N_FIXED_STEPS = 4
+
+_SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
+_AFTER_OVERFLOW = 0.1
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From where to where, how exactly, in how many steps at most."""
+
+    t0: float
+    t1: float
+    rtol: float
+    atol: float
+    max_steps: int
+
+    @property
+    def length(self) -> float:
+        """Length, positive."""
+        return abs(self.t1 - self.t0)
+
+
+class StepControl:
+    """Time, next step and counts of each sample of a chunk.
+
+    Times and steps are along the interval, so that both grow whichever way it runs.
+
+    Parameters
+    ----------
+    interval : Interval
+        What to solve.
+    n : int
+        Number of samples.
+    error_order : int or None
+        Power of the step that the error estimate falls with; None for fixed steps.
+    smallest : float
+        Step at which time no longer moves, relative to the interval.
+    """
+
+    def __init__(self, interval: Interval, n: int, error_order: int | None, smallest: float):
+        self.interval = interval
+        self.error_order = error_order
+        self.smallest = smallest * interval.length
+        self.elapsed = np.zeros(n)
+        self.wanted = np.full(n, interval.length)
+        if error_order is None:
+            self.wanted /= N_FIXED_STEPS
+        self.n_accepted = np.zeros(n, dtype=int)
+        self.n_rejected = np.zeros(n, dtype=int)
+        self._grow = np.full(n, _GROW)
+
+    @property
+    def sign(self) -> float:
+        """Direction of time."""
+        return 1.0 if self.interval.t1 > self.interval.t0 else -1.0
+
+    def times(self, rows: np.ndarray) -> np.ndarray:
+        """Return the times that samples have come to."""
+        return self.interval.t0 + self.sign * self.elapsed[rows]
+
+    def next_steps(self, rows: np.ndarray) -> np.ndarray:
+        """Return signed steps: what is left in equal parts, none longer than wanted."""
+        left = self.interval.length - self.elapsed[rows]
+        parts = np.maximum(np.ceil(left / self.wanted[rows] - 1e-6), 1)
+        return self.sign * left / parts
+
+    def judge(self, rows: np.ndarray, steps: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Record an attempt; return which samples accept it.
+
+        ``ratios`` are the errors in units of the tolerance; not finite where the step overflowed.
+        """
+        accepted = ratios <= 1
+        taken = np.abs(steps)
+        left = self.interval.length - self.elapsed[rows]
+        ends = taken >= left * (1 - 1e-9)
+        self.elapsed[rows] = np.where(
+            accepted,
+            np.where(ends, self.interval.length, self.elapsed[rows] + taken),
+            self.elapsed[rows],
+        )
+        if self.error_order is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                factors = _SAFETY * ratios ** (-1 / self.error_order)
+            factors = np.clip(factors, _SHRINK, self._grow[rows])
+            factors[~np.isfinite(ratios)] = _AFTER_OVERFLOW
+            self.wanted[rows] = taken * np.where(accepted, factors, np.minimum(factors, _SAFETY))
+            self._grow[rows] = np.where(accepted, _GROW, 1.0)  # no growth right after a rejection
+        self.n_accepted[rows] += accepted
+        self.n_rejected[rows] += ~accepted
+        return accepted
+
+    def at_first_attempt(self) -> bool:
+        """Return whether nothing was judged yet; all samples make their first attempt together."""
+        return not (self.n_accepted.any() or self.n_rejected.any())
+
+    def finished(self, rows: np.ndarray) -> np.ndarray:
+        """Return which samples have come to the end."""
+        return self.elapsed[rows] >= self.interval.length
+
+    def too_many(self, rows: np.ndarray) -> np.ndarray:
+        """Return which samples have used up their steps."""
+        return self.n_accepted[rows] + self.n_rejected[rows] >= self.interval.max_steps
+
+    def too_small(self, rows: np.ndarray) -> np.ndarray:
+        """Return which samples want steps that no longer move time."""
+        return self.wanted[rows] < self.smallest

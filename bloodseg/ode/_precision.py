@@ -1,0 +1,109 @@
+"""The precisions that a right-hand side may compute in, and how tight a tolerance each serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+
+logger = logging.getLogger("bloodseg")
+
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+"""The precisions that `solve` and `ODEBlock` know."""
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Below its floor a precision's rounding looks like error to the step control: it would buy
+# rejected steps, not accuracy. An eighth of bfloat16's eps, about TF32's and float16's eps over
+# ten; for states some ten times float32's eps, and float64's.
+_FLOORS = {"bfloat16": 1e-3, "tf32": 1e-4, "float16": 1e-4, "float32": 1e-6, "float64": 1e-14}
+
+
+def check_precision(precision: str | None) -> None:
+    """Raise a ValueError unless there is a precision of that name."""
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be None, for the state's own, or one of {', '.join(PRECISIONS)}; "
+            f"got {precision!r}."
+        )
+
+
+def tolerance_floor(precision: str) -> float:
+    """Return the tightest tolerance that a precision serves.
+
+    Parameters
+    ----------
+    precision : {"float64", "float32", "tf32", "bfloat16", "float16"}
+        Precision of the right-hand side; float64 where the state has it.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If there is no precision of that name.
+
+    Examples
+    --------
+    >>> from bloodseg.ode import tolerance_floor
+    >>> tolerance_floor("bfloat16"), tolerance_floor("float32")
+    (0.001, 1e-06)
+    """
+    if precision not in _FLOORS:
+        raise ValueError(f"precision must be one of {', '.join(_FLOORS)}; got {precision!r}.")
+    return _FLOORS[precision]
+
+
+def serving_precision(precision: str | None, tol: float, name: str) -> str | None:
+    """Return the precision, or float32 where the tolerance is too tight for it, said once."""
+    if precision in (None, "float32") or tol >= _FLOORS[precision]:
+        return precision
+    _say_switch(precision, tol, name)
+    return "float32"
+
+
+def lowered_dtype(precision: str | None) -> torch.dtype | None:
+    """Return the dtype below float32 that a precision computes in, if any."""
+    return None if precision is None else _DTYPES.get(precision)
+
+
+@contextmanager
+def float32_arithmetic(device: torch.device, precision: str | None) -> Iterator[None]:
+    """Turn autocast off and, on CUDA, TF32 on or off; as they were afterwards.
+
+    Without it, "float32" would mean whatever the process happens to be set to.
+    """
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        allow = precision == "tf32"
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = allow
+        try:
+            with torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled,
+                benchmark=torch.backends.cudnn.benchmark,
+                deterministic=torch.backends.cudnn.deterministic,
+                allow_tf32=allow,
+            ):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@lru_cache(maxsize=256)  # says each thing once
+def _say_switch(precision: str, tol: float, name: str) -> None:
+    logger.info(
+        "%s: tolerance %g is too tight for %s (its rounding alone is worth %g); the right-hand "
+        "side computes in float32.",
+        name,
+        tol,
+        precision,
+        _FLOORS[precision],
+    )

@@ -1,0 +1,123 @@
+"""Gradients through the accepted steps of a solve (discretise, then optimise)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ._precision import float32_arithmetic
+from ._rhs import RightHandSide
+from ._search import AcceptedStep
+from .methods import Tableau
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+def replay(func: Function, tableau: Tableau, steps: list[AcceptedStep], y: Tensor) -> Tensor:
+    """Take the accepted steps again, from y, with autograd watching."""
+    for step in steps:
+        if len(step.rows) == len(y):
+            y = take_step(func, tableau, y, step)
+        else:
+            rows = torch.from_numpy(step.rows).to(y.device)
+            y = y.index_put((rows,), take_step(func, tableau, y[rows], step))
+    return y
+
+
+def take_step(func: Function, tableau: Tableau, y: Tensor, step: AcceptedStep) -> Tensor:
+    """Return the state after one step, by operations that autograd can follow."""
+    slopes: list[Tensor] = []
+    # A last stage that serves only the error estimate has no part in the result.
+    used = max(i for i, weight in enumerate(tableau.weights) if weight) + 1
+    for node, row in zip(tableau.nodes[:used], tableau.stages[:used], strict=True):
+        time = _per_sample(step.times + node * step.steps, y)
+        slopes.append(func(time, _moved(y, slopes, row, step.steps)).to(y.dtype))
+    return _moved(y, slopes, tableau.weights[:used], step.steps)
+
+
+def _moved(y: Tensor, slopes: list[Tensor], weights: Any, steps: np.ndarray) -> Tensor:
+    """Return ``y + h * sum(weights * slopes)``."""
+    terms = [(w, slope) for w, slope in zip(weights, slopes, strict=True) if w]
+    if (steps == steps[0]).all():
+        for weight, slope in terms:
+            y = torch.add(y, slope, alpha=weight * steps[0])
+        return y
+    h = _per_sample(steps, y)
+    for weight, slope in terms:
+        y = torch.addcmul(y, h, slope, value=weight)
+    return y
+
+
+def _per_sample(values: np.ndarray, y: Tensor) -> Tensor:
+    """Return one number a sample as a tensor that broadcasts against the state."""
+    tensor = torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True)
+    return tensor.reshape(-1, *[1] * (y.ndim - 1))
+
+
+class ReplayedGradient(torch.autograd.Function):
+    """Hand out a solution that is known; in backward take its steps again, one at a time.
+
+    Memory: the states between the steps, and what one step records. The weights are inputs of
+    their own, so that the hooks of distributed training see their gradients.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rhs: RightHandSide,
+        tableau: Tableau,
+        precision: str | None,
+        chunks: list[list[AcceptedStep]],
+        chunk_size: int,
+        y1: list[Tensor],
+        y0: Tensor,
+        *weights: Tensor,
+    ) -> Tensor:
+        """Return the one y1, the state that the steps lead to from y0.
+
+        In a list, so that what comes out is no view of what went in, and may be changed in place.
+        """
+        ctx.rhs, ctx.tableau, ctx.precision = rhs, tableau, precision
+        ctx.chunks, ctx.chunk_size = chunks, chunk_size
+        ctx.save_for_backward(y0, *weights)  # autograd sees whether they are changed meanwhile
+        return y1[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """Return the gradients of y0 and the weights."""
+        _, *weights = ctx.saved_tensors
+        leaves = [weight.detach().requires_grad_(weight.requires_grad) for weight in weights]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        totals: list[Tensor | None] = [None] * len(wanted)
+        func = ctx.rhs.at(leaves)
+        gradient = gradient.clone()
+        parts = gradient.split(ctx.chunk_size)
+        with float32_arithmetic(gradient.device, ctx.precision):
+            for chunk, part in zip(ctx.chunks, parts, strict=True):
+                for step in reversed(chunk):
+                    rows = torch.from_numpy(step.rows).to(gradient.device)
+                    whole = len(rows) == len(part)
+                    with torch.enable_grad():
+                        y = step.y.detach().requires_grad_()
+                        end = take_step(func, ctx.tableau, y, step)
+                    before, *of_weights = torch.autograd.grad(
+                        end, (y, *wanted), part if whole else part[rows], allow_unused=True
+                    )
+                    totals = list(map(_added, totals, of_weights))
+                    if whole:
+                        part.copy_(before)
+                    else:
+                        part[rows] = before
+        of_leaf = dict(zip(map(id, wanted), totals, strict=True))
+        return (*[None] * 6, gradient, *(of_leaf.get(id(leaf)) for leaf in leaves))
+
+
+def _added(total: Tensor | None, part: Tensor | None) -> Tensor | None:
+    # Not in place: autograd may hand out one tensor for two weights.
+    return total if part is None else part if total is None else total + part

@@ -1,0 +1,81 @@
+"""The right-hand side as the solver calls it: its weights explicit, its precision fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ._precision import lowered_dtype
+
+
+class RightHandSide:
+    """``func(t, y)`` with the weights that a gradient may be asked for.
+
+    A module may offer ``prepare(dtype) -> (weights, evaluate)``: tensors computed once for a whole
+    solve (normalised, cast) and a function ``evaluate(t, y, *weights)`` whose value may be in
+    ``dtype``. The gradient reaches the module's parameters through the prepared weights.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(t, y)``.
+    precision : str or None
+        One of `bloodseg.ode.PRECISIONS`; None is the state's own.
+
+    Attributes
+    ----------
+    weights : tuple of Tensor
+        As autograd knows them outside of the solve.
+    input_dtype : dtype or None
+        What y may come in; None is the state's own.
+    """
+
+    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], precision: str | None):
+        dtype = lowered_dtype(precision)
+        self.input_dtype: torch.dtype | None = None
+        self.weights: tuple[Tensor, ...]
+        self._evaluate: Callable[..., Tensor]
+        if hasattr(func, "prepare"):
+            self.input_dtype = dtype
+            self.weights, self._evaluate = func.prepare(dtype)
+        else:
+            named = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
+            named = {name: weight for name, weight in named.items() if weight.requires_grad}
+            self.weights = tuple(named.values())
+            self._evaluate = _Plain(func, tuple(named), dtype)
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """Return dy/dt with the weights as they are outside of the solve."""
+        return self._evaluate(t, y, *self.weights)
+
+    def at(self, weights: Sequence[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return dy/dt as a function of t and y for other tensors in place of the weights."""
+        return lambda t, y: self._evaluate(t, y, *weights)
+
+
+def check_slope(slope: Tensor, y: Tensor, name: str) -> None:
+    """Raise a ValueError unless a right-hand side returned something of the state's shape."""
+    if slope.shape != y.shape:
+        raise ValueError(
+            f"{name}: func must return dy/dt of y's shape {tuple(y.shape)}; got "
+            f"{tuple(slope.shape)}."
+        )
+
+
+class _Plain:
+    """Evaluate any callable, a module with other tensors in place of its weights, too."""
+
+    def __init__(self, func: Any, names: tuple[str, ...], dtype: torch.dtype | None):
+        self.func, self.names, self.dtype = func, names, dtype
+
+    def __call__(self, t: Tensor, y: Tensor, *weights: Tensor) -> Tensor:
+        # Within the solver autocast is off; here it is on only where f is to be lowered.
+        dtype = self.dtype or torch.bfloat16
+        with torch.autocast(y.device.type, dtype=dtype, enabled=self.dtype is not None):
+            if not weights:
+                return self.func(t, y)
+            return functional_call(self.func, dict(zip(self.names, weights, strict=True)), (t, y))

@@ -1,0 +1,301 @@
+"""Find the steps of a solve: the loop over attempts, nothing recorded for gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._arithmetic import Slopes, StepSizes, as_rows, root_mean_squares
+from ._control import WHOLE_INTERVAL_TOL, Interval, StepControl
+from ._rhs import RightHandSide, check_slope
+from ._solution import Status
+from .methods import Tableau
+
+_CURE = "Lower the learning rate; look for NaN in the layers before."
+
+# Smallest step in relation to the interval: below, time in the state's dtype stands still.
+_SMALLEST_STEP = {torch.float32: 1e-6, torch.float64: 1e-14}
+
+
+@dataclass(frozen=True)
+class AcceptedStep:
+    """One accepted attempt: which samples of the chunk, whence, when, how far."""
+
+    rows: np.ndarray
+    y: Tensor
+    times: np.ndarray
+    steps: np.ndarray
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a chunk's search found."""
+
+    status: np.ndarray
+    n_evaluations: np.ndarray
+    n_accepted: np.ndarray
+    n_rejected: np.ndarray
+    stopped_at: np.ndarray
+    steps: list[AcceptedStep]
+
+
+class Workspace:
+    """The memory that the chunks of a solve use one after the other.
+
+    Taken once a solve: memory that is fresh from the system costs more than the sums in it.
+    """
+
+    def __init__(self, like: Tensor, slopes: Slopes):
+        self.slopes = slopes
+        self.error = as_rows(torch.empty_like(like))
+        self.inputs = None  # in the precision of the right-hand side, where that is lower
+        if slopes.input_dtype != like.dtype:
+            self.inputs = torch.empty_like(self.error, dtype=slopes.input_dtype)
+        self._states: list[Tensor] = []
+
+    def free_rows(self, n: int, *taken: Tensor) -> Tensor:
+        """Return n rows to write a state to, none of those where another lies."""
+        pointers = {rows.data_ptr() for rows in taken}
+        for rows in self._states:
+            if rows.data_ptr() not in pointers:
+                return rows[:n]
+        self._states.append(torch.empty_like(self.error))
+        return self._states[-1][:n]
+
+
+def search(
+    rhs: RightHandSide,
+    tableau: Tableau,
+    y0: Tensor,
+    y1: Tensor,
+    interval: Interval,
+    workspace: Workspace,
+    *,
+    keep_steps: bool,
+    name: str,
+) -> Search:
+    """Carry a chunk of samples from t0 to t1, each in steps of its own; write the end into y1.
+
+    Both are dense. Samples that are done leave the active set and are evaluated no more.
+    """
+    loop = _Loop(rhs, tableau, y0, y1, interval, workspace, keep_steps=keep_steps, name=name)
+    return loop.run()
+
+
+class _Loop:
+    def __init__(
+        self,
+        rhs: RightHandSide,
+        tableau: Tableau,
+        y0: Tensor,
+        y1: Tensor,
+        interval: Interval,
+        workspace: Workspace,
+        *,
+        keep_steps: bool,
+        name: str,
+    ):
+        self.rhs, self.tableau, self.interval, self.name = rhs, tableau, interval, name
+        self.workspace, self.slopes = workspace, workspace.slopes
+        self.like = y0
+        self.y = as_rows(y0)  # of the active samples; the caller's memory, never written
+        self.end = as_rows(y1)
+        self.active = np.arange(len(y0))
+        smallest = _SMALLEST_STEP[y0.dtype]
+        self.control = StepControl(interval, len(y0), tableau.error_order, smallest)
+        self.n_evaluations = np.zeros(len(y0), dtype=int)
+        self.status = np.zeros(len(y0), dtype=int)
+        self.steps: list[AcceptedStep] | None = [] if keep_steps else None
+        self.sizes = np.zeros(len(y0))  # root mean squares of y, for the tolerance
+        self.has_slope = False  # whether the first stage of the next step is known
+
+    def run(self) -> Search:
+        """Attempt steps until no sample is left."""
+        tolerance = max(self.interval.rtol, self.interval.atol)
+        if self.tableau.adaptive:
+            self.sizes = self._to_host(root_mean_squares(self.y, torch.float64))
+            self._check_overflow(~np.isfinite(self.sizes))
+            if tolerance < WHOLE_INTERVAL_TOL:
+                self._choose_first_steps()
+        while len(self.active):
+            self._attempt()
+        if not self.tableau.adaptive:  # else an error control has looked at each step
+            self._check_end()
+        control, everyone = self.control, np.arange(len(self.status))
+        return Search(
+            self.status,
+            self.n_evaluations,
+            control.n_accepted,
+            control.n_rejected,
+            control.times(everyone),
+            self.steps or [],
+        )
+
+    def _attempt(self) -> None:
+        tableau, control, active = self.tableau, self.control, self.active
+        times, steps = control.times(active), control.next_steps(active)
+        sizes = StepSizes(times, steps, tableau.nodes, self.like)
+        if not self.has_slope:
+            self._evaluate(0, sizes, self.y)
+        new = self._free_rows()
+        inputs = new if self.workspace.inputs is None else self.workspace.inputs[: len(active)]
+        for stage in range(1, tableau.n_stages):
+            at_end = tableau.first_same_as_last and stage == tableau.n_stages - 1
+            y = new if at_end else inputs
+            self.slopes.weighted_sum(y, self.y, tableau.stages[stage], sizes)
+            self._evaluate(stage, sizes, y)
+        if not tableau.first_same_as_last:  # else the last stage was evaluated at the new state
+            self.slopes.weighted_sum(new, self.y, tableau.weights, sizes)
+
+        ratios, new_sizes = self._errors(new, sizes)
+        accepted = control.judge(active, steps, ratios)
+        if accepted.any():
+            if self.steps is not None:
+                self.steps.append(self._kept(accepted, times, steps))
+            chosen = None if accepted.all() else self._on_device(accepted)
+            self.y = new if chosen is None else torch.where(chosen[:, None], new, self.y)
+            if tableau.first_same_as_last and not control.finished(active).all():
+                self.slopes.carry_over(len(active), chosen)
+            self.sizes = np.where(accepted, new_sizes, self.sizes)
+        self.has_slope = tableau.first_same_as_last
+        self._let_go(ratios)
+
+    def _errors(self, new: Tensor, sizes: StepSizes) -> tuple[np.ndarray, np.ndarray]:
+        """Return the errors in units of the tolerance, and the sizes of the new states."""
+        if self.tableau.error_weights is None:
+            return np.zeros(len(new)), np.zeros(len(new))
+        estimates = [self.tableau.error_weights]
+        if self.tableau.guard_weights is not None and self.control.at_first_attempt():
+            estimates.append(self.tableau.guard_weights)
+        work = self.workspace.error[: len(new)]
+        # The one copy to the host in a step.
+        found = self._to_host(self.slopes.sizes(work, new, estimates, sizes))
+        if not np.isfinite(found).all():  # squares of large numbers overflow before they do
+            found = self._to_host(self.slopes.sizes(work, new, estimates, sizes, torch.float64))
+        *errors, new_sizes = found
+        with np.errstate(invalid="ignore", over="ignore"):
+            ratios = np.max(errors, axis=0) / self._tolerances(np.maximum(self.sizes, new_sizes))
+        return np.where(np.isfinite(new_sizes), ratios, np.inf), new_sizes
+
+    def _let_go(self, ratios: np.ndarray) -> None:
+        """Take the samples that have come to an end, good or bad, out of the active set."""
+        active, control = self.active, self.control
+        self._check_overflow(~np.isfinite(ratios))
+        leaving = finished = control.finished(active)
+        if self.tableau.adaptive:
+            many, small = control.too_many(active), control.too_small(active)
+            self.status[active[many & ~finished]] = Status.TOO_MANY_STEPS
+            self.status[active[small & ~finished]] = Status.STEP_UNDERFLOW
+            leaving = finished | many | small
+        if not leaving.any():
+            return
+        everyone = leaving.all() and len(active) == len(self.status)
+        if not everyone:
+            rows = self._on_device(active[leaving])
+            self.end[rows] = self.y[self._on_device(np.flatnonzero(leaving))]
+        elif self.y.data_ptr() != self.end.data_ptr():
+            self.end.copy_(self.y)
+        self.active = active[~leaving]
+        if len(self.active):
+            staying = self._on_device(np.flatnonzero(~leaving))
+            self.y = self.y[staying]
+            self.slopes.keep(staying)
+            self.sizes = self.sizes[~leaving]
+
+    def _check_overflow(self, overflowed: np.ndarray) -> None:
+        """Raise if it is not the step that overflowed but the state or its slope."""
+        if not overflowed.any():
+            return
+        rows = self._on_device(np.flatnonzero(overflowed))
+        if not torch.isfinite(self.y[rows]).all():
+            what = "the state that enters the solver"
+        elif self.n_evaluations.any() and not torch.isfinite(self.slopes.first(rows)).all():
+            what = "the right-hand side"
+        else:
+            return
+        raise FloatingPointError(self._not_finite(what))
+
+    def _check_end(self) -> None:
+        # A sum is finite only where every element is; where it is not, it may have overflowed.
+        if torch.isfinite(self.end.sum()) or torch.isfinite(self.end).all():
+            return
+        entered = bool(torch.isfinite(self.like).all())
+        raise FloatingPointError(
+            self._not_finite("the solution" if entered else "the state that enters the solver")
+        )
+
+    def _not_finite(self, what: str) -> str:
+        count = self.n_evaluations.max()
+        return f"{self.name}: {what} is not finite after {count} evaluations. {_CURE}"
+
+    def _choose_first_steps(self) -> None:
+        """Guess the first steps from the slope and its change (Hairer et al., II.4)."""
+        control, everyone = self.control, self.active
+        times = control.times(everyone)
+        still = StepSizes(times, np.zeros(len(times)), (0.0,), self.like)
+        self._evaluate(0, still, self.y)
+        self.has_slope = True
+        slopes = self._to_host(
+            root_mean_squares(self.slopes.first(self._on_device(everyone)), torch.float64)
+        )
+        self._check_overflow(~np.isfinite(slopes))
+        scales = self._tolerances(self.sizes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            short = np.where(
+                (self.sizes > 1e-5 * scales) & (slopes > 1e-5 * scales),
+                0.01 * self.sizes / slopes,
+                1e-6,
+            )
+        short = np.clip(short, self.control.smallest, self.interval.length)
+        trial = StepSizes(times, control.sign * short, (0.0, 1.0), self.like)
+        new = self._free_rows()
+        self.slopes.weighted_sum(new, self.y, (1.0,), trial)
+        self._evaluate(1, trial, new)
+        unit = StepSizes(times, np.ones(len(times)), (0.0,), self.like)
+        self.slopes.weighted_sum(new, None, (-1.0, 1.0), unit)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            bends = self._to_host(root_mean_squares(new, torch.float64)) / short
+            steepest = np.maximum(slopes, bends) / scales
+            likely = (0.01 / steepest) ** (1 / (self.tableau.error_order or 1))
+        likely = np.where(np.isfinite(bends), likely, short)
+        control.wanted = np.minimum(np.minimum(100 * short, likely), self.interval.length)
+
+    def _tolerances(self, sizes: np.ndarray) -> np.ndarray:
+        return self.interval.atol + self.interval.rtol * sizes
+
+    def _evaluate(self, stage: int, sizes: StepSizes, rows: Tensor) -> None:
+        y = self._shaped(rows)
+        slope = self.rhs(sizes.time(stage), y)
+        check_slope(slope, y, self.name)
+        self.n_evaluations[self.active] += 1
+        self.slopes.write(stage, len(y), slope)
+
+    def _shaped(self, rows: Tensor) -> Tensor:
+        """View rows as a state, laid out as the one that came in."""
+        shape, strides = self.like.shape[1:], self.like.stride()[1:]
+        return rows.as_strided((len(rows), *shape), (rows.shape[1], *strides))
+
+    def _free_rows(self) -> Tensor:
+        """Return rows to write to for the active samples, none that their states lie in."""
+        everyone = len(self.active) == len(self.status)
+        if everyone and self.y.data_ptr() != self.end.data_ptr():
+            return self.end  # the first step is often the last
+        return self.workspace.free_rows(len(self.active), self.y)
+
+    def _kept(self, accepted: np.ndarray, times: np.ndarray, steps: np.ndarray) -> AcceptedStep:
+        y = self._shaped(self.y)
+        if not accepted.all():
+            y = y[self._on_device(np.flatnonzero(accepted))]
+        elif self.y.data_ptr() != self.like.data_ptr():  # a buffer that is about to be reused
+            y = y.clone()
+        return AcceptedStep(self.active[accepted], y, times[accepted], steps[accepted])
+
+    def _on_device(self, indices: np.ndarray) -> Tensor:
+        return torch.from_numpy(indices).to(self.y.device)
+
+    @staticmethod
+    def _to_host(values: Tensor) -> np.ndarray:
+        return values.cpu().numpy().astype(float)

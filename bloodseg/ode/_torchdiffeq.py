@@ -1,0 +1,163 @@
+"""torchdiffeq as a backend: for its adjoint gradient, and to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint, odeint_adjoint
+
+from ._control import N_FIXED_STEPS, WHOLE_INTERVAL_TOL, Interval
+from ._precision import lowered_dtype
+from ._rhs import check_slope
+from ._solution import ODESolution, SolverError
+from .methods import TABLEAUS
+
+# Where its names are others. Its fehlberg2, an error estimate 512 times too small, is left out.
+_NAMES = {"heun": "adaptive_heun"}
+_CURE = "Lower the learning rate; look for NaN in the layers before."
+
+
+def solve_with_torchdiffeq(
+    func: Callable[[Tensor, Tensor], Tensor],
+    y0: Tensor,
+    interval: Interval,
+    method: str,
+    precision: str | None,
+    *,
+    adjoint: bool,
+    name: str,
+) -> ODESolution:
+    """Solve each sample by itself with torchdiffeq.
+
+    Raises
+    ------
+    SolverError
+        If the step size underflows, or the steps are too many.
+    FloatingPointError
+        If the right-hand side or the solution is not finite.
+    """
+    settings: dict[str, Any] = {"method": method, "adjoint": adjoint, "name": name}
+    dtype = lowered_dtype(precision)
+    ends, counts = zip(
+        *(_solve_one(func, dtype, sample, interval, **settings) for sample in y0.split(1)),
+        strict=True,
+    )
+    evaluations, accepted, rejected = np.stack(counts).T
+    status = np.zeros(len(y0), dtype=int)
+    return ODESolution(torch.cat(ends), status, evaluations, accepted, rejected, method)
+
+
+class _Counted(nn.Module):
+    """The right-hand side as torchdiffeq calls it, counting its evaluations and its steps.
+
+    A module, because the adjoint method looks for the weights to differentiate in one.
+    """
+
+    def __init__(
+        self,
+        func: Callable[[Tensor, Tensor], Tensor],
+        dtype: torch.dtype | None,
+        name: str,
+        *,
+        adaptive: bool,
+    ):
+        super().__init__()
+        self.func, self.dtype, self.name = func, dtype, name
+        self.n_evaluations = self.n_accepted = self.n_rejected = 0
+        self.slope: Tensor | None = None  # the last dy/dt, to tell why a solve failed
+        if adaptive:  # torchdiffeq warns where a fixed-step method finds these names
+            self.callback_accept_step = self._accept
+            self.callback_reject_step = self._reject
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.n_evaluations += 1
+        t = t.to(y.dtype).expand(len(y)).reshape(-1, *[1] * (y.ndim - 1))
+        lowered = self.dtype is not None  # in backward, too, which runs outside of the caller's
+        with torch.autocast(y.device.type, self.dtype or torch.bfloat16, enabled=lowered):
+            slope = self.func(t, y).to(y.dtype)
+        check_slope(slope, y, self.name)
+        self.slope = slope.detach()
+        return slope
+
+    def _accept(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+        self.n_accepted += 1
+
+    def _reject(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+        self.n_rejected += 1
+
+
+def _solve_one(
+    func: Callable[[Tensor, Tensor], Tensor],
+    dtype: torch.dtype | None,
+    y0: Tensor,
+    interval: Interval,
+    **settings: Any,
+) -> tuple[Tensor, np.ndarray]:
+    adaptive = TABLEAUS[settings["method"]].adaptive
+    counted = _Counted(func, dtype, settings["name"], adaptive=adaptive)
+    if adaptive and max(interval.rtol, interval.atol) >= WHOLE_INTERVAL_TOL:
+        try:
+            return _integrate(counted, y0, interval, whole_interval_first=True, **settings)
+        except (SolverError, FloatingPointError):  # a step that large may have overflowed
+            counted.n_accepted = counted.n_rejected = 0
+    return _integrate(counted, y0, interval, **settings)
+
+
+def _integrate(
+    counted: _Counted,
+    y0: Tensor,
+    interval: Interval,
+    *,
+    method: str,
+    adjoint: bool,
+    name: str,
+    whole_interval_first: bool = False,
+) -> tuple[Tensor, np.ndarray]:
+    """Call torchdiffeq and turn its failures into errors that say what to do."""
+    t = torch.tensor([interval.t0, interval.t1], dtype=torch.float64, device=y0.device)
+    integrate: Any = odeint
+    extra: dict[str, Any] = {}
+    if not TABLEAUS[method].adaptive:
+        options: dict[str, Any] = {"step_size": interval.length / N_FIXED_STEPS}
+        counted.n_accepted = N_FIXED_STEPS
+    else:
+        # step_t makes the last step end on t1; else the solver steps past it and interpolates
+        # back, which costs accuracy and an evaluation.
+        options = {"step_t": t[1:], "max_num_steps": interval.max_steps}
+        if whole_interval_first:
+            options["first_step"] = (t[1] - t[0]).abs()
+    if adjoint and torch.is_grad_enabled():
+        integrate = odeint_adjoint
+        if "step_t" in options:
+            extra = {"adjoint_options": {**options, "step_t": t[:1]}}
+    tolerances = {"rtol": interval.rtol, "atol": interval.atol}
+    try:
+        y1 = integrate(
+            counted,
+            y0,
+            t,
+            **tolerances,
+            method=_NAMES.get(method, method),
+            options=options,
+            **extra,
+        )[-1]
+    except AssertionError as error:  # torchdiffeq's way to report failure
+        cost = f"after {counted.n_evaluations} evaluations"
+        if counted.slope is not None and not torch.isfinite(counted.slope).all():
+            raise FloatingPointError(
+                f"{name}: the right-hand side is not finite {cost}. {_CURE}"
+            ) from error
+        raise SolverError(
+            f"{name}: torchdiffeq gave up {cost} at tolerance "
+            f"{max(interval.rtol, interval.atol):g} with {method} ({error}). The right-hand side "
+            "has grown stiff: train with a lower learning rate, or use a looser tolerance."
+        ) from error
+    if not torch.isfinite(y1).all():
+        raise FloatingPointError(
+            f"{name}: the solution is not finite after {counted.n_evaluations} evaluations. {_CURE}"
+        )
+    return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])

@@ -1,0 +1,15 @@
+"""Heun's method of order 2 with Euler's embedded."""
+
+from fractions import Fraction as F
+
+from ._tableau import tableau
+
+HEUN = tableau(
+    "heun",
+    2,
+    [[], [1]],
+    [F(1, 2), F(1, 2)],
+    [1, 0],
+    1,
+    source="Heun, Z. Math. Phys. 45, 1900",
+)
