@@ -42,6 +42,7 @@ def run_job(network, seed, train, test, arguments, folder):
         crop_size=arguments.crop_size,
         max_epochs=arguments.max_epochs,
         device=arguments.device,
+        precision=arguments.precision,
         random_state=seed,
         checkpoint_dir=folder / "checkpoints",
     )
@@ -50,6 +51,7 @@ def run_job(network, seed, train, test, arguments, folder):
     result = {"network": network, "seed": seed, "parameters": count_weights(segmenter.network_)}
     result |= {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
     result |= {"best_epoch": segmenter.best_epoch_, "history": segmenter.history_}
+    result["precision"] = segmenter.precision_
     start = time.perf_counter()
     maps = segmenter.predict(test.images)
     result["predict_seconds"] = time.perf_counter() - start
@@ -57,6 +59,10 @@ def run_job(network, seed, train, test, arguments, folder):
     evaluations = segmenter.n_function_evaluations_
     result["evaluations"] = {position: n.mean() for position, n in evaluations.items()}
     result["work"] = work_of_blocks(segmenter, test)
+    for precision in ("float32", "bfloat16"):
+        again = segmenter.set_params(precision=precision).predict(test.images)
+        result[f"mean_iou_{precision}"] = mean_iou(test.masks, again)
+    segmenter.set_params(precision=arguments.precision)
     segmenter.save(folder / f"{network}-{seed}.safetensors")
     return result
 
@@ -115,6 +121,7 @@ def main() -> None:
     parser.add_argument("--ode-tol", type=float, default=1e-3)
     parser.add_argument("--max-epochs", type=int, default=50)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, help="threads of torch")
     arguments = parser.parse_args()
     if arguments.threads:

@@ -293,7 +293,7 @@ def test_time_is_a_channel(n):
     x, t = images(n, 8, 6, 5), torch.tensor([0.3, -1.7])[:n].reshape(n, 1, 1, 1)
 
     def plain(layer, x):
-        filters = nn.functional.normalize(layer.direction.flatten(1)).view_as(layer.direction)
+        filters = layer.direction / layer.direction.norm()
         of_time = layer.time.reshape(-1, 1, 1, 1).expand(-1, 1, 3, 3) / 9
         whole = torch.cat([nn.functional.pad(x, (1, 1, 1, 1)), t.expand(n, 1, 8, 7)], dim=1)
         filters = torch.cat([filters * layer.gain, of_time], dim=1)

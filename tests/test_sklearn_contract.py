@@ -224,7 +224,7 @@ def test_copies_predict_the_same(fitted, odd_smears, tmp_path, how):
         assert np.array_equal(one, two)
     assert fingerprint(twin) == fingerprint(fitted)
     with torch.no_grad():
-        twin.network_.head.bias += torch.tensor([0.0, 0.0, 99.0])
+        twin.network_.head.bias += torch.tensor([0.0, 99.0, 0.0])
     assert not np.array_equal(twin.predict(images[:1])[0], fitted.predict(images[:1])[0])
 
 

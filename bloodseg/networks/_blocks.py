@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Gain of the last convolution of a right-hand side at the start: the block starts near the
-# identity, its ODE is mild, and the solver needs few steps.
-_FIRST_GAIN, _LAST_GAIN = 1.0, 0.1
+# Norm of all filters of a convolution in a right-hand side, from so many channels on; with fewer,
+# each filter has its share, so that the whole is no steeper for being narrow.
+_GAIN, _GAIN_CHANNELS = 5.5, 256
+
+# How large the directions that filters are normalised from start, in units of torch's default: the
+# larger, the slower an optimiser's step turns them.
+_INERTIA = 10.0
 
 
 class ConvNormReLU(nn.Sequential):
@@ -43,21 +47,25 @@ class ResidualBlock(nn.Module):
 
 
 class TimeConv2d(nn.Module):
-    """Weight-normalised 3x3 convolution of a map with the time t as one more constant channel.
+    """3x3 convolution of bounded steepness of a map with the time t as one more constant channel.
 
     The convolution of a constant channel, continued beyond the border, is t times a number for
     each filter: t is part of the bias, at no cost, and a tile's border looks like no border.
 
-    Each filter is a direction times a learned gain (weight normalisation [1]_). With bare weights
-    the optimiser's steps add up to ever steeper right-hand sides: within 30 training steps the
-    solver needed ten times the evaluations.
+    The filters are a direction of fixed Frobenius norm (weight normalisation [1]_ of the whole
+    tensor, its gain not learned). So the right-hand side stays as smooth as the solver needs it,
+    however long it is trained. With bare weights, or a norm for each filter, an optimiser's steps
+    line the filters up and the solver soon needs ten times the evaluations (docs, "Design").
 
     Parameters
     ----------
     channels : int
         Channels of input and output.
-    gain : float
-        Norm of each filter at the start.
+
+    Attributes
+    ----------
+    gain : Tensor
+        Frobenius norm of the filters, not trained.
 
     References
     ----------
@@ -65,18 +73,23 @@ class TimeConv2d(nn.Module):
        Training of Deep Neural Networks", NeurIPS 2016.
     """
 
-    def __init__(self, channels: int, gain: float):
+    gain: Tensor
+
+    def __init__(self, channels: int):
         super().__init__()
         # Not torch's parametrization of the same name: modules that hold one can't be pickled.
         self.direction = nn.Parameter(torch.empty(channels, channels, 3, 3))
-        self.gain = nn.Parameter(torch.full((channels, 1, 1, 1), gain))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.time = nn.Parameter(torch.zeros(channels))
+        gain = _GAIN * min(1.0, channels / _GAIN_CHANNELS) ** 0.5
+        self.register_buffer("gain", torch.tensor(gain))  # saved with the weights it belongs to
         nn.init.kaiming_uniform_(self.direction, a=5**0.5)
+        with torch.no_grad():
+            self.direction *= _INERTIA
 
     def weights(self, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return filters, bias and the share of t, in a dtype."""
-        norm = torch.linalg.vector_norm(self.direction, dim=(1, 2, 3), keepdim=True)
+        norm = torch.linalg.vector_norm(self.direction)
         filters = (self.direction * (self.gain / norm)).to(dtype)
         filters = filters.contiguous(memory_format=torch.channels_last)
         return filters, self.bias.to(dtype), self.time.to(dtype)
@@ -90,8 +103,8 @@ class ConvODEFunction(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.first = TimeConv2d(channels, _FIRST_GAIN)
-        self.second = TimeConv2d(channels, _LAST_GAIN)
+        self.first = TimeConv2d(channels)
+        self.second = TimeConv2d(channels)
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """Return dh/dt at time t, of shape (n, 1, 1, 1), and state h, (n, C, H, W)."""
@@ -101,6 +114,32 @@ class ConvODEFunction(nn.Module):
     def prepare(self, dtype: torch.dtype | None) -> tuple[tuple[Tensor, ...], Any]:
         """Return the weights, normalised and cast once for a whole solve, and what takes them."""
         return (*self.first.weights(dtype), *self.second.weights(dtype)), _two_convolutions
+
+
+class PreparedODEFunction(nn.Module):
+    """A right-hand side whose weights are prepared once for all solves to come.
+
+    Parameters
+    ----------
+    func : ConvODEFunction
+        Its weights must not change any more.
+    """
+
+    def __init__(self, func: ConvODEFunction):
+        super().__init__()
+        self.func = func
+        self._prepared: dict[torch.dtype | None, Any] = {}
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        """Return dh/dt."""
+        return self.func(t, h)
+
+    def prepare(self, dtype: torch.dtype | None) -> Any:
+        """Return what ``func.prepare`` does, detached and computed once."""
+        if dtype not in self._prepared:
+            with torch.no_grad():
+                self._prepared[dtype] = self.func.prepare(dtype)
+        return self._prepared[dtype]
 
 
 def _two_convolutions(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:

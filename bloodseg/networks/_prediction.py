@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from ._blocks import ConvNormReLU, ResidualBlock
+from ._blocks import ConvNormReLU, PreparedODEFunction, ResidualBlock
 from ._unet import NODEsUNet, UNet
 
 
 def for_prediction(network: UNet) -> UNet:
     """Return a network of the same output in evaluation mode that computes less.
 
-    Batch normalisation is folded into the convolutions before it, and the convolutions' weights are
-    cast to the network's precision once. What depends on neither, the right-hand sides of the
-    ODE-blocks, is shared with the original. Not for training: the folded statistics stand still.
+    Batch normalisation is folded into the convolutions before it, weights are cast to the network's
+    precision, and those of the ODE-blocks normalised, once. Not for training, and to be made anew
+    after it.
 
     Parameters
     ----------
@@ -38,21 +38,21 @@ def for_prediction(network: UNet) -> UNet:
     >>> torch.allclose(for_prediction(network)(images), network(images), atol=1e-5)
     True
     """
-    shared = {}
-    if isinstance(network, NODEsUNet):
-        shared = {id(block.func): block.func for block in network.ode_blocks.values()}
-    folded = copy.deepcopy(network, dict(shared)).eval()
+    # The right-hand sides are shared with the original: they would only be copied to be read.
+    blocks = network.ode_blocks.values() if isinstance(network, NODEsUNet) else ()
+    folded = copy.deepcopy(network, {id(block.func): block.func for block in blocks}).eval()
     for module in folded.modules():
         if isinstance(module, ConvNormReLU):
             _fold(module)
         elif isinstance(module, ResidualBlock):
             _fold(module.second)
     if network.precision != "float32":
-        dtype = getattr(torch, network.precision)
-        within = {id(module) for func in shared.values() for module in func.modules()}
         for module in folded.modules():
-            if isinstance(module, nn.Conv2d) and id(module) not in within:
-                module.to(dtype)
+            if isinstance(module, nn.Conv2d):  # those of right-hand sides are of another class
+                module.to(getattr(torch, network.precision))
+    if isinstance(folded, NODEsUNet):
+        for block in folded.ode_blocks.values():
+            block.func = PreparedODEFunction(block.func)
     return folded
 
 

@@ -1,0 +1,62 @@
+"""Time calls side by side, and say on what machine."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bloodseg._hardware import cpu_has_usable_amx
+
+
+def interleaved(
+    calls: dict[str, Callable[[], Any]], device: torch.device, repeats: int
+) -> dict[str, float]:
+    """Return the median seconds of each call.
+
+    The calls take turns, so that a machine whose speed drifts slows all of them. The first turn
+    warms up.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(repeats + 1):
+        for name, call in calls.items():
+            elapsed = _seconds(call, device)
+            if repeat:
+                seconds[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _seconds(call: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def machine(device: torch.device) -> str:
+    """Return what the numbers were measured on, in a line."""
+    software = f"torch {torch.__version__}"
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {software}"
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    tiles = "AMX tiles as /proc/cpuinfo has them: " + ("yes" if cpu_has_usable_amx() else "no")
+    return f"{name}, {torch.get_num_threads()} threads, {tiles}, {software}"
+
+
+def write_json(path: str | None, **results: Any) -> None:
+    """Write results where asked to."""
+    if path is not None:
+        Path(path).write_text(json.dumps(results, indent=1) + "\n")

@@ -1,0 +1,321 @@
+"""Cost of a solve at each position of the U: against torchdiffeq, and against bare f.
+
+    python -m benchmarks.ode [--quick] [--device cpu] [--precision bfloat16] [--json FILE]
+
+States and right-hand sides are those of a NODEs-UNet. All cases of a position take turns; medians.
+The achieved error is the root mean square distance to a solution in float64 at tolerance 1e-8,
+in units of the state's root mean square. torchdiffeq comes twice: as everybody calls it (dopri5, no
+options), and tuned: of its adaptive methods with `step_t` at t1, channels_last or not, over the
+same tolerances as ours, the fastest whose achieved error is no larger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint
+
+from bloodseg._hardware import choose_device
+from bloodseg.networks import POSITIONS
+from bloodseg.networks._blocks import ConvODEFunction
+from bloodseg.ode import choose_method, solve
+
+from ._timing import interleaved, machine, write_json
+
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+TORCHDIFFEQ = ("bosh3", "dopri5", "adaptive_heun")
+TOLERANCE = 1e-3
+PAPER = (7.35, 3.73, 1.94, 1.03, 0.61, 1.06, 1.95, 3.72, 7.35)  # Table 1, seconds; U-Net 0.15
+
+
+@dataclass
+class Problem:
+    """A state and a right-hand side as at a position, and the solution."""
+
+    position: int
+    func: ConvODEFunction
+    y0: Tensor
+    end: Tensor
+
+    def error(self, y: Tensor) -> float:
+        """Return the distance to the solution in units of the state's size."""
+        return float(size(y.double() - self.end) / size(self.end))
+
+
+def size(y: Tensor) -> Tensor:
+    return y.square().mean().sqrt()
+
+
+def make_problem(position: int, arguments: argparse.Namespace, device: torch.device) -> Problem:
+    depth = 4 - abs(5 - position)
+    channels, side = arguments.width * 2**depth, arguments.side // 2**depth
+    torch.manual_seed(position)
+    func = ConvODEFunction(channels)
+    layers = func.first, func.second
+    for layer in layers:  # as after training: time and biases matter
+        nn.init.normal_(layer.time, std=0.01)
+        nn.init.normal_(layer.bias, std=0.01)
+    func.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+    y0 = torch.randn(arguments.batch, channels, side, side).relu().to(device)
+    y0 = y0.contiguous(memory_format=torch.channels_last)
+    for _ in range(4):  # until the block moves its state as far as a trained one does
+        moved = size(solve(func, y0[:1], rtol=1e-4, atol=1e-4).y - y0[:1]) / size(y0[:1])
+        factor = float(arguments.change / moved) ** 0.5
+        for layer in layers:
+            layer.gain *= factor
+    exact = copy.deepcopy(func).double()
+    ends = [
+        solve(exact, sample, rtol=1e-8, atol=1e-8, method="dopri8").y
+        for sample in y0.double().split(1)
+    ]
+    return Problem(position, func, y0, torch.cat(ends))
+
+
+def ours(problem: Problem, **settings: Any) -> Callable[[], Any]:
+    settings = {"rtol": TOLERANCE, "atol": TOLERANCE} | settings
+    return lambda: solve(problem.func, problem.y0, **settings)
+
+
+def theirs(
+    problem: Problem,
+    method: str,
+    tol: float,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+    stop_at_end: bool = True,
+    n_steps: int | None = None,
+) -> Callable[[], Tensor]:
+    """Return torchdiffeq's solve of the same f, its weights prepared once, as ours are."""
+    weights, evaluate = problem.func.prepare(dtype)
+    y0 = problem.y0 if channels_last else problem.y0.contiguous()
+    ends = torch.tensor([0.0, 1.0], device=y0.device)
+    options: dict[str, Any] = {}
+    if n_steps is not None:
+        options["step_size"] = 1 / n_steps
+    elif stop_at_end:
+        options["step_t"] = ends[1:]
+
+    def func(t: Tensor, y: Tensor) -> Tensor:
+        return evaluate(t.to(y.dtype).expand(len(y)).reshape(-1, 1, 1, 1), y, *weights).to(y.dtype)
+
+    return lambda: odeint(func, y0, ends, rtol=tol, atol=tol, method=method, options=options)[-1]
+
+
+def tuned(problem: Problem, error: float, dtype: torch.dtype | None = None) -> tuple[Any, str]:
+    """Return torchdiffeq at its best for an achieved error, and what that is."""
+    best, name, least = None, "none reaches it", float("inf")
+    for method in TORCHDIFFEQ:
+        for tol in TOLERANCES:
+            for channels_last in (True, False):
+                call = theirs(problem, method, tol, dtype=dtype, channels_last=channels_last)
+                call()
+                start = time.perf_counter()
+                reached = problem.error(call())
+                elapsed = time.perf_counter() - start
+                if reached <= error and elapsed < least:
+                    layout = "channels_last" if channels_last else "contiguous"
+                    best, name, least = call, f"{method} {tol:g} {layout}", elapsed
+            if reached <= error:
+                break  # tighter ones only cost more
+    return best, name
+
+
+def bare(problem: Problem, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
+    """Return evaluations of f for the whole batch, at once and sample by sample."""
+    weights, evaluate = problem.func.prepare(dtype)
+    y = problem.y0.to(dtype)
+    t = problem.y0.new_zeros(len(y), 1, 1, 1)
+    samples = y.split(1)
+    return {
+        "batched": lambda: evaluate(t, y, *weights),
+        "single": lambda: [evaluate(t[:1], sample, *weights) for sample in samples],
+    }
+
+
+def measure(problem: Problem, precision: str | None, repeats: int) -> dict[str, Any]:
+    device = problem.y0.device
+    dtype = getattr(torch, precision) if precision else None
+    solution = ours(problem, precision=precision)()
+    error, evaluations = problem.error(solution.y), float(solution.n_evaluations.mean())
+    in_float32 = problem.error(ours(problem)().y)
+    best, what = tuned(problem, max(in_float32, error))
+    calls = {
+        "ours": ours(problem, precision=precision, compile=False),
+        "ours, compiled": ours(problem, precision=precision, compile=True),
+        "torchdiffeq, no options": theirs(
+            problem, "dopri5", TOLERANCE, channels_last=False, stop_at_end=False
+        ),
+        **{f"bare f, {name}": call for name, call in bare(problem, dtype).items()},
+    }
+    if best is not None:
+        calls["torchdiffeq, tuned"] = best
+    if dtype is not None:
+        same = max(1, round(evaluations / 4))
+        calls["torchdiffeq, f lowered"] = theirs(problem, "bosh3", TOLERANCE, dtype=dtype)
+        calls["torchdiffeq, rk4 lowered"] = theirs(problem, "rk4", 1, dtype=dtype, n_steps=same)
+    seconds = interleaved(calls, device, repeats)
+    fastest = min(seconds["ours"], seconds["ours, compiled"])
+    floor = min(seconds["bare f, batched"], seconds["bare f, single"]) * evaluations
+    row: dict[str, Any] = {"position": problem.position, "precision": precision or "float32"}
+    row |= {"error": error, "evaluations": evaluations, "method": solution.method, "tuned": what}
+    row |= {f"{name}, s": value for name, value in seconds.items()}
+    row["shares"] = where_time_goes(problem, precision)
+    row["over bare f"] = seconds["ours"] / floor
+    row["over bare f, compiled"] = seconds["ours, compiled"] / floor
+    for name in ("no options", "tuned", "f lowered", "rk4 lowered"):
+        if f"torchdiffeq, {name}" in seconds:
+            row[f"{name} over ours"] = seconds[f"torchdiffeq, {name}"] / fastest
+            row[f"{name} over ours, eager"] = seconds[f"torchdiffeq, {name}"] / seconds["ours"]
+    return row
+
+
+PARTS = {
+    "f": ("convolution", "silu", "silu_", "aten::add", "aten::mul"),
+    "stage sums": ("addmv", "aten::mv", "bmm"),
+    "norms": ("norm",),
+    "copies and casts": ("copy_",),
+}
+
+
+def where_time_goes(problem: Problem, precision: str | None) -> dict[str, float]:
+    """Return the shares of a solve's time by a profile of torch's operations; the rest is Python.
+
+    f's activation and time enter by the same additions as single-slope stage sums do; they count
+    as f's.
+    """
+    call = ours(problem, precision=precision, compile=False)
+    call()
+    with torch.profiler.profile() as profile:
+        start = time.perf_counter()
+        call()
+        wall = 1e6 * (time.perf_counter() - start)
+    shares = dict.fromkeys((*PARTS, "other operations"), 0.0)
+    for event in profile.key_averages():
+        name = event.key.lower()
+        part = next((p for p, marks in PARTS.items() if name.endswith(marks)), None)
+        shares[part or "other operations"] += event.self_cpu_time_total / wall
+    return shares | {"Python": max(0.0, 1 - sum(shares.values()))}
+
+
+def sweep(problem: Problem, tolerances: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Cost against achieved error for every adaptive method of both solvers."""
+    rows = []
+    for tol in tolerances:
+        for method in ("heun", "bosh3", "dopri5", "tsit5", "dopri8"):
+            for backend in ("bloodseg", "torchdiffeq"):
+                if backend == "torchdiffeq" and method == "tsit5":
+                    continue
+                name = "adaptive_heun" if method == "heun" else method
+                call: Any = ours(problem, rtol=tol, atol=tol, method=method)
+                if backend == "torchdiffeq":
+                    call = theirs(problem, name, tol)
+                try:
+                    end = call()
+                except (AssertionError, FloatingPointError):  # torchdiffeq gives up so
+                    continue
+                start = time.perf_counter()
+                call()
+                elapsed = time.perf_counter() - start
+                row = {"position": problem.position, "tol": tol, "method": method}
+                row |= {"backend": backend, "seconds": elapsed}
+                row["error"] = problem.error(end if backend == "torchdiffeq" else end.y)
+                if backend == "bloodseg":
+                    row["evaluations"] = float(end.n_evaluations.mean())
+                rows.append(row)
+    return rows
+
+
+def cheapest_methods(rows: list[dict[str, Any]]) -> list[tuple[float, str, dict[str, float]]]:
+    """Return, for each tolerance, the method that reaches it with the fewest evaluations."""
+    table = []
+    for tol in sorted({row["tol"] for row in rows}, reverse=True):
+        at = [row for row in rows if row["tol"] == tol and row["backend"] == "bloodseg"]
+        costs = {
+            method: statistics.mean(row["evaluations"] for row in at if row["method"] == method)
+            for method in {row["method"] for row in at}
+        }
+        table.append((tol, min(costs, key=lambda method: costs[method]), costs))
+    return table
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    columns = {
+        "position": "{:d}",
+        "evaluations": "{:.1f}",
+        "error": "{:.1e}",
+        "ours, s": "{:.3f}",
+        "ours, compiled, s": "{:.3f}",
+        "over bare f": "{:.2f}",
+        "over bare f, compiled": "{:.2f}",
+        "tuned over ours": "{:.2f}",
+        "tuned over ours, eager": "{:.2f}",
+        "no options over ours": "{:.2f}",
+        "f lowered over ours": "{:.2f}",
+        "rk4 lowered over ours": "{:.2f}",
+        "tuned": "{}",
+    }
+    shown = {name: form for name, form in columns.items() if any(name in row for row in rows)}
+    print("| " + " | ".join(shown) + " |")
+    print("|---" * len(shown) + "|")
+    for row in rows:
+        cells = [form.format(row[name]) if name in row else "" for name, form in shown.items()]
+        print("| " + " | ".join(cells) + " |")
+    for row in rows:
+        shares = ", ".join(f"{name} {value:.0%}" for name, value in row["shares"].items())
+        print(f"where the time goes at position {row['position']}: {shares}")
+    seconds = [min(row["ours, s"], row["ours, compiled, s"]) for row in rows]
+    print(f"slowest position over fastest: {max(seconds) / min(seconds):.2f} (paper: 12)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three positions, narrow, 3 repeats")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", nargs="*", default=["float32"], help="of f, one or more")
+    parser.add_argument("--positions", type=int, nargs="+", default=POSITIONS)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--change", type=float, default=0.3, help="share by which f moves a state")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--no-sweep", action="store_true", help="leave out cost against error")
+    parser.add_argument("--json", help="write the rows there, too")
+    arguments = parser.parse_args()
+    tolerances = TOLERANCES
+    if arguments.quick:
+        arguments.positions, arguments.repeats = (1, 3, 5), 3
+        arguments.side, arguments.width, tolerances = 64, 8, TOLERANCES[1:5]
+    device = choose_device(arguments.device)
+    print(machine(device), flush=True)
+    torch.set_grad_enabled(False)
+    rows, swept = [], []
+    for precision in arguments.precision:
+        print(f"\nf in {precision}, states of {arguments.batch} samples, tolerance {TOLERANCE:g}")
+        lowered = None if precision == "float32" else precision
+        of_precision = []
+        for position in arguments.positions:
+            problem = make_problem(position, arguments, device)
+            of_precision.append(measure(problem, lowered, arguments.repeats))
+        print_rows(of_precision)
+        rows += of_precision
+    if not arguments.no_sweep:
+        for position in (1, 3, 5):
+            swept += sweep(make_problem(position, arguments, device), tolerances)
+        print("\nfewest evaluations (mean over positions) at each tolerance; auto picks")
+        for tol, method, costs in cheapest_methods(swept):
+            known = ", ".join(f"{name} {cost:.1f}" for name, cost in sorted(costs.items()))
+            print(f"  {tol:g}: {method} ({known}); {choose_method(tol)}")
+    write_json(arguments.json, machine=machine(device), rows=rows, sweep=swept, paper=PAPER)
+
+
+if __name__ == "__main__":
+    main()
