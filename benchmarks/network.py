@@ -188,7 +188,7 @@ def training(given: Networks, precision: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def peak_memory(arguments: argparse.Namespace, precision: str) -> dict[str, int]:
+def peak_memory(precision: str) -> dict[str, int]:
     """Return the bytes that two training steps add to the peak of a process of their own."""
     names = ("unet float32", f"nodes-unet {precision}", "nodes-unet float32", "torchdiffeq",
              "torchdiffeq adjoint")  # fmt: skip
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seed", type=int, default=0, help="which of the trained models")
-    parser.add_argument("--quick", action="store_true", help="small and fresh, three repeats")
+    parser.add_argument("--quick", action="store_true", help="small, three repeats, no memory")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", help="of ours; by default what the package takes")
     parser.add_argument("--width", type=int, default=32)
@@ -316,10 +316,11 @@ def main() -> None:
     results["prediction"] = predictions(given, precision, arguments.repeats)
     show("prediction", results["prediction"])
     results["training"] = training(given, precision, max(1, arguments.repeats // 3))
-    results["training"]["peak bytes"] = memory = peak_memory(arguments, precision)
-    results["training"]["peak over torchdiffeq's"] = (
-        memory[f"nodes-unet {precision}"] / memory["torchdiffeq"]
-    )
+    if not arguments.quick:
+        results["training"]["peak bytes"] = memory = peak_memory(precision)
+        results["training"]["peak over torchdiffeq's"] = (
+            memory[f"nodes-unet {precision}"] / memory["torchdiffeq"]
+        )
     show("training step", results["training"])
     results["gradients"] = gradients(given, precision)
     show("gradients of the blocks", results["gradients"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,6 +30,7 @@ from ._fit_inputs import (
 from ._hardware import PRECISIONS, choose_device, choose_precision
 from ._images import check_images, check_masks, in_container_of
 from ._model_file import read_model, write_model
+from ._new_network import new_network
 from ._version import __version__
 from .metrics import mean_iou
 from .networks import (
@@ -38,10 +39,9 @@ from .networks import (
     UNet,
     check_positions,
     for_prediction,
-    make_network,
     resolve_tolerances,
 )
-from .ode import GRADIENTS, METHODS, choose_method
+from .ode import GRADIENTS, METHODS
 from .preprocessing import Preprocessor
 from .training import (
     Checkpoint,
@@ -389,7 +389,7 @@ class BloodCellSegmenter(BaseEstimator):
             valid = _training_data(preprocessor, arrays, labels, weights, held_out)
 
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
-        network = _new_network(architecture, seed, start)
+        network = new_network(architecture, seed, start)
         _placed(network, device)
         self._set_precision(network, device)
         self._decide_compilation(network, self.crop_size**2, self.max_epochs * len(train))
@@ -542,7 +542,7 @@ class BloodCellSegmenter(BaseEstimator):
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
                 setattr(segmenter, name, fitted[name])
-            network = _new_network(segmenter.architecture_, seed=0, start=weights)
+            network = new_network(segmenter.architecture_, seed=0, start=weights)
             if isinstance(network, NODEsUNet):
                 network.set_tolerances(fitted["ode_tol_"])
             if segmenter.precision not in PRECISIONS:
@@ -579,7 +579,7 @@ class BloodCellSegmenter(BaseEstimator):
         blocks = getattr(network, "ode_blocks", {})
         self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
         self.ode_method_ = {
-            position: choose_method(block.tol, block.method) for position, block in blocks.items()
+            position: block.method_at(block.tol) for position, block in blocks.items()
         }
 
     def _check_parameters(self) -> None:
@@ -652,60 +652,6 @@ class BloodCellSegmenter(BaseEstimator):
         tags.target_tags.required = True
         tags.non_deterministic = self.random_state is None
         return tags
-
-
-def _new_network(
-    architecture: dict[str, Any], seed: int, start: Mapping[str, Any] | None
-) -> nn.Module:
-    """Return a network with new weights, or with ``start``."""
-    name = architecture["network"]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        if not isinstance(name, str):
-            network = _checked_network(name)
-        else:
-            settings = {
-                key: value
-                for key, value in architecture.items()
-                if key in ("width", "dropout") or (name == "nodes-unet" and key.startswith("ode_"))
-            }
-            # With weights at hand, none are made: what a file claims to need is not allocated.
-            with torch.device("cpu" if start is None else "meta"):
-                network = make_network(name, n_classes=N_CLASSES, **settings)
-    if start is not None:
-        expected = network.state_dict()
-        weights = {
-            key: torch.as_tensor(weight).to(
-                expected[key].dtype if key in expected else None, copy=True
-            )
-            for key, weight in start.items()
-        }
-        try:
-            network.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise ValueError(
-                "the saved weights do not fit the network that the parameters describe; use "
-                "the parameters (network, width, ode_positions) that they were trained with. "
-                f"{error}"
-            ) from error
-    return network
-
-
-def _checked_network(make: Callable[[], nn.Module]) -> nn.Module:
-    """Return the network of a callable, after a try whether it labels every pixel."""
-    network = make()
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"network must return a torch.nn.Module; got {network!r}.")
-    network = copy.deepcopy(network)  # the callable may return the same one each time
-    wanted = (1, N_CLASSES, 33, 47)
-    with torch.inference_mode():
-        got = tuple(network.eval()(torch.zeros(1, 3, *wanted[2:])).shape)
-    if got != wanted:
-        raise ValueError(
-            f"network must return a Module that gives logits of shape {wanted} for images of shape "
-            f"{(1, 3, *wanted[2:])}; got {got}. Pad and crop inside its forward."
-        )
-    return network
 
 
 def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -85,7 +85,7 @@ class TimeConv2d(nn.Module):
         self.register_buffer("gain", torch.tensor(gain))  # saved with the weights it belongs to
         nn.init.kaiming_uniform_(self.direction, a=5**0.5)
         with torch.no_grad():
-            self.direction *= _INERTIA
+            self.direction.mul_(_INERTIA)
 
     def weights(self, dtype: torch.dtype | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return filters, bias and the share of t, in a dtype."""
@@ -125,7 +125,7 @@ class PreparedODEFunction(nn.Module):
         Its weights must not change any more.
     """
 
-    def __init__(self, func: ConvODEFunction):
+    def __init__(self, func: Any):
         super().__init__()
         self.func = func
         self._prepared: dict[torch.dtype | None, Any] = {}

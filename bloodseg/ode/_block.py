@@ -95,12 +95,12 @@ class ODEBlock(nn.Module):
         self.func = func
         self.tol = tol
         self.predict_tol = predict_tol
-        choose_method(self.tol, method)  # these say what is wrong with a setting
-        check_gradient(gradient)
+        check_gradient(gradient)  # these say what is wrong with a setting
         check_precision(precision)
         check_max_steps(max_steps)
         check_compile(compile)
         check_backend(backend)
+        choose_method(self.tol, method, backend=_solver(backend, gradient))
         self.method = method
         self.gradient = gradient
         self.precision = precision
@@ -127,6 +127,10 @@ class ODEBlock(nn.Module):
     @predict_tol.setter
     def predict_tol(self, value: float | None) -> None:
         self._predict_tol = None if value is None else _positive(value, "predict_tol")
+
+    def method_at(self, tol: float) -> str:
+        """Return the name of the method that ``method`` stands for at a tolerance."""
+        return choose_method(tol, self.method, backend=_solver(self.backend, self.gradient))
 
     def forward(self, h: Tensor) -> Tensor:
         """Return h(1), of h's shape and, at least, float32."""
@@ -157,6 +161,11 @@ class ODEBlock(nn.Module):
         if self.precision is not None or not torch.is_autocast_enabled(device):
             return self.precision
         return str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+
+
+def _solver(backend: str, gradient: str) -> str:
+    """Return whose solver it is; the adjoint gradient is torchdiffeq's."""
+    return "torchdiffeq" if gradient == "adjoint" else backend
 
 
 def _positive(value: float, name: str) -> float:

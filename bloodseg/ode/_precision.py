@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -20,6 +21,20 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # rejected steps, not accuracy. An eighth of bfloat16's eps, about TF32's and float16's eps over
 # ten; for states some ten times float32's eps, and float64's.
 _FLOORS = {"bfloat16": 1e-3, "tf32": 1e-4, "float16": 1e-4, "float32": 1e-6, "float64": 1e-14}
+
+# Who decides on TF32, by what name, its values for no and yes. torch changed the names in 2.9 and
+# fails where both generations are used.
+_TF32_SWITCHES: list[tuple[Any, str, Any, Any]]
+if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+    _TF32_SWITCHES = [
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee", "tf32"),
+        (torch.backends.cudnn.conv, "fp32_precision", "ieee", "tf32"),  # type: ignore[attr-defined]
+    ]
+else:
+    _TF32_SWITCHES = [
+        (torch.backends.cuda.matmul, "allow_tf32", False, True),
+        (torch.backends.cudnn, "allow_tf32", False, True),
+    ]
 
 
 def check_precision(precision: str | None) -> None:
@@ -82,19 +97,14 @@ def float32_arithmetic(device: torch.device, precision: str | None) -> Iterator[
         if device.type != "cuda":
             yield
             return
-        allow = precision == "tf32"
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = allow
+        before = [getattr(owner, name) for owner, name, _, _ in _TF32_SWITCHES]
         try:
-            with torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled,
-                benchmark=torch.backends.cudnn.benchmark,
-                deterministic=torch.backends.cudnn.deterministic,
-                allow_tf32=allow,
-            ):
-                yield
+            for owner, name, off, on in _TF32_SWITCHES:
+                setattr(owner, name, on if precision == "tf32" else off)
+            yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+            for (owner, name, _, _), value in zip(_TF32_SWITCHES, before, strict=True):
+                setattr(owner, name, value)
 
 
 @lru_cache(maxsize=256)  # says each thing once

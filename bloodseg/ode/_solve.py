@@ -143,6 +143,11 @@ def solve(
     with float32_arithmetic(y0.device, precision):
         rhs = RightHandSide(func, precision)
         wanted = gradient if _needs_gradient(rhs, y0, interval, gradient) else None
+        if wanted and precision == "float16":
+            raise ValueError(
+                f"{name}: precision='float16' is for prediction: small gradients vanish in it. Use "
+                "'bfloat16' or 'float32' in training, or torch.no_grad() in prediction."
+            )
         if compile == "auto":
             compile = pays_to_compile(y0[0].numel(), len(y0))
         make = FusedSlopes if compile else Slopes

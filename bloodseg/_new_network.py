@@ -1,0 +1,67 @@
+"""Make the network that an estimator's parameters describe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._fit_inputs import N_CLASSES
+from .networks import make_network
+
+
+def new_network(
+    architecture: dict[str, Any], seed: int, start: Mapping[str, Any] | None
+) -> nn.Module:
+    """Return a network with new weights, or with ``start``."""
+    name = architecture["network"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if not isinstance(name, str):
+            network = _checked_network(name)
+        else:
+            settings = {
+                key: value
+                for key, value in architecture.items()
+                if key in ("width", "dropout") or (name == "nodes-unet" and key.startswith("ode_"))
+            }
+            # With weights at hand, none are made: what a file claims to need is not allocated.
+            with torch.device("cpu" if start is None else "meta"):
+                network = make_network(name, n_classes=N_CLASSES, **settings)
+    if start is not None:
+        expected = network.state_dict()
+        weights = {
+            key: torch.as_tensor(weight).to(
+                expected[key].dtype if key in expected else None, copy=True
+            )
+            for key, weight in start.items()
+        }
+        try:
+            network.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise ValueError(
+                "the saved weights do not fit the network that the parameters describe; use "
+                "the parameters (network, width, ode_positions) that they were trained with. "
+                f"{error}"
+            ) from error
+    return network
+
+
+def _checked_network(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return the network of a callable, after a try whether it labels every pixel."""
+    network = make()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network must return a torch.nn.Module; got {network!r}.")
+    network = copy.deepcopy(network)  # the callable may return the same one each time
+    wanted = (1, N_CLASSES, 33, 47)
+    with torch.inference_mode():
+        got = tuple(network.eval()(torch.zeros(1, 3, *wanted[2:])).shape)
+    if got != wanted:
+        raise ValueError(
+            f"network must return a Module that gives logits of shape {wanted} for images of shape "
+            f"{(1, 3, *wanted[2:])}; got {got}. Pad and crop inside its forward."
+        )
+    return network
