@@ -73,6 +73,7 @@ _SAVED_ATTRIBUTES: dict[str, Any] = {
     "architecture_": dict,
     "best_epoch_": int,
     "history_": list,
+    "ode_first_step_": dict,
     "ode_tol_": dict,
     "preprocessor_": (Preprocessor, type(None)),
 }
@@ -91,6 +92,9 @@ _ARCHITECTURE = (
     "ode_method",
     "ode_gradient",
 )
+
+
+_CALIBRATION_CROPS = 4
 
 
 class BloodCellSegmenter(BaseEstimator):
@@ -192,6 +196,9 @@ class BloodCellSegmenter(BaseEstimator):
         What "auto" stood for in fit.
     ode_tol_ : dict of int to float
         Tolerances of training.
+    ode_first_step_ : dict of int to float or None
+        First step that each ODE-block tries in prediction at its training tolerance, found at the
+        end of fit; None is the solver's choice.
     n_function_evaluations_ : dict of int to ndarray of shape (n,)
         Evaluations of f at each position for each image of the last predict.
 
@@ -413,6 +420,8 @@ class BloodCellSegmenter(BaseEstimator):
                 verbose=self.verbose,
             ),
         )
+        if isinstance(network, NODEsUNet):
+            _calibrate(network, valid or training, self.crop_size, device)
         self.preprocessor_ = preprocessor
         self.best_epoch_ = best_epoch
         self.architecture_ = architecture
@@ -545,6 +554,7 @@ class BloodCellSegmenter(BaseEstimator):
             network = new_network(segmenter.architecture_, seed=0, start=weights)
             if isinstance(network, NODEsUNet):
                 network.set_tolerances(fitted["ode_tol_"])
+                network.set_first_steps(fitted["ode_first_step_"])
             if segmenter.precision not in PRECISIONS:
                 raise ValueError(f"precision is {segmenter.precision!r}")
         except (KeyError, TypeError, ValueError) as error:
@@ -578,6 +588,7 @@ class BloodCellSegmenter(BaseEstimator):
         self.classes_ = np.arange(N_CLASSES)
         blocks = getattr(network, "ode_blocks", {})
         self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
+        self.ode_first_step_ = {position: block.first_step for position, block in blocks.items()}
         self.ode_method_ = {
             position: block.method_at(block.tol) for position, block in blocks.items()
         }
@@ -652,6 +663,15 @@ class BloodCellSegmenter(BaseEstimator):
         tags.target_tags.required = True
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _calibrate(
+    network: NODEsUNet, data: TrainingData, crop_size: int, device: torch.device
+) -> None:
+    """Let a network find its first steps on a few crops."""
+    crops = [image[:crop_size, :crop_size] for image in data.images]
+    alike = [crop for crop in crops if crop.shape == crops[0].shape][:_CALIBRATION_CROPS]
+    network.calibrate(torch.stack([image_tensor(crop) for crop in alike]).to(device))
 
 
 def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -236,6 +236,35 @@ class TestNODEsUNet(NetworkTester):
         trained(images(1, 3, 32, 32))  # too tight for bfloat16
         assert seen == ({None} if trained.ode_blocks else set())
 
+    def test_calibration_saves_evaluations_and_changes_no_more_than_the_tolerance(self, trained):
+        for block in trained.ode_blocks.values():
+            block.func.second.gain *= 30
+        trained.set_tolerances(1e-3, 1e-2)
+        x = images(2, 3, 48, 48)
+        before, costs = self.at_training_tolerance(trained, x)
+        weights = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+        trained.calibrate(x)
+        after, found = self.at_training_tolerance(trained, x)
+        assert all(found[position] <= costs[position] for position in costs)
+        if any(block.first_step for block in trained.ode_blocks.values()):
+            assert sum(found.values()) < sum(costs.values())
+        assert torch.allclose(after, before, atol=0.05 * before.abs().max().item())
+        assert all(torch.equal(weights[name], t) for name, t in trained.state_dict().items())
+        assert all(block.predict_tol == 1e-2 for block in trained.ode_blocks.values())
+        twin = copy.deepcopy(trained)
+        twin.set_first_steps(dict.fromkeys(POSITIONS))
+        twin.set_first_steps(trained.first_steps)
+        assert twin.first_steps == trained.first_steps
+
+    @staticmethod
+    def at_training_tolerance(network, x):
+        looser = {position: block.predict_tol for position, block in network.ode_blocks.items()}
+        tight = {position: block.tol for position, block in network.ode_blocks.items()}
+        network.set_tolerances(tight)
+        logits = network(x)
+        network.set_tolerances(tight, looser)
+        return logits, {p: block.n_evaluations.mean() for p, block in network.ode_blocks.items()}
+
 
 class TestNoODEBlock(TestNODEsUNet):
     settings = {"ode_positions": ()}  # noqa: RUF012

@@ -33,6 +33,7 @@ from bloodseg.ode import (
     BACKENDS,
     METHODS,
     PRECISIONS,
+    ODEBlock,
     SolverError,
     SolverWarning,
     Status,
@@ -1056,3 +1057,38 @@ def test_every_tolerance_and_block_is_said(caplog):
         for tol, name in itertools.product((1e-5, 1e-6), ("first of two", "second of two")):
             precision_module.serving_precision("bfloat16", tol, name)
     assert len(caplog.records) == 4
+
+
+# ---------------------------------------------------------------- the first step
+
+
+def test_a_first_step_that_fits_spares_rejections():
+    func = lambda t, y: -1.5 * y  # noqa: E731
+    unaided = solve(func, torch.ones(1, 4), method="bosh3")
+    helped = solve(func, torch.ones(1, 4), method="bosh3", first_step=0.2)
+    assert (unaided.n_rejected[0], helped.n_rejected[0]) == (1, 0)
+    assert helped.n_evaluations[0] < unaided.n_evaluations[0]
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-5])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_first_step_is_tried_at_any_tolerance(tol, backend):
+    solution = solve(
+        decay,
+        double([[1.0]]),
+        rtol=tol,
+        atol=tol,
+        method="dopri5",
+        first_step=0.25,
+        backend=backend,
+    )
+    assert solution.y.item() == pytest.approx(np.exp(-1), abs=10 * tol)
+
+
+@pytest.mark.parametrize("first_step", [0.0, -0.5, np.inf, np.nan])
+def test_first_steps_that_are_refused(first_step):
+    text = f"first_step must be None or a positive, finite number; got {first_step!r}."
+    with raises(text):
+        solve(decay, torch.ones(1, 1), first_step=first_step)
+    with raises(text):
+        ODEBlock(torch.nn.Identity(), first_step=first_step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +16,9 @@ from ._tolerances import resolve_tolerances
 
 POSITIONS = tuple(range(1, 10))
 """The nine stages: 1 to 4 down the encoder, 5 the bottom of the U, 6 to 9 up the decoder."""
+
+# First steps that calibration tries beside the solver's own choice, of the unit interval.
+_FIRST_STEPS = (1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 8)
 
 STRIDE = 16  # input pixels to one pixel at the bottom of the U
 
@@ -234,6 +237,47 @@ class NODEsUNet(UNet):
         for position, block in self.ode_blocks.items():
             block.tol = train[position]
             block.predict_tol = predict[position]
+
+    @property
+    def first_steps(self) -> dict[int, float | None]:
+        """The first step that each block tries at its training tolerance; None: the solver's."""
+        return {position: block.first_step for position, block in self.ode_blocks.items()}
+
+    def set_first_steps(self, first_steps: Mapping[int, float | None]) -> None:
+        """Set what `first_steps` gave, of this network or one of the same weights."""
+        for position, block in self.ode_blocks.items():
+            block.first_step = first_steps[position]
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Find the first step with which each block needs the fewest evaluations for images.
+
+        A block that rejects its first step time and again pays for it in each prediction. The
+        steps found are settings of the model: a prediction does not change them, so it does not
+        depend on those before it.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, in_channels, H, W)
+            Images as `forward` takes them.
+        """
+        was_training = self.training
+        self.eval()
+        predict_tols = {position: block.predict_tol for position, block in self.ode_blocks.items()}
+        costs: dict[int, dict[float | None, float]] = {}
+        self.set_tolerances({position: block.tol for position, block in self.ode_blocks.items()})
+        for first_step in (None, *_FIRST_STEPS):
+            self.set_first_steps(dict.fromkeys(self.ode_blocks, first_step))
+            self(x)
+            for position, block in self.ode_blocks.items():
+                costs.setdefault(position, {})[first_step] = block.n_evaluations.mean()
+            if first_step is None and not any(b.n_rejected.any() for b in self.ode_blocks.values()):
+                break
+        self.set_first_steps({p: min(of, key=lambda step: of[step]) for p, of in costs.items()})
+        self.set_tolerances(
+            {position: block.tol for position, block in self.ode_blocks.items()}, predict_tols
+        )
+        self.train(was_training)
 
     def decide_compilation(self, compile: bool | str, n_pixels: int, n_samples: int) -> None:
         """Say which blocks `torch.compile` their solver's sums, from the size of the job.

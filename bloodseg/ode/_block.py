@@ -13,6 +13,7 @@ from ._solve import (
     MAX_STEPS,
     check_backend,
     check_compile,
+    check_first_step,
     check_gradient,
     check_max_steps,
     solve,
@@ -41,6 +42,10 @@ class ODEBlock(nn.Module):
         What ``func`` computes in. None is autocast's precision where the block runs under
         autocast, else the state's. Where a tolerance is too tight for the precision
         (`tolerance_floor`), the block takes float32 and logs that once.
+    first_step : float, optional
+        First step to try at tolerance ``tol``, of the unit interval; at others, and if None, it is
+        the solver's choice. A setting like the tolerances: `bloodseg.networks.NODEsUNet.calibrate`
+        finds it.
     max_steps : int
         Steps of a sample at most; see `bloodseg.ode.solve`.
     compile : bool or "auto"
@@ -52,8 +57,8 @@ class ODEBlock(nn.Module):
 
     Attributes
     ----------
-    n_evaluations : ndarray of int
-        Evaluations of ``func`` in the last forward pass, one number a sample.
+    n_evaluations, n_rejected : ndarray of int
+        Evaluations of ``func`` and rejected steps in the last forward pass, one number a sample.
 
     Raises
     ------
@@ -86,6 +91,7 @@ class ODEBlock(nn.Module):
         method: str = "auto",
         gradient: str = "checkpoint",
         precision: str | None = None,
+        first_step: float | None = None,
         max_steps: int = MAX_STEPS,
         compile: bool | str = "auto",
         backend: str = "bloodseg",
@@ -97,6 +103,7 @@ class ODEBlock(nn.Module):
         self.predict_tol = predict_tol
         check_gradient(gradient)  # these say what is wrong with a setting
         check_precision(precision)
+        check_first_step(first_step)
         check_max_steps(max_steps)
         check_compile(compile)
         check_backend(backend)
@@ -104,11 +111,12 @@ class ODEBlock(nn.Module):
         self.method = method
         self.gradient = gradient
         self.precision = precision
+        self.first_step = first_step
         self.max_steps = max_steps
         self.compile_mode = compile  # nn.Module has a method compile
         self.backend = backend
         self.name = name
-        self.n_evaluations = np.zeros(0, dtype=int)
+        self.n_evaluations = self.n_rejected = np.zeros(0, dtype=int)
 
     @property
     def tol(self) -> float:
@@ -144,12 +152,14 @@ class ODEBlock(nn.Module):
             method=self.method,
             gradient=self.gradient,
             precision=serving_precision(self._precision(y0), tol, self.name),
+            first_step=self.first_step if tol == self.tol else None,
             max_steps=self.max_steps,
             compile=self.compile_mode,
             backend=self.backend,
             name=self.name,
         )
         self.n_evaluations = solution.n_evaluations
+        self.n_rejected = solution.n_rejected
         return solution.y
 
     def extra_repr(self) -> str:

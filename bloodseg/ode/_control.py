@@ -20,13 +20,14 @@ _AFTER_OVERFLOW = 0.1
 
 @dataclass(frozen=True)
 class Interval:
-    """From where to where, how exactly, in how many steps at most."""
+    """From where to where, how exactly, in how many steps at most, the first of what length."""
 
     t0: float
     t1: float
     rtol: float
     atol: float
     max_steps: int
+    first_step: float | None = None
 
     @property
     def length(self) -> float:

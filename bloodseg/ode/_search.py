@@ -118,7 +118,9 @@ class _Loop:
         if self.tableau.adaptive:
             self.sizes = self._to_host(root_mean_squares(self.y, torch.float64))
             self._check_overflow(~np.isfinite(self.sizes))
-            if tolerance < WHOLE_INTERVAL_TOL:
+            if self.interval.first_step is not None:
+                self.control.wanted[:] = self.interval.first_step
+            elif tolerance < WHOLE_INTERVAL_TOL:
                 self._choose_first_steps()
         while len(self.active):
             self._attempt()

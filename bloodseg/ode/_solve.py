@@ -49,6 +49,7 @@ def solve(
     method: str = "auto",
     gradient: str = "direct",
     precision: str | None = None,
+    first_step: float | None = None,
     max_steps: int = MAX_STEPS,
     compile: bool | str = "auto",
     backend: str = "bloodseg",
@@ -82,6 +83,10 @@ def solve(
     precision : {"float32", "tf32", "bfloat16", "float16"}, optional
         What ``func`` computes in; None is the state's own. State, time and error stay in the
         state's. float16 is for prediction: small gradients vanish in it.
+    first_step : float, optional
+        Length of the first step to try, shortened to an equal part of the interval. None: the whole
+        interval at tolerances of 1e-3 and looser, else a guess from the slope. Fixed-step methods
+        take no notice of it.
     max_steps : int
         Accepted and rejected steps of a sample at most.
     compile : bool or "auto"
@@ -126,7 +131,7 @@ def solve(
     >>> solution.method, solution.n_accepted
     ('tsit5', array([2, 2]))
     """
-    interval = Interval(float(t0), float(t1), rtol, atol, max_steps)
+    interval = Interval(float(t0), float(t1), rtol, atol, max_steps, first_step)
     _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
     adjoint = gradient == "adjoint"
     if adjoint:
@@ -199,6 +204,14 @@ def pays_to_compile(size: int, n_samples: int) -> bool:
     bool
     """
     return size >= _LARGE_STATE and size * n_samples >= _LONG_JOB
+
+
+def check_first_step(first_step: float | None) -> None:
+    """Raise a ValueError unless it is None or a length."""
+    if first_step is not None and not 0 < first_step < math.inf:
+        raise ValueError(
+            f"first_step must be None or a positive, finite number; got {first_step!r}."
+        )
 
 
 def check_max_steps(max_steps: int) -> None:
@@ -283,6 +296,7 @@ def _check_arguments(
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
     check_max_steps(interval.max_steps)
+    check_first_step(interval.first_step)
     check_gradient(gradient)
     check_precision(precision)
     check_compile(compile)

@@ -99,7 +99,8 @@ def _solve_one(
 ) -> tuple[Tensor, np.ndarray]:
     adaptive = TABLEAUS[settings["method"]].adaptive
     counted = _Counted(func, dtype, settings["name"], adaptive=adaptive)
-    if adaptive and max(interval.rtol, interval.atol) >= WHOLE_INTERVAL_TOL:
+    chosen = interval.first_step is not None
+    if adaptive and not chosen and max(interval.rtol, interval.atol) >= WHOLE_INTERVAL_TOL:
         try:
             return _integrate(counted, y0, interval, whole_interval_first=True, **settings)
         except (SolverError, FloatingPointError):  # a step that large may have overflowed
@@ -130,6 +131,8 @@ def _integrate(
         options = {"step_t": t[1:], "max_num_steps": interval.max_steps}
         if whole_interval_first:
             options["first_step"] = (t[1] - t[0]).abs()
+        elif interval.first_step is not None:
+            options["first_step"] = t.new_tensor(min(interval.first_step, interval.length))
     if adjoint and torch.is_grad_enabled():
         integrate = odeint_adjoint
         if "step_t" in options:
