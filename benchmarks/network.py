@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -207,9 +206,15 @@ def memory_of(name: str, given: Networks, precision: str) -> int:
         before = torch.cuda.memory_allocated()
         step(), step()
         return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_of_process()
     step(), step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return _peak_of_process() - before
+
+
+def _peak_of_process() -> int:
+    """Return the peak of resident memory in bytes. Linux; getrusage's includes the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
 def gradients(given: Networks, precision: str) -> dict[int, dict[str, float]]:
@@ -316,12 +321,13 @@ def main() -> None:
     results["prediction"] = predictions(given, precision, arguments.repeats)
     show("prediction", results["prediction"])
     results["training"] = training(given, precision, max(1, arguments.repeats // 3))
+    show("training step", results["training"])
     if not arguments.quick:
         results["training"]["peak bytes"] = memory = peak_memory(precision)
         results["training"]["peak over torchdiffeq's"] = (
             memory[f"nodes-unet {precision}"] / memory["torchdiffeq"]
         )
-    show("training step", results["training"])
+        show("memory of a training step", memory)
     results["gradients"] = gradients(given, precision)
     show("gradients of the blocks", results["gradients"])
     write_json(arguments.json, **results)

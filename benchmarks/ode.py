@@ -110,22 +110,22 @@ def theirs(
     return lambda: odeint(func, y0, ends, rtol=tol, atol=tol, method=method, options=options)[-1]
 
 
-def tuned(problem: Problem, error: float, dtype: torch.dtype | None = None) -> tuple[Any, str]:
+def tuned(problem: Problem, error: float) -> tuple[Any, str]:
     """Return torchdiffeq at its best for an achieved error, and what that is."""
     best, name, least = None, "none reaches it", float("inf")
     for method in TORCHDIFFEQ:
-        for tol in TOLERANCES:
-            for channels_last in (True, False):
-                call = theirs(problem, method, tol, dtype=dtype, channels_last=channels_last)
-                call()
-                start = time.perf_counter()
-                reached = problem.error(call())
-                elapsed = time.perf_counter() - start
-                if reached <= error and elapsed < least:
-                    layout = "channels_last" if channels_last else "contiguous"
-                    best, name, least = call, f"{method} {tol:g} {layout}", elapsed
-            if reached <= error:
-                break  # tighter ones only cost more
+        loosest = (
+            tol for tol in TOLERANCES if problem.error(theirs(problem, method, tol)()) <= error
+        )
+        tol = next(loosest, None)  # tighter ones only cost more
+        for layout in ("channels_last", "contiguous") if tol is not None else ():
+            call = theirs(problem, method, tol, channels_last=layout == "channels_last")
+            call()
+            start = time.perf_counter()
+            call()
+            elapsed = time.perf_counter() - start
+            if elapsed < least:
+                best, name, least = call, f"{method} {tol:g} {layout}", elapsed
     return best, name
 
 

@@ -21,6 +21,7 @@ from bloodseg.networks import (
     make_network,
     resolve_tolerances,
 )
+from bloodseg.networks._blocks import SameConv2x2
 
 
 def raises(text):
@@ -330,6 +331,13 @@ def test_time_is_a_channel(n):
 
     expected = plain(func.second, nn.functional.silu(plain(func.first, x)))
     assert torch.allclose(func(t, x), expected, atol=1e-5)
+
+
+def test_an_even_kernel_pads_to_the_right_and_below():
+    layer, x = SameConv2x2(4, 3), images(2, 4, 7, 9)
+    padded = nn.functional.pad(x, (0, 1, 0, 1))
+    plain = nn.functional.conv2d(padded, layer.weight, layer.bias)
+    assert torch.allclose(layer(x), plain, atol=1e-6)
 
 
 def test_residual_blocks_stand_where_the_paper_has_them():

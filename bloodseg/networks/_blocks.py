@@ -31,6 +31,18 @@ class ConvNormReLU(nn.Sequential):
         )
 
 
+class SameConv2x2(nn.Conv2d):
+    """2x2 convolution that keeps a map's size: zeros to the right and below."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map of x's size."""
+        # Padding on all sides costs no copy of the map, as padding on two would.
+        return super().forward(x)[..., 1:, 1:]
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions added to their input (ResNet's basic block)."""
 

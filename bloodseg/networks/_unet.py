@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ode import ODEBlock, pays_to_compile
-from ._blocks import ConvNormReLU, ConvODEFunction, ResidualBlock
+from ._blocks import ConvNormReLU, ConvODEFunction, ResidualBlock, SameConv2x2
 from ._tolerances import resolve_tolerances
 
 POSITIONS = tuple(range(1, 10))
@@ -86,8 +86,7 @@ class UNet(nn.Module):
         self.upsample = nn.ModuleList(
             nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-                nn.ZeroPad2d((0, 1, 0, 1)),  # 'same' for an even kernel
-                nn.Conv2d(2 * channels[position], channels[position], 2),
+                SameConv2x2(2 * channels[position], channels[position]),
             )
             for position in POSITIONS[5:]
         )
