@@ -129,7 +129,7 @@ def solve(
     >>> [round(value, 4) for value in solution.y.flatten().tolist()]
     [0.3679, 0.3679]
     >>> solution.method, solution.n_accepted
-    ('tsit5', array([2, 2]))
+    ('tsit5', array([5, 5]))
     """
     interval = Interval(float(t0), float(t1), rtol, atol, max_steps, first_step)
     _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
