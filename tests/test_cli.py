@@ -695,7 +695,13 @@ def test_ctrl_c_on_a_training_process_leaves_a_model(data, tmp_path):
     path, checkpoints = tmp_path / "m.safetensors", tmp_path / "checkpoints"
     command = [sys.executable, "-m", "bloodseg", "train", str(data), "-o", str(path), *TINY]
     command += ["--max-epochs", "100000", "--checkpoint-dir", str(checkpoints)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, and what they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 60
         while not list(checkpoints.glob("*.pt")) and time.monotonic() < deadline:
