@@ -26,13 +26,14 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats + 1):
         for name, call in calls.items():
-            elapsed = _seconds(call, device)
+            elapsed = seconds_of(call, device)
             if repeat:
                 seconds[name].append(elapsed)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _seconds(call: Callable[[], Any], device: torch.device) -> float:
+def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds of one call."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()

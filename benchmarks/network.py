@@ -31,6 +31,7 @@ from bloodseg.metrics import mean_iou
 from bloodseg.networks import NODEsUNet, for_prediction, make_network
 from bloodseg.ode import _replay as replaying
 from bloodseg.ode import solve
+from bloodseg.ode._arithmetic import per_sample
 
 from ._timing import interleaved, machine, write_json
 from .smears import work_of_blocks
@@ -57,7 +58,7 @@ class EverybodysBlock(nn.Module):
             self.func = func
 
         def forward(self, t: Tensor, h: Tensor) -> Tensor:
-            return self.func(t.to(h.dtype).expand(len(h)).reshape(-1, 1, 1, 1), h)
+            return self.func(per_sample(t.to(h.dtype).expand(len(h)), h), h)
 
 
 def on_torchdiffeq(network: NODEsUNet, integrate: Any = odeint) -> NODEsUNet:

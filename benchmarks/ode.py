@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +25,11 @@ from torchdiffeq import odeint
 from bloodseg._hardware import choose_device
 from bloodseg.networks import POSITIONS
 from bloodseg.networks._blocks import ConvODEFunction
+from bloodseg.networks._unet import depth_of
 from bloodseg.ode import choose_method, solve
+from bloodseg.ode._arithmetic import per_sample
 
-from ._timing import interleaved, machine, write_json
+from ._timing import interleaved, machine, seconds_of, write_json
 
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 TORCHDIFFEQ = ("bosh3", "dopri5", "adaptive_heun")
@@ -55,7 +56,7 @@ def size(y: Tensor) -> Tensor:
 
 
 def make_problem(position: int, arguments: argparse.Namespace, device: torch.device) -> Problem:
-    depth = 4 - abs(5 - position)
+    depth = depth_of(position)
     channels, side = arguments.width * 2**depth, arguments.side // 2**depth
     torch.manual_seed(position)
     func = ConvODEFunction(channels)
@@ -105,7 +106,7 @@ def theirs(
         options["step_t"] = ends[1:]
 
     def func(t: Tensor, y: Tensor) -> Tensor:
-        return evaluate(t.to(y.dtype).expand(len(y)).reshape(-1, 1, 1, 1), y, *weights).to(y.dtype)
+        return evaluate(per_sample(t.to(y.dtype).expand(len(y)), y), y, *weights).to(y.dtype)
 
     return lambda: odeint(func, y0, ends, rtol=tol, atol=tol, method=method, options=options)[-1]
 
@@ -121,9 +122,7 @@ def tuned(problem: Problem, error: float) -> tuple[Any, str]:
         for layout in ("channels_last", "contiguous") if tol is not None else ():
             call = theirs(problem, method, tol, channels_last=layout == "channels_last")
             call()
-            start = time.perf_counter()
-            call()
-            elapsed = time.perf_counter() - start
+            elapsed = seconds_of(call, problem.y0.device)
             if elapsed < least:
                 best, name, least = call, f"{method} {tol:g} {layout}", elapsed
     return best, name
@@ -195,9 +194,7 @@ def where_time_goes(problem: Problem, precision: str | None) -> dict[str, float]
     call = ours(problem, precision=precision, compile=False)
     call()
     with torch.profiler.profile() as profile:
-        start = time.perf_counter()
-        call()
-        wall = 1e6 * (time.perf_counter() - start)
+        wall = 1e6 * seconds_of(call, problem.y0.device)
     shares = dict.fromkeys((*PARTS, "other operations"), 0.0)
     for event in profile.key_averages():
         name = event.key.lower()
@@ -222,9 +219,7 @@ def sweep(problem: Problem, tolerances: tuple[float, ...]) -> list[dict[str, Any
                     end = call()
                 except (AssertionError, FloatingPointError):  # torchdiffeq gives up so
                     continue
-                start = time.perf_counter()
-                call()
-                elapsed = time.perf_counter() - start
+                elapsed = seconds_of(call, problem.y0.device)
                 row = {"position": problem.position, "tol": tol, "method": method}
                 row |= {"backend": backend, "seconds": elapsed}
                 row["error"] = problem.error(end if backend == "torchdiffeq" else end.y)

@@ -72,7 +72,7 @@ class UNet(nn.Module):
             raise ValueError(f"dropout must lie in [0, 1); got {dropout!r}.")
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
-        channels = {position: width * 2 ** (4 - abs(5 - position)) for position in POSITIONS}
+        channels = {position: width * 2 ** depth_of(position) for position in POSITIONS}
         self.precision = precision
         inputs = [in_channels] + [channels[position] for position in POSITIONS[:4]]
         inputs += [2 * channels[position] for position in POSITIONS[5:]]
@@ -262,9 +262,10 @@ class NODEsUNet(UNet):
         """
         was_training = self.training
         self.eval()
+        tols = {position: block.tol for position, block in self.ode_blocks.items()}
         predict_tols = {position: block.predict_tol for position, block in self.ode_blocks.items()}
         costs: dict[int, dict[float | None, float]] = {}
-        self.set_tolerances({position: block.tol for position, block in self.ode_blocks.items()})
+        self.set_tolerances(tols)
         for first_step in (None, *_FIRST_STEPS):
             self.set_first_steps(dict.fromkeys(self.ode_blocks, first_step))
             self(x)
@@ -273,9 +274,7 @@ class NODEsUNet(UNet):
             if first_step is None and not any(b.n_rejected.any() for b in self.ode_blocks.values()):
                 break
         self.set_first_steps({p: min(of, key=lambda step: of[step]) for p, of in costs.items()})
-        self.set_tolerances(
-            {position: block.tol for position, block in self.ode_blocks.items()}, predict_tols
-        )
+        self.set_tolerances(tols, predict_tols)
         self.train(was_training)
 
     def decide_compilation(self, compile: bool | str, n_pixels: int, n_samples: int) -> None:
@@ -289,9 +288,14 @@ class NODEsUNet(UNet):
             Pixels of an image, and number of images that will pass through the network.
         """
         for position, block in self.ode_blocks.items():
-            size = self.head.in_channels * n_pixels // 2 ** (4 - abs(5 - position))
+            size = self.head.in_channels * n_pixels // 2 ** depth_of(position)
             pays = pays_to_compile(size, n_samples)
             block.compile_mode = pays if compile == "auto" else compile
+
+
+def depth_of(position: int) -> int:
+    """Return how many times a stage's maps were halved."""
+    return 4 - abs(5 - position)
 
 
 def check_positions(ode_positions: Any) -> tuple[int, ...]:

@@ -26,6 +26,11 @@ def as_rows(y: Tensor) -> Tensor:
     return y.as_strided((len(y), y[0].numel()), (y[0].numel(), 1))
 
 
+def per_sample(values: Tensor, y: Tensor) -> Tensor:
+    """Return one number a sample in the shape that broadcasts against a state."""
+    return values.reshape(-1, *[1] * (y.ndim - 1))
+
+
 class Slopes:
     """The slopes of a chunk's stages.
 
@@ -114,7 +119,7 @@ class StepSizes:
         self.on_host = steps.tolist()
         table = np.vstack([steps, times + np.multiply.outer(nodes, steps)])
         self._table = torch.from_numpy(table).to(y.dtype).to(y.device, non_blocking=True)
-        self._shape = (-1, *[1] * (y.ndim - 1))
+        self._like = y
 
     def scaled(self, weights: Sequence[float]) -> Tensor:
         """Return the steps times each weight, of shape (n, weights)."""
@@ -128,7 +133,7 @@ class StepSizes:
 
     def time(self, stage: int) -> Tensor:
         """Return the times of a stage, of shape (n, 1, ..., 1)."""
-        return self._table[1 + stage].reshape(self._shape)
+        return per_sample(self._table[1 + stage], self._like)
 
 
 def root_mean_squares(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,9 @@ from ._solve import (
     check_first_step,
     check_gradient,
     check_max_steps,
+    check_positive,
     solve,
+    solver_of,
 )
 from .methods import choose_method
 
@@ -107,7 +107,7 @@ class ODEBlock(nn.Module):
         check_max_steps(max_steps)
         check_compile(compile)
         check_backend(backend)
-        choose_method(self.tol, method, backend=_solver(backend, gradient))
+        choose_method(self.tol, method, backend=solver_of(backend, gradient))
         self.method = method
         self.gradient = gradient
         self.precision = precision
@@ -138,7 +138,7 @@ class ODEBlock(nn.Module):
 
     def method_at(self, tol: float) -> str:
         """Return the name of the method that ``method`` stands for at a tolerance."""
-        return choose_method(tol, self.method, backend=_solver(self.backend, self.gradient))
+        return choose_method(tol, self.method, backend=solver_of(self.backend, self.gradient))
 
     def forward(self, h: Tensor) -> Tensor:
         """Return h(1), of h's shape and, at least, float32."""
@@ -173,13 +173,7 @@ class ODEBlock(nn.Module):
         return str(torch.get_autocast_dtype(device)).removeprefix("torch.")
 
 
-def _solver(backend: str, gradient: str) -> str:
-    """Return whose solver it is; the adjoint gradient is torchdiffeq's."""
-    return "torchdiffeq" if gradient == "adjoint" else backend
-
-
 def _positive(value: float, name: str) -> float:
     value = float(value)
-    if not (0 < value < math.inf):
-        raise ValueError(f"{name} must be a positive, finite number; got {value!r}.")
+    check_positive(value, name)
     return value

@@ -85,20 +85,18 @@ class FusedSlopes(Slopes):
 
 
 def _weighted_sum(out: Tensor, y: Tensor | None, scaled: Tensor, *slopes: Tensor) -> None:
-    total: Any = 0.0 if y is None else y
-    for i, slope in enumerate(slopes):
-        total = total + scaled[:, i, None] * slope.to(scaled.dtype)
-    out.copy_(total)
+    out.copy_(_total(0.0 if y is None else y, scaled, slopes))
 
 
 def _mean_squares(new: Tensor, scaled: Tensor, *slopes: Tensor) -> Tensor:
-    found = []
-    for weights in scaled:
-        error: Any = 0.0
-        for i, slope in enumerate(slopes):
-            error = error + weights[:, i, None] * slope.to(scaled.dtype)
-        found.append(error.square().mean(dim=1))
-    return torch.stack([*found, new.square().mean(dim=1)])
+    errors = [_total(0.0, weights, slopes) for weights in scaled]
+    return torch.stack([rows.square().mean(dim=1) for rows in (*errors, new)])
+
+
+def _total(start: Any, scaled: Tensor, slopes: Sequence[Tensor]) -> Any:
+    for i, slope in enumerate(slopes):
+        start = start + scaled[:, i, None] * slope.to(scaled.dtype)
+    return start
 
 
 class _Compiled:

@@ -87,6 +87,11 @@ def lowered_dtype(precision: str | None) -> torch.dtype | None:
     return None if precision is None else _DTYPES.get(precision)
 
 
+def lowered_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
+    """Return autocast to a dtype, or none at all, whatever it is set to around it."""
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 @contextmanager
 def float32_arithmetic(device: torch.device, precision: str | None) -> Iterator[None]:
     """Turn autocast off and, on CUDA, TF32 on or off; as they were afterwards.

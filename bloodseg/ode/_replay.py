@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ._arithmetic import per_sample
 from ._precision import float32_arithmetic
 from ._rhs import RightHandSide
 from ._search import AcceptedStep
@@ -35,7 +36,7 @@ def take_step(func: Function, tableau: Tableau, y: Tensor, step: AcceptedStep) -
     # A last stage that serves only the error estimate has no part in the result.
     used = max(i for i, weight in enumerate(tableau.weights) if weight) + 1
     for node, row in zip(tableau.nodes[:used], tableau.stages[:used], strict=True):
-        time = _per_sample(step.times + node * step.steps, y)
+        time = _on_device(step.times + node * step.steps, y)
         slopes.append(func(time, _moved(y, slopes, row, step.steps)).to(y.dtype))
     return _moved(y, slopes, tableau.weights[:used], step.steps)
 
@@ -47,16 +48,15 @@ def _moved(y: Tensor, slopes: list[Tensor], weights: Any, steps: np.ndarray) -> 
         for weight, slope in terms:
             y = torch.add(y, slope, alpha=weight * steps[0])
         return y
-    h = _per_sample(steps, y)
+    h = _on_device(steps, y)
     for weight, slope in terms:
         y = torch.addcmul(y, h, slope, value=weight)
     return y
 
 
-def _per_sample(values: np.ndarray, y: Tensor) -> Tensor:
+def _on_device(values: np.ndarray, y: Tensor) -> Tensor:
     """Return one number a sample as a tensor that broadcasts against the state."""
-    tensor = torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True)
-    return tensor.reshape(-1, *[1] * (y.ndim - 1))
+    return per_sample(torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True), y)
 
 
 class ReplayedGradient(torch.autograd.Function):
@@ -114,8 +114,9 @@ class ReplayedGradient(torch.autograd.Function):
                         part.copy_(before)
                     else:
                         part[rows] = before
-        of_leaf = dict(zip(map(id, wanted), totals, strict=True))
-        return (*[None] * 6, gradient, *(of_leaf.get(id(leaf)) for leaf in leaves))
+        found = iter(totals)
+        of_leaves = (next(found) if leaf.requires_grad else None for leaf in leaves)
+        return (*[None] * 6, gradient, *of_leaves)
 
 
 def _added(total: Tensor | None, part: Tensor | None) -> Tensor | None:

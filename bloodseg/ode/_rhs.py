@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ._precision import lowered_dtype
+from ._precision import lowered_dtype, lowered_to
 
 
 class RightHandSide:
@@ -73,9 +73,7 @@ class _Plain:
         self.func, self.names, self.dtype = func, names, dtype
 
     def __call__(self, t: Tensor, y: Tensor, *weights: Tensor) -> Tensor:
-        # Within the solver autocast is off; here it is on only where f is to be lowered.
-        dtype = self.dtype or torch.bfloat16
-        with torch.autocast(y.device.type, dtype=dtype, enabled=self.dtype is not None):
+        with lowered_to(self.dtype, y.device):
             if not weights:
                 return self.func(t, y)
             return functional_call(self.func, dict(zip(self.names, weights, strict=True)), (t, y))

@@ -11,10 +11,8 @@ from torch import Tensor
 from ._arithmetic import Slopes, StepSizes, as_rows, root_mean_squares
 from ._control import WHOLE_INTERVAL_TOL, Interval, StepControl
 from ._rhs import RightHandSide, check_slope
-from ._solution import Status
+from ._solution import Status, not_finite
 from .methods import Tableau
-
-_CURE = "Lower the learning rate; look for NaN in the layers before."
 
 # Smallest step in relation to the interval: below, time in the state's dtype stands still.
 _SMALLEST_STEP = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -56,36 +54,21 @@ class Workspace:
             self.inputs = torch.empty_like(self.error, dtype=slopes.input_dtype)
         self._states: list[Tensor] = []
 
-    def free_rows(self, n: int, *taken: Tensor) -> Tensor:
-        """Return n rows to write a state to, none of those where another lies."""
-        pointers = {rows.data_ptr() for rows in taken}
+    def free_rows(self, n: int, taken: Tensor) -> Tensor:
+        """Return n rows to write a state to, not those where another lies."""
         for rows in self._states:
-            if rows.data_ptr() not in pointers:
+            if rows.data_ptr() != taken.data_ptr():
                 return rows[:n]
         self._states.append(torch.empty_like(self.error))
         return self._states[-1][:n]
 
 
-def search(
-    rhs: RightHandSide,
-    tableau: Tableau,
-    y0: Tensor,
-    y1: Tensor,
-    interval: Interval,
-    workspace: Workspace,
-    *,
-    keep_steps: bool,
-    name: str,
-) -> Search:
-    """Carry a chunk of samples from t0 to t1, each in steps of its own; write the end into y1.
+class StepSearch:
+    """Carries a chunk of samples from t0 to t1, each in steps of its own, and writes the end to y1.
 
-    Both are dense. Samples that are done leave the active set and are evaluated no more.
+    Both states are dense. Samples that are done leave the active set and are evaluated no more.
     """
-    loop = _Loop(rhs, tableau, y0, y1, interval, workspace, keep_steps=keep_steps, name=name)
-    return loop.run()
 
-
-class _Loop:
     def __init__(
         self,
         rhs: RightHandSide,
@@ -218,20 +201,17 @@ class _Loop:
             what = "the right-hand side"
         else:
             return
-        raise FloatingPointError(self._not_finite(what))
+        raise self._not_finite(what)
 
     def _check_end(self) -> None:
         # A sum is finite only where every element is; where it is not, it may have overflowed.
         if torch.isfinite(self.end.sum()) or torch.isfinite(self.end).all():
             return
         entered = bool(torch.isfinite(self.like).all())
-        raise FloatingPointError(
-            self._not_finite("the solution" if entered else "the state that enters the solver")
-        )
+        raise self._not_finite("the solution" if entered else "the state that enters the solver")
 
-    def _not_finite(self, what: str) -> str:
-        count = self.n_evaluations.max()
-        return f"{self.name}: {what} is not finite after {count} evaluations. {_CURE}"
+    def _not_finite(self, what: str) -> FloatingPointError:
+        return not_finite(self.name, what, self.n_evaluations.max())
 
     def _choose_first_steps(self) -> None:
         """Guess the first steps from the slope and its change (Hairer et al., II.4)."""

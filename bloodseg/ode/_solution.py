@@ -25,6 +25,14 @@ class SolverError(RuntimeError):
     """The torchdiffeq backend could not reach the end of the interval."""
 
 
+def not_finite(name: str, what: str, n_evaluations: int) -> FloatingPointError:
+    """Return the error to raise where a state or a slope is not finite."""
+    return FloatingPointError(
+        f"{name}: {what} is not finite after {n_evaluations} evaluations. "
+        "Lower the learning rate; look for NaN in the layers before."
+    )
+
+
 @dataclass(frozen=True)
 class ODESolution:
     """What a solve found and what it cost.

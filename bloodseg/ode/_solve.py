@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._arithmetic import Slopes, dense
+from ._arithmetic import Slopes, dense, per_sample
 from ._control import Interval
 from ._fused import FusedSlopes
 from ._precision import check_precision, float32_arithmetic, tolerance_floor
 from ._replay import ReplayedGradient, replay
 from ._rhs import RightHandSide
-from ._search import Search, Workspace, search
+from ._search import Search, StepSearch, Workspace
 from ._solution import ODESolution, SolverWarning, Status
 from ._torchdiffeq import solve_with_torchdiffeq
 from .methods import TABLEAUS, Tableau, choose_method
@@ -133,14 +133,12 @@ def solve(
     """
     interval = Interval(float(t0), float(t1), rtol, atol, max_steps, first_step)
     _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
-    adjoint = gradient == "adjoint"
-    if adjoint:
-        backend = "torchdiffeq"
+    backend = solver_of(backend, gradient)
     method = choose_method(max(rtol, atol), method, backend=backend)
     if backend == "torchdiffeq":
         with float32_arithmetic(y0.device, precision):
             return solve_with_torchdiffeq(
-                func, y0, interval, method, precision, adjoint=adjoint, name=name
+                func, y0, interval, method, precision, adjoint=gradient == "adjoint", name=name
             )
     tableau = TABLEAUS[method]
     if tableau.adaptive:
@@ -169,6 +167,17 @@ def solve(
         stopped_at = np.concatenate([chunk.stopped_at for chunk in found])
         warnings.warn(_failure(solution, stopped_at, interval, name), SolverWarning, stacklevel=2)
     return solution
+
+
+def solver_of(backend: str, gradient: str) -> str:
+    """Return whose solver it is; the adjoint gradient is torchdiffeq's."""
+    return "torchdiffeq" if gradient == "adjoint" else backend
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raise a ValueError unless a number is positive and finite."""
+    if not (0 < value < math.inf):
+        raise ValueError(f"{name} must be a positive, finite number; got {value!r}.")
 
 
 def check_gradient(gradient: str) -> None:
@@ -238,7 +247,7 @@ def _solve_chunks(
         slopes = make_slopes(start[:size], tableau.n_stages, rhs.input_dtype)
         workspace = Workspace(start[:size], slopes)
         found = [
-            search(
+            StepSearch(
                 rhs,
                 tableau,
                 *chunk,
@@ -246,7 +255,7 @@ def _solve_chunks(
                 workspace,
                 keep_steps=gradient is not None,
                 name=name,
-            )
+            ).run()
             for chunk in zip(start.split(size), end.split(size), strict=True)
         ]
     steps = [chunk.steps for chunk in found]
@@ -268,7 +277,7 @@ def _needs_gradient(rhs: RightHandSide, y0: Tensor, interval: Interval, gradient
     if y0.requires_grad or any(weight.requires_grad for weight in rhs.weights):
         return True
     # Tensors that a function holds, or a module beside its weights, show only in its value.
-    time = y0.new_full((1, *[1] * (y0.ndim - 1)), interval.t0)
+    time = per_sample(y0.new_tensor([interval.t0]), y0)
     return gradient == "direct" and rhs(time, y0[:1]).requires_grad
 
 
@@ -290,8 +299,7 @@ def _check_arguments(
     name: str,
 ) -> None:
     for argument, value in (("rtol", interval.rtol), ("atol", interval.atol)):
-        if not (0 < value < math.inf):
-            raise ValueError(f"{argument} must be a positive, finite number; got {value!r}.")
+        check_positive(value, argument)
     t0, t1 = interval.t0, interval.t1
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")

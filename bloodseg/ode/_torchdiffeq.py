@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
+from ._arithmetic import per_sample
 from ._control import N_FIXED_STEPS, WHOLE_INTERVAL_TOL, Interval
-from ._precision import lowered_dtype
+from ._precision import lowered_dtype, lowered_to
 from ._rhs import check_slope
-from ._solution import ODESolution, SolverError
+from ._solution import ODESolution, SolverError, not_finite
 from .methods import TABLEAUS
 
 # Where its names are others. Its fehlberg2, an error estimate 512 times too small, is left out.
 _NAMES = {"heun": "adaptive_heun"}
-_CURE = "Lower the learning rate; look for NaN in the layers before."
 
 
 def solve_with_torchdiffeq(
@@ -75,9 +75,8 @@ class _Counted(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.n_evaluations += 1
-        t = t.to(y.dtype).expand(len(y)).reshape(-1, *[1] * (y.ndim - 1))
-        lowered = self.dtype is not None  # in backward, too, which runs outside of the caller's
-        with torch.autocast(y.device.type, self.dtype or torch.bfloat16, enabled=lowered):
+        t = per_sample(t.to(y.dtype).expand(len(y)), y)
+        with lowered_to(self.dtype, y.device):  # in backward, too, where the caller's has ended
             slope = self.func(t, y).to(y.dtype)
         check_slope(slope, y, self.name)
         self.slope = slope.detach()
@@ -149,18 +148,13 @@ def _integrate(
             **extra,
         )[-1]
     except AssertionError as error:  # torchdiffeq's way to report failure
-        cost = f"after {counted.n_evaluations} evaluations"
         if counted.slope is not None and not torch.isfinite(counted.slope).all():
-            raise FloatingPointError(
-                f"{name}: the right-hand side is not finite {cost}. {_CURE}"
-            ) from error
+            raise not_finite(name, "the right-hand side", counted.n_evaluations) from error
         raise SolverError(
-            f"{name}: torchdiffeq gave up {cost} at tolerance "
+            f"{name}: torchdiffeq gave up after {counted.n_evaluations} evaluations at tolerance "
             f"{max(interval.rtol, interval.atol):g} with {method} ({error}). The right-hand side "
             "has grown stiff: train with a lower learning rate, or use a looser tolerance."
         ) from error
     if not torch.isfinite(y1).all():
-        raise FloatingPointError(
-            f"{name}: the solution is not finite after {counted.n_evaluations} evaluations. {_CURE}"
-        )
+        raise not_finite(name, "the solution", counted.n_evaluations)
     return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])
