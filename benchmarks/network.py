@@ -2,9 +2,9 @@
 
     python -m benchmarks.network [--models DIR --data DIR] [--quick] [--precision bfloat16]
 
-DIR of --models holds what `python -m benchmarks.smears` trained (nodes-unet-0.safetensors and
-unet-0.safetensors); --data is a folder of images/ and masks/ that they were not trained on. Without
-them, networks are fresh and images drawn: times then say nothing of trained weights.
+DIR of --models is the output folder of `bloodseg study networks`; --data is a folder of images/ and
+masks/ that its networks were not trained on. Without them, networks are fresh and images drawn:
+times then say nothing of trained weights.
 Times take turns and are medians; memory is the growth of a fresh process's peak.
 """
 
@@ -32,9 +32,9 @@ from bloodseg.networks import NODEsUNet, for_prediction, make_network
 from bloodseg.ode import _replay as replaying
 from bloodseg.ode import solve
 from bloodseg.ode._arithmetic import per_sample
+from bloodseg.study import work_of_blocks
 
 from ._timing import interleaved, machine, write_json
-from .smears import work_of_blocks
 
 TOLERANCE, EXACT = 1e-3, 1e-6
 
@@ -83,9 +83,9 @@ class Networks:
         self.device = device
         self.segmenters = {}
         if arguments.models is not None:
-            for name in ("nodes-unet", "unet"):
-                file = arguments.models / f"{name}-{arguments.seed}.safetensors"
-                self.segmenters[name] = BloodCellSegmenter.load(file)
+            for name, label in (("nodes-unet", "nodes-unet"), ("unet", "u-net")):
+                files = f"models/networks-*-{label}-{arguments.seed}.safetensors"
+                self.segmenters[name] = BloodCellSegmenter.load(next(arguments.models.glob(files)))
             networks = {name: seg.network_ for name, seg in self.segmenters.items()}
         else:
             torch.manual_seed(0)
@@ -287,7 +287,9 @@ def accuracy(given: Networks, precision: str) -> dict[str, Any]:
             segmenter.set_params(precision=choice)
             maps = segmenter.predict(given.data.images)
             found[f"{name} {choice}"] = mean_iou(given.data.masks, maps)
-    found["work"] = work_of_blocks(given.segmenters["nodes-unet"], given.data)
+    found["work"] = work_of_blocks(
+        given.segmenters["nodes-unet"], given.data.images, given.data.masks
+    )
     return found
 
 

@@ -57,7 +57,7 @@ logger = logging.getLogger("bloodseg")
 
 # Parameters that steer where and how a fit runs, not what comes out of it: a checkpoint taken
 # with other values of these may be gone on from.
-_NOT_OF_THE_RESULT = (
+NOT_OF_THE_RESULT = (
     "accelerator",
     "checkpoint_dir",
     "compile",
@@ -613,7 +613,7 @@ class BloodCellSegmenter(BaseEstimator):
         parameters = {
             name: value
             for name, value in self.get_params().items()
-            if name.split("__")[-1] not in _NOT_OF_THE_RESULT and name != "preprocessor"
+            if name.split("__")[-1] not in NOT_OF_THE_RESULT and name != "preprocessor"
         }
         # By class and parameters, not whole: its n_jobs is no part of the result.
         parameters["preprocessor"] = (

@@ -18,9 +18,9 @@ from PIL import Image
 
 import bloodseg
 from bloodseg import BloodCellSegmenter
+from bloodseg._pictures import COLOURS, overlay
 from bloodseg.cli import main
 from bloodseg.cli._arguments import class_weights, make_parser, positions, tolerances
-from bloodseg.cli._pictures import COLOURS, overlay
 from bloodseg.cli._train import ended_early
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou

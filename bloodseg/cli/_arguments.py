@@ -28,6 +28,7 @@ _COMMANDS = {
     "train": "train a network on a folder of images and label maps",
     "predict": "label the pixels of images",
     "evaluate": "score a model on a folder of images and label maps",
+    "study": "run the paper's experiments on a folder of images and label maps",
     "demo": "draw blood smears, train on them and show what comes out: no data needed",
 }
 
@@ -87,26 +88,35 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_estimator_options(parser)
 
 
-def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
-    """Add the parameters of `BloodCellSegmenter` as options, with its own defaults."""
-    from ..networks import NETWORKS
-    from ..ode import GRADIENTS, METHODS
-    from ..preprocessing import Preprocessor
+def _estimator_defaults() -> dict[str, Any]:
     from ..segmenter import BloodCellSegmenter
 
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(BloodCellSegmenter).parameters.items()
-    }
+    parameters = inspect.signature(BloodCellSegmenter).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def _adder(defaults: dict[str, Any], **common: Any) -> Callable[..., None]:
+    """Return a function that adds a parameter of the estimator as an option, with its default."""
 
     def add(group: Any, name: str, text: str, **settings: Any) -> None:
         default = defaults[name]
         if default is None:
             settings["type"] = _or_none(settings["type"])
         settings.setdefault("metavar", None if "choices" in settings else _metavar(name))
-        group.add_argument(
-            _flag(name), default=default, help=f"{text} (default: {_shown(default)})", **settings
-        )
+        settings = {"default": default, **common, **settings}
+        group.add_argument(_flag(name), help=f"{text} (default: {_shown(default)})", **settings)
+
+    return add
+
+
+def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
+    """Add the parameters of `BloodCellSegmenter` as options, with its own defaults."""
+    from ..networks import NETWORKS
+    from ..ode import GRADIENTS, METHODS
+    from ..preprocessing import Preprocessor
+
+    defaults = _estimator_defaults()
+    add = _adder(defaults)
 
     group = parser.add_argument_group("network")
     add(group, "network", "the network", choices=sorted(NETWORKS))
@@ -184,9 +194,13 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     )
 
     group = parser.add_argument_group("machine")
+    _add_machine(group, add)
+    add(group, "n_jobs", "threads that preprocess images; none is 1, -1 all cores", type=int)
+
+
+def _add_machine(group: Any, add: Callable[..., None]) -> None:
     add(group, "device", '"auto" (CUDA where there is one), "cpu", "cuda:0"')
     add(group, "precision", "of convolutions", choices=["auto", "float32", "bfloat16"])
-    add(group, "n_jobs", "threads that preprocess images; none is 1, -1 all cores", type=int)
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -253,10 +267,122 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     _add_quiet(parser)
 
 
+_STUDIES = {
+    "positions": "one ODE-block at each of nine positions, and a U-Net (Table 1)",
+    "networks": "U-Net, ResNet and NODEs-UNet (Table 2)",
+    "tolerance": "tolerances in training and in prediction",
+}
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parsers = parser.add_subparsers(dest="study", metavar="STUDY", title="studies", required=True)
+    # What is not given is the study's to choose: the paper's protocol has defaults of its own.
+    add = _adder(_estimator_defaults(), default=argparse.SUPPRESS)
+    for name, text in _STUDIES.items():
+        _add_study_options(
+            parsers.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False),
+            name,
+            add,
+        )
+    text = "tables, verdicts and figures of the studies in a folder"
+    report = parsers.add_parser("report", help=text, description=f"{text}.", allow_abbrev=False)
+    report.add_argument("output", metavar="DIR", type=_path, help="output folder of studies")
+    report.add_argument(
+        "--test",
+        metavar="TEST",
+        type=_path,
+        help="folder of the test images, for the figures that show them",
+    )
+
+
+def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) -> None:
+    from ..study import PREDICT_TOLERANCES, TRAIN_TOLERANCES, network_names
+
+    folder = "folder with images/NAME.png, masks/NAME.png and perhaps groups.csv"
+    parser.add_argument("train", metavar="TRAIN", type=_path, help=f"{folder}, to train on")
+    parser.add_argument(
+        "test",
+        metavar="TEST",
+        type=_path,
+        nargs="?",
+        help=f"{folder}, to test on; left out with --protocol paper",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=_path,
+        required=True,
+        help="folder for results.csv, report.md, figures, models and checkpoints; the same command "
+        "goes on where it was broken off, and several may share a folder",
+    )
+    group = parser.add_argument_group("study")
+    group.add_argument(
+        "--dataset", metavar="NAME", help="name of the data in tables (default: TRAIN's own)"
+    )
+    group.add_argument(
+        "--networks",
+        metavar="NAME",
+        nargs="+",
+        choices=network_names(study),
+        help=f"some of the networks: {', '.join(network_names(study))} (default: all)",
+    )
+    group.add_argument(
+        "--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)"
+    )
+    if study == "tolerance":
+        for flag, values in (("train", TRAIN_TOLERANCES), ("predict", PREDICT_TOLERANCES)):
+            group.add_argument(
+                f"--{flag}-tolerances",
+                metavar="TOL",
+                type=float,
+                nargs="+",
+                default=values,
+                help=f"(default: {' '.join(f'{value:g}' for value in values)})",
+            )
+    group.add_argument(
+        "--protocol",
+        choices=["folder", "paper"],
+        default="folder",
+        help="paper: crops of 256 pixels of TRAIN, split by image or group, augmented tenfold; "
+        "a fifth of the images is for testing (default: folder)",
+    )
+    group.add_argument(
+        "--results",
+        metavar="CSV",
+        type=_path,
+        help="table that the rows are put into, too, in place of those of the same run",
+    )
+    _add_quiet(parser)
+    _add_study_training(parser, study, add)
+
+
+def _add_study_training(parser: argparse.ArgumentParser, study: str, add: Any) -> None:
+    """Add the parameters that all networks of a study share."""
+    group = parser.add_argument_group("network and training")
+    add(group, "width", "channels of the first stage", type=int)
+    if study == "networks":
+        add(group, "ode_tol", "tolerance of NODEs-UNet in training", type=tolerances)
+    add(group, "crop_size", "side of the training crops in pixels", type=int)
+    add(group, "batch_size", "crops a training step", type=int)
+    add(group, "max_epochs", "epochs", type=int)
+    add(group, "learning_rate", "highest learning rate", type=float)
+    group = parser.add_argument_group("machine")
+    _add_machine(group, add)
+    group.add_argument(
+        "--n-jobs",
+        metavar="N",
+        type=int,
+        help="trainings at a time; -1 is one a core, and times are then those of a busy machine "
+        "(default: 1)",
+    )
+
+
 _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": _add_train,
     "predict": _add_predict,
     "evaluate": _add_evaluate,
+    "study": _add_study,
     "demo": _add_demo,
 }
 

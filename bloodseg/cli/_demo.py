@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from .._pictures import coloured, overlay, sheet
 from ..datasets import make_smears
 from ..metrics import mean_iou
 from ..preprocessing import Preprocessor
 from ..segmenter import BloodCellSegmenter
 from ._evaluate import METRICS_FILES, Evaluation, timed_prediction
 from ._output import complain, make_folder, progress, refuse_existing, reported, say, write_png
-from ._pictures import coloured, overlay, sheet
 from ._train import ended_early, fit, save, summary
 
 _N_SHOWN = 4

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from .._files import write_json
 from .._images import CLASS_NAMES
+from .._pictures import LEGEND, overlay
 from ..datasets import list_pairs, read_pair
 from ..metrics import confusion_matrix, scores_from_confusion
 from ..segmenter import BloodCellSegmenter
@@ -27,10 +29,8 @@ from ._output import (
     reported,
     say,
     write_csv,
-    write_json,
     write_png,
 )
-from ._pictures import LEGEND, overlay
 
 METRICS_FILES = ("metrics.json", "metrics.csv")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 import os
 import sys
 import tempfile
@@ -15,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .._files import written_whole
+from .._files import is_nan, written_whole
 
 PROGRAM = "bloodseg"
 
@@ -78,26 +76,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: "" if _is_nan(value) else value for name, value in row.items()})
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON, with null in place of NaN."""
-    text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
-    with written_whole(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if _is_nan(value) else value
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+            writer.writerow({name: "" if is_nan(value) else value for name, value in row.items()})
 
 
 def write_png(path: Path, pixels: Any) -> None:

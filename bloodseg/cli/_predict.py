@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._images import CLASS_NAMES
+from .._pictures import LEGEND, overlay
 from ..datasets import list_images, read_image
 from ..segmenter import BloodCellSegmenter
 from ._model import INPUT_ERRORS, evaluations, load_model
@@ -27,7 +28,6 @@ from ._output import (
     write_csv,
     write_png,
 )
-from ._pictures import LEGEND, overlay
 
 _TABLE = "predictions.csv"
 _MASK = "_mask.png"

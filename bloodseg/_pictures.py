@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from .._images import CLASS_NAMES, check_images, to_rgb
+from ._images import CLASS_NAMES, check_images, to_rgb
 
 # Blue and orange of Okabe and Ito, which colour-blind people tell apart; neither is a colour of
 # the usual stains. https://jfly.uni-koeln.de/color/

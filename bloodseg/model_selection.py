@@ -1,0 +1,267 @@
+"""Which tolerance to predict with: what each costs and loses, without fitting again."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
+
+from .metrics import mean_iou
+
+__all__ = ["choose_tolerance", "tolerance_curve"]
+
+_PARAMETER = "predict_ode_tol"
+_TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def tolerance_curve(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    tolerances: Any = _TOLERANCES,
+    *,
+    metric: Callable[[Any, Any], float] = mean_iou,
+    n_repeats: int = 1,
+) -> Bunch:
+    """Predict at several tolerances of the solver, and return what each costs and loses.
+
+    The estimator is not fitted again, and its ``predict_ode_tol`` is left as it was.
+
+    Parameters
+    ----------
+    estimator : BloodCellSegmenter or Pipeline that ends in one
+        Fitted, with at least one ODE-block.
+    X : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+        Images, best ones that `fit` has not seen.
+    y : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+        Their label maps.
+    tolerances : array-like of float, default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+        Tolerances to predict with, each for all ODE-blocks.
+    metric : callable, default=mean_iou
+        ``metric(y_true, y_pred)``, larger is better, such as those of `bloodseg.metrics`.
+    n_repeats : int, default=1
+        Predictions at each tolerance; ``seconds`` is their median.
+
+    Returns
+    -------
+    Bunch
+        One entry a tolerance, from the tightest to the loosest:
+
+        tolerances : ndarray of shape (n_tolerances,), float64
+        scores : ndarray of shape (n_tolerances,), float64
+            The metric over all images.
+        seconds : ndarray of shape (n_tolerances,), float64
+            Time of an image.
+        evaluations : ndarray of shape (n_tolerances,), float64
+            Evaluations of f for an image, over all blocks.
+        changed : ndarray of shape (n_tolerances,), float64
+            Share of the pixels, in [0, 1], whose class is not that of the tightest tolerance.
+
+    Raises
+    ------
+    ValueError
+        If the estimator has no tolerance to set, or a tolerance is not positive and finite.
+
+    Examples
+    --------
+    >>> from bloodseg import BloodCellSegmenter
+    >>> from bloodseg.datasets import make_smears
+    >>> from bloodseg.model_selection import tolerance_curve
+    >>> smears = make_smears(4, image_size=64, random_state=0)
+    >>> segmenter = BloodCellSegmenter(width=4, max_epochs=1, crop_size=32, random_state=0)
+    >>> segmenter = segmenter.fit(smears.images, smears.masks)
+    >>> curve = tolerance_curve(segmenter, smears.images, smears.masks, [1e-1, 1e-4])
+    >>> curve.tolerances
+    array([0.0001, 0.1   ])
+    >>> bool(curve.evaluations[0] >= curve.evaluations[1]), float(curve.changed[0])
+    (True, 0.0)
+    """
+    given = check_tolerances(tolerances)
+    _check_estimator(estimator)
+    if not isinstance(n_repeats, Integral) or n_repeats < 1:
+        raise ValueError(f"n_repeats must be a whole number of at least 1; got {n_repeats!r}.")
+    scores, seconds, evaluations, changed = [], [], [], []
+    predict_at(estimator, X[:1], given[0])  # what is done once is not any tolerance's cost
+    tightest: Any = None
+    for tolerance in given:
+        found = predict_at(estimator, X, tolerance, n_repeats)
+        tightest = found.maps if tightest is None else tightest
+        scores.append(metric(y, found.maps))
+        seconds.append(found.seconds / len(found.maps))
+        evaluations.append(found.evaluations.mean())
+        changed.append(share_that_differs(tightest, found.maps))
+    columns = {"scores": scores, "seconds": seconds, "evaluations": evaluations, "changed": changed}
+    arrays = {name: np.array(values, dtype=float) for name, values in columns.items()}
+    return Bunch(tolerances=np.array(given), **arrays)
+
+
+def choose_tolerance(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    max_drop: float | None = None,
+    max_seconds: float | None = None,
+    tolerances: Any = _TOLERANCES,
+    metric: Callable[[Any, Any], float] = mean_iou,
+    n_repeats: int = 3,
+) -> float:
+    """Set the tolerance of prediction that a budget of accuracy or of time allows.
+
+    With ``max_drop`` it is the loosest tolerance that loses no more than that; with
+    ``max_seconds`` alone, the tightest that is fast enough; with both, the loosest that meets
+    both. The estimator's ``predict_ode_tol`` is set to it; nothing is fitted again.
+
+    Parameters
+    ----------
+    estimator : BloodCellSegmenter or Pipeline that ends in one
+        Fitted, with at least one ODE-block.
+    X, y : images and label maps
+        As for `tolerance_curve`. What chooses must not also report: keep test images out.
+    max_drop : float, optional
+        Largest loss of the metric against the tightest of ``tolerances``, such as 0.001.
+    max_seconds : float, optional
+        Longest time of an image, on this machine.
+    tolerances, metric, n_repeats
+        As for `tolerance_curve`.
+
+    Returns
+    -------
+    float
+        The tolerance.
+
+    Raises
+    ------
+    ValueError
+        If neither budget is given, or no tolerance meets them; the estimator is then unchanged.
+
+    Examples
+    --------
+    >>> from bloodseg import BloodCellSegmenter
+    >>> from bloodseg.datasets import make_smears
+    >>> from bloodseg.model_selection import choose_tolerance
+    >>> smears = make_smears(4, image_size=64, random_state=0)
+    >>> segmenter = BloodCellSegmenter(width=4, max_epochs=1, crop_size=32, random_state=0)
+    >>> segmenter = segmenter.fit(smears.images, smears.masks)
+    >>> chosen = choose_tolerance(segmenter, smears.images, smears.masks, max_drop=0.01)
+    >>> segmenter.predict_ode_tol == chosen
+    True
+    """
+    if max_drop is None and max_seconds is None:
+        raise ValueError("max_drop or max_seconds must be given; both are None.")
+    for name, value in (("max_drop", max_drop), ("max_seconds", max_seconds)):
+        if value is not None and not (isinstance(value, Real) and 0 <= value < math.inf):
+            raise ValueError(f"{name} must be a finite number of at least 0; got {value!r}.")
+    curve = tolerance_curve(estimator, X, y, tolerances, metric=metric, n_repeats=n_repeats)
+    allowed = np.ones(len(curve.tolerances), dtype=bool)
+    if max_drop is not None:
+        # Scores of equal maps may differ in the last bit where a metric adds up in another order.
+        allowed &= curve.scores[0] - curve.scores <= max_drop + 1e-12
+    if max_seconds is not None:
+        allowed &= curve.seconds <= max_seconds
+    if not allowed.any():
+        fastest = int(curve.seconds.argmin())
+        raise ValueError(
+            f"no tolerance keeps to max_drop={max_drop!r} and max_seconds={max_seconds!r}: the "
+            f"fastest, {curve.tolerances[fastest]:g}, takes {curve.seconds[fastest]:.3g} s an "
+            f"image and loses {curve.scores[0] - curve.scores[fastest]:.3g}. Allow more, or use "
+            "a smaller network or a faster machine."
+        )
+    candidates = np.flatnonzero(allowed)
+    chosen = float(curve.tolerances[candidates[0 if max_drop is None else -1]])
+    estimator.set_params(**{_parameter_of(estimator): chosen})
+    return chosen
+
+
+class TimedPrediction(NamedTuple):
+    """Class maps, the seconds they took, and each image's evaluations of f over all blocks."""
+
+    maps: Any
+    seconds: float
+    evaluations: np.ndarray
+
+
+def predict_at(estimator: Any, X: Any, tolerance: Any, n_repeats: int = 1) -> TimedPrediction:
+    """Predict at a tolerance, in any form of ``predict_ode_tol``, and leave that as it was.
+
+    The seconds are the median over ``n_repeats``.
+    """
+    seconds = []
+    with _set_for_now(estimator, tolerance):
+        for _ in range(n_repeats):
+            started = time.perf_counter()
+            maps = estimator.predict(X)
+            seconds.append(time.perf_counter() - started)
+    counts = _segmenter_of(estimator).n_function_evaluations_.values()
+    evaluations = np.sum([*counts, np.zeros(len(maps), dtype=int)], axis=0)
+    return TimedPrediction(maps, statistics.median(seconds), evaluations)
+
+
+def share_that_differs(one: Any, other: Any) -> float:
+    """Return the share of pixels, over all images, at which two sets of class maps differ."""
+    differing = sum(int(np.count_nonzero(a != b)) for a, b in zip(one, other, strict=True))
+    return differing / sum(np.size(a) for a in one)
+
+
+@contextmanager
+def _set_for_now(estimator: Any, tolerance: Any) -> Iterator[None]:
+    name = _parameter_of(estimator)
+    before = estimator.get_params()[name]
+    estimator.set_params(**{name: tolerance})
+    try:
+        yield
+    finally:
+        estimator.set_params(**{name: before})
+
+
+def _segmenter_of(estimator: Any) -> Any:
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _parameter_of(estimator: Any) -> str:
+    prefix = f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
+    return prefix + _PARAMETER
+
+
+def _check_estimator(estimator: Any) -> None:
+    segmenter = _segmenter_of(estimator)
+    if not hasattr(segmenter, _PARAMETER):
+        raise ValueError(
+            f"estimator must be a BloodCellSegmenter or a Pipeline that ends in one; got "
+            f"{type(estimator).__name__}. Of a search, pass its best_estimator_."
+        )
+    check_is_fitted(segmenter, "network_")
+    if not segmenter.ode_tol_:
+        raise ValueError(
+            "estimator must have at least one ODE-block; its network has none, so no tolerance "
+            'changes anything. Fit one with network="nodes-unet" and ode_positions that are '
+            "not empty."
+        )
+
+
+def check_tolerances(tolerances: Any, name: str = "tolerances") -> list[float]:
+    """Return the tolerances, each once, from the tightest to the loosest.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one that is not positive and finite.
+    """
+    try:
+        given = np.asarray(tolerances, dtype=float)
+    except (TypeError, ValueError):
+        given = np.array(np.nan)
+    if given.ndim != 1 or given.size == 0 or not (np.isfinite(given) & (given > 0)).all():
+        raise ValueError(
+            f"{name} must hold at least one number, all positive and finite; got {tolerances!r}."
+        )
+    return [float(tolerance) for tolerance in np.unique(given)]

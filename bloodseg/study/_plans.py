@@ -1,0 +1,143 @@
+"""What each study trains: its networks, as parameters of the estimator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STUDIES = ("positions", "networks", "tolerance")
+"""The studies: the paper's Table 1, its Table 2, and what it says of tolerances."""
+
+BASELINE = "U-Net"
+PAPER_TOLERANCES = "NODEs-UNet (paper tolerances)"
+
+_POSITION_TOLERANCE = 1e-3  # of Table 1 (Section 3.2)
+TRAIN_TOLERANCES = (1e-4, 1e-3, 1e-2)
+PREDICT_TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its predictions.
+
+    Parameters
+    ----------
+    study : str
+        One of `STUDIES`.
+    dataset : str
+        Name of the data.
+    network : str
+        Name in tables and figures.
+    seed : int
+        ``random_state`` of the estimator.
+    parameters : mapping
+        All others that are not the estimator's defaults, but for ``checkpoint_dir``.
+    tolerances : tuple
+        Tolerances to predict with; the training's where there are none.
+    """
+
+    study: str
+    dataset: str
+    network: str
+    seed: int
+    parameters: Mapping[str, Any]
+    tolerances: tuple[float, ...] = ()
+
+    @property
+    def train_tol(self) -> str:
+        """Tolerance of the training as tables write it: "" for a network without blocks."""
+        if self.parameters["network"] != "nodes-unet":
+            return ""
+        return tolerance_text(self.parameters["ode_tol"])
+
+    @property
+    def name(self) -> str:
+        """Name for files, of its own within a study's folder."""
+        parts = (self.study, self.dataset, self.network)
+        trained = (self.train_tol,) if self.study == "tolerance" else ()
+        words = (re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in parts)
+        return "-".join([*words, *trained, str(self.seed)])
+
+
+def plan(
+    study: str,
+    dataset: str,
+    seeds: Sequence[int],
+    parameters: Mapping[str, Any],
+    *,
+    networks: Sequence[str] | None = None,
+    train_tolerances: Sequence[float] = TRAIN_TOLERANCES,
+    predict_tolerances: Sequence[float] = PREDICT_TOLERANCES,
+) -> list[Job]:
+    """Return the jobs of a study, all networks of one seed before those of the next.
+
+    Raises
+    ------
+    ValueError
+        If there is no such study, or network in it.
+    """
+    if study not in STUDIES:
+        raise ValueError(f"study must be one of {', '.join(STUDIES)}; got {study!r}.")
+    known = network_names(study)
+    unknown = [name for name in networks or () if name not in known]
+    if unknown:
+        raise ValueError(
+            f"networks must be among {', '.join(known)} for the study of {study}; got {unknown[0]}."
+        )
+    default_tol = parameters.get("ode_tol", _POSITION_TOLERANCE)
+    trained_at = train_tolerances if study == "tolerance" else (default_tol,)
+    return [
+        Job(
+            study,
+            dataset,
+            name,
+            int(seed),
+            {**parameters, **_network_parameters(study, name, tol)},
+            tuple(predict_tolerances) if study == "tolerance" else (),
+        )
+        for seed in seeds
+        for name in (networks or known)
+        for tol in trained_at
+    ]
+
+
+def network_names(study: str) -> list[str]:
+    """Return the names of a study's networks, in the order of the paper's tables."""
+    if study == "positions":
+        return [BASELINE, *(f"ODEUNet{position}" for position in range(1, 10))]
+    if study == "networks":
+        return [BASELINE, "ResNet", "NODEs-UNet", PAPER_TOLERANCES]
+    return ["NODEs-UNet"]
+
+
+def _network_parameters(study: str, name: str, tol: Any) -> dict[str, Any]:
+    """Return what sets a network apart.
+
+    The baselines keep the default tolerance, which they have no use for: a training's checkpoint
+    is named by all parameters, and so each of them is trained once for all studies.
+    """
+    if name in (BASELINE, "ResNet"):
+        network = "unet" if name == BASELINE else "resnet-unet"
+        return {"network": network, "ode_positions": (4, 5, 6), "ode_tol": _POSITION_TOLERANCE}
+    if study == "positions":
+        position = int(name.removeprefix("ODEUNet"))
+        return {
+            "network": "nodes-unet",
+            "ode_positions": (position,),
+            "ode_tol": _POSITION_TOLERANCE,
+        }
+    given = "paper" if name == PAPER_TOLERANCES else tol
+    return {"network": "nodes-unet", "ode_positions": (4, 5, 6), "ode_tol": given}
+
+
+def tolerance_text(tolerance: Any) -> str:
+    """Return a tolerance as tables write it."""
+    if isinstance(tolerance, (str, type(None))):
+        return tolerance or ""
+    if isinstance(tolerance, Mapping):
+        return ",".join(f"{position}={value:g}" for position, value in tolerance.items())
+    if isinstance(tolerance, Sequence):
+        return ",".join(f"{value:g}" for value in tolerance)
+    return f"{tolerance:g}"

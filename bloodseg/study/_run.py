@@ -1,0 +1,132 @@
+"""One job: train, save the model, predict the test images."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from filelock import Timeout
+from sklearn.utils import Bunch
+
+from .._version import __version__
+from ..metrics import confusion_matrix
+from ..model_selection import predict_at, share_that_differs
+from ..ode import SolverError
+from ..segmenter import BloodCellSegmenter
+from ._plans import Job, tolerance_text
+from ._protocol import split_and_augment
+from ._store import Store
+from ._work import work_of_blocks
+
+_N_PREDICTIONS = 3  # whose median time is taken
+_POLL_SECONDS = 2.0
+
+DONE, BUSY = "done", "busy"
+
+
+class JobFailed(Exception):
+    """A training that came to no result; the study goes on without it."""
+
+
+def run_job(
+    job: Job,
+    identity: dict[str, Any],
+    wait: bool,
+    *,
+    train: Bunch,
+    test: Bunch,
+    store: Store,
+    verbose: int = 0,
+) -> tuple[Job, str]:
+    """Run a job unless it is done, and return it with `DONE`, `BUSY` or why it failed.
+
+    Jobs of one training share its checkpoint, so the lock is the training's. Where another process
+    holds it, the job is `BUSY`, or with ``wait`` waited for.
+    """
+    lock = store.lock(identity["training"])
+    try:
+        with lock.acquire(timeout=-1 if wait else 0, poll_interval=_POLL_SECONDS):
+            if not store.is_done(job, identity):
+                asked = {*job.tolerances, *store.tolerances(job)}
+                job = replace(job, tolerances=tuple(sorted(asked)))
+                segmenter = _fitted(job, train, identity["protocol"], store, verbose)
+                segmenter.save(store.model(job.name))
+                store.write(job, {**_record(job, segmenter, test), **identity})
+    except Timeout:
+        return job, BUSY
+    except JobFailed as failure:
+        return job, str(failure)
+    return job, DONE
+
+
+def _fitted(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -> Any:
+    segmenter = BloodCellSegmenter(
+        **job.parameters,
+        random_state=job.seed,
+        checkpoint_dir=store.checkpoints,
+        verbose=verbose,
+    )
+    more: dict[str, Any] = {}
+    if protocol == "paper":
+        train, valid = split_and_augment(train, seed=job.seed)
+        more = {"X_val": valid.images, "y_val": valid.masks}
+    with warnings.catch_warnings():
+        # fit keeps what there is when a training ends early; a study wants all epochs or none.
+        warnings.filterwarnings("error", message="Training (was interrupted|broke down)")
+        try:
+            return segmenter.fit(train.images, train.masks, groups=train.groups, **more)
+        except UserWarning as ended:
+            if "interrupted" in str(ended):
+                raise KeyboardInterrupt from ended
+            raise JobFailed(str(ended)) from ended
+        except (SolverError, FloatingPointError, MemoryError) as error:
+            raise JobFailed(str(error)) from error
+
+
+def _record(job: Job, segmenter: Any, test: Bunch) -> dict[str, Any]:
+    best = segmenter.history_[segmenter.best_epoch_ - 1]
+    return {
+        "study": job.study,
+        "dataset": job.dataset,
+        "network": job.network,
+        "seed": job.seed,
+        "train_tol": job.train_tol,
+        "n_parameters": sum(weight.numel() for weight in segmenter.network_.parameters()),
+        "best_epoch": segmenter.best_epoch_,
+        "valid_mean_iou": best.get("valid_mean_iou"),
+        "train_seconds": sum(row["seconds"] for row in segmenter.history_),
+        "history": segmenter.history_,
+        "precision": segmenter.precision_,
+        "version": __version__,
+        "images": list(test.names),
+        "predictions": _predictions(job, segmenter, test),
+        "work": work_of_blocks(segmenter, test.images, test.masks),
+    }
+
+
+def _predictions(job: Job, segmenter: Any, test: Bunch) -> list[dict[str, Any]]:
+    """Return what each tolerance of prediction comes to, from the tightest to the loosest."""
+    segmenter.predict(test.images[:1])  # what is done once is not any tolerance's cost
+    tolerances: list[float | None] = [*job.tolerances] or [None]
+    found, tightest = [], None
+    for tolerance in tolerances:
+        maps, seconds, evaluations = predict_at(
+            segmenter, test.images, tolerance, n_repeats=_N_PREDICTIONS
+        )
+        tightest = maps if tightest is None else tightest
+        pairs = zip(test.masks, maps, strict=True)
+        found.append(
+            {
+                "tolerance": tolerance,
+                "predict_tol": job.train_tol if tolerance is None else tolerance_text(tolerance),
+                "seconds": seconds,
+                "evaluations": evaluations.tolist(),
+                "changed": share_that_differs(tightest, maps),
+                "confusion": np.array(
+                    [confusion_matrix([mask], [predicted]) for mask, predicted in pairs]
+                ).tolist(),
+            }
+        )
+    return found

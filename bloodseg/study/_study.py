@@ -1,0 +1,242 @@
+"""Run a study: its jobs side by side, and what is done kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import joblib
+import pandas as pd
+from sklearn.utils import Bunch
+from tqdm import tqdm
+
+from .._images import check_images, check_masks
+from ..model_selection import check_tolerances
+from ..segmenter import NOT_OF_THE_RESULT, BloodCellSegmenter
+from ._plans import PREDICT_TOLERANCES, TRAIN_TOLERANCES, Job, plan
+from ._protocol import paper_crops
+from ._run import BUSY, DONE, run_job
+from ._store import Store, merge_results
+
+_PROTOCOLS = ("folder", "paper")
+_PAPER_CROP = 256
+_SET_BY_STUDY = (
+    "accelerator",
+    "checkpoint_dir",
+    "network",
+    "ode_positions",
+    "predict_ode_tol",
+    "random_state",
+    "verbose",
+    "warm_start",
+)
+
+
+def run_study(
+    study: str,
+    train: Any,
+    test: Any = None,
+    *,
+    output: Any,
+    dataset: str = "data",
+    networks: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    train_tolerances: Sequence[float] = TRAIN_TOLERANCES,
+    predict_tolerances: Sequence[float] = PREDICT_TOLERANCES,
+    protocol: str = "folder",
+    results: Any = None,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+    **parameters: Any,
+) -> pd.DataFrame:
+    """Run one of the paper's experiments over seeds, on any images.
+
+    Every network and seed is a job, with the same split, augmentation and steps for all networks
+    of a seed. Finished jobs are kept in the output folder: a study that was killed goes on where
+    it was, and several processes, or machines with a common file system, may share the work.
+
+    Parameters
+    ----------
+    study : {"positions", "networks", "tolerance"}
+        The paper's Table 1 (one ODE-block at each of nine positions), its Table 2 (U-Net, ResNet,
+        NODEs-UNet), or one NODEs-UNet a training tolerance that predicts at several.
+    train, test : Bunch with ``images``, ``masks``, ``groups`` and ``names``
+        As `bloodseg.datasets.load_folder` returns them; groups and names may be missing. ``test``
+        may be None where ``protocol`` is "paper".
+    output : path
+        Folder for results.csv, checkpoints, models and a file for each job.
+    dataset : str, default="data"
+        Name of the data in the results.
+    networks : sequence of str, optional
+        Names of some of the study's networks; all by default.
+    seeds : sequence of int, default=(0, 1, 2)
+        One ``random_state`` a training.
+    train_tolerances, predict_tolerances : sequences of float
+        Tolerances of the study "tolerance".
+    protocol : {"folder", "paper"}, default="folder"
+        "folder" trains on ``train`` and tests on ``test``. "paper" cuts crops of 256 pixels from
+        the images of ``train``, splits by image or group, and augments tenfold, see
+        `paper_protocol`; a fifth of the images is kept for testing.
+    results : path, optional
+        A CSV file that the rows are put into, too, in place of those of the same run.
+    n_jobs : int, optional
+        Jobs at a time, through joblib: None is 1 unless in a `joblib.parallel_config` context,
+        whose backend (processes by default, dask, ...) is used.
+    verbose : int, default=0
+        1 shows a progress bar with an estimate of the time left.
+    **parameters
+        Parameters of `bloodseg.BloodCellSegmenter` for all networks, such as ``width`` or
+        ``max_epochs``; ``ode_tol`` is for the NODEs-UNet of "networks".
+
+    Returns
+    -------
+    DataFrame
+        The rows of all that the output folder holds, as `load_results` describes them. Its
+        ``attrs["failures"]`` says of each training that came to no result why.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or the folder holds the same study of other data or
+        parameters.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from bloodseg.datasets import make_smears
+    >>> from bloodseg.study import run_study
+    >>> smears = make_smears(4, image_size=64, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = run_study(
+    ...         "networks", smears, smears, output=folder, networks=["U-Net"], seeds=[0],
+    ...         width=4, max_epochs=1, crop_size=32,
+    ...     )
+    >>> table[["network", "seed", "evaluations", "parameters"]]
+      network  seed  evaluations  parameters
+    0   U-Net     0          0.0      122103
+    """
+    _check(seeds, protocol, parameters)
+    train = _checked(train, "train")
+    if protocol == "paper":
+        if test is not None:
+            raise ValueError("test must be None where protocol is 'paper', which keeps its own.")
+        parameters = {"crop_size": _PAPER_CROP, "augment": False, **parameters}
+        train, test = _paper_data(train, parameters["crop_size"])
+    else:
+        test = _checked(test, "test")
+    jobs = plan(
+        study,
+        dataset,
+        seeds,
+        parameters,
+        networks=networks,
+        train_tolerances=check_tolerances(train_tolerances, "train_tolerances"),
+        predict_tolerances=check_tolerances(predict_tolerances, "predict_tolerances"),
+    )
+    store = Store(output)
+    data = joblib.hash((train, test))
+    identities = {job.name: _identity(job, protocol, data) for job in jobs}
+    alone = joblib.effective_n_jobs(n_jobs) == 1
+    run = partial(run_job, train=train, test=test, store=store, verbose=verbose * alone)
+    try:
+        failures = _run_all(jobs, identities, run, store, n_jobs, verbose)
+    finally:  # also on Ctrl-C: what is done is done
+        table = store.update_results()
+        if results is not None:
+            merge_results(results, table)
+    for name, reason in failures.items():
+        warnings.warn(f"{name} came to no result: {reason}", stacklevel=2)
+    table.attrs["failures"] = failures
+    return table
+
+
+def _run_all(
+    jobs: Sequence[Job],
+    identities: Mapping[str, dict[str, Any]],
+    run: Callable[..., tuple[Job, str]],
+    store: Store,
+    n_jobs: int | None,
+    verbose: int,
+) -> dict[str, str]:
+    """Run the jobs that are not done, and return which failed and why."""
+    waiting = [job for job in jobs if not store.is_done(job, identities[job.name])]
+    failures: dict[str, str] = {}
+    with tqdm(
+        total=len(jobs),
+        initial=len(jobs) - len(waiting),
+        desc="study",
+        unit="job",
+        disable=not verbose,
+        file=sys.stderr,
+    ) as bar:
+        # First what no other process is at; then the rest is waited for, in case they give up.
+        for wait in (False, True):
+            calls = [joblib.delayed(run)(job, identities[job.name], wait) for job in waiting]
+            waiting = []
+            if not calls:
+                break
+            for job, outcome in joblib.Parallel(n_jobs, return_as="generator_unordered")(calls):
+                if outcome == BUSY:
+                    waiting.append(job)
+                    continue
+                if outcome != DONE:
+                    failures[job.name] = outcome
+                store.update_results()
+                bar.update()
+    return failures
+
+
+def _identity(job: Job, protocol: str, data: str) -> dict[str, Any]:
+    """Return what tells a job's training from others, and a short name for it."""
+    segmenter = BloodCellSegmenter(**job.parameters, random_state=job.seed)
+    parameters = {
+        name: value
+        for name, value in segmenter.get_params(deep=False).items()
+        if name not in NOT_OF_THE_RESULT
+    }
+    training = joblib.hash((parameters, protocol, data))
+    # As JSON holds them, to be compared with what a record says.
+    parameters = json.loads(json.dumps(parameters, default=repr))
+    return {"parameters": parameters, "protocol": protocol, "data": data, "training": training}
+
+
+def _paper_data(train: Bunch, crop_size: int) -> tuple[Bunch, Bunch]:
+    """Return the crops of the paper's protocol: the same ones for every seed."""
+    parts = paper_crops(train.images, train.masks, groups=train.groups, crop_size=crop_size)
+    rest, test = (_checked(part, "train") for part in parts)
+    return rest, test
+
+
+def _checked(data: Any, name: str) -> Bunch:
+    """Return images and label maps as lists, with groups and names."""
+    if not all(hasattr(data, part) for part in ("images", "masks")):
+        raise ValueError(
+            f"{name} must have images and masks, as a Bunch of bloodseg.datasets.load_folder has; "
+            f"got {type(data).__name__}."
+        )
+    images = check_images(data.images, name=f"{name}.images")
+    masks = check_masks(data.masks, images=images, name=f"{name}.masks")
+    names = getattr(data, "names", None) or [str(number) for number in range(len(images))]
+    return Bunch(images=images, masks=masks, groups=getattr(data, "groups", None), names=names)
+
+
+def _check(seeds: Sequence[int], protocol: str, parameters: Mapping[str, Any]) -> None:
+    integers = all(isinstance(seed, Integral) and seed >= 0 for seed in seeds)
+    if not (len(seeds) and integers and len(set(seeds)) == len(seeds)):
+        raise ValueError(
+            f"seeds must be whole numbers of at least 0, none of them twice; got {seeds!r}."
+        )
+    if protocol not in _PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(_PROTOCOLS)}; got {protocol!r}.")
+    known = BloodCellSegmenter().get_params().keys() - set(_SET_BY_STUDY)
+    for name in parameters:
+        if name not in known:
+            reason = "the study sets it" if name in _SET_BY_STUDY else "there is no such parameter"
+            raise ValueError(
+                f"parameters must be among those of BloodCellSegmenter; {name!r} is not: {reason}."
+            )
