@@ -16,6 +16,9 @@ from ._images import CLASS_NAMES, check_images, to_rgb
 COLOURS = {"white": (0, 114, 178), "red": (230, 159, 0)}
 LEGEND = "blue: white cells, orange: red cells"
 
+MISSED = (204, 121, 167)
+"""Colour of what was taken for background, beside the cells' own (Okabe and Ito's purple)."""
+
 _FILL = 0.22
 _PAPER, _INK, _GREY = (255, 255, 255), (32, 32, 36), (110, 110, 116)
 _BACKGROUND = (240, 240, 243)  # of label maps
@@ -50,6 +53,28 @@ def coloured(mask: np.ndarray) -> np.ndarray:
     """Return a label map as a picture (H, W, 3), uint8."""
     palette = np.array([COLOURS.get(name, _BACKGROUND) for name in CLASS_NAMES], np.uint8)
     return palette[mask]
+
+
+def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the image in pale grey, wrong pixels in the colour of what they were taken for.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3)
+        uint8, or floating point in [0, 1].
+    truth, predicted : ndarray of shape (H, W)
+        Labels 0 background, 1 white cells, 2 red cells.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), uint8
+    """
+    grey = _to_bytes(image).mean(axis=2, keepdims=True)
+    picture = np.repeat(128 + grey / 2, 3, axis=2).astype(np.uint8)
+    palette = np.array([COLOURS.get(name, MISSED) for name in CLASS_NAMES], np.uint8)
+    wrong = truth != predicted
+    picture[wrong] = palette[predicted[wrong]]
+    return picture
 
 
 def _to_bytes(image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,16 @@
+"""Plots as scikit-learn Display objects: made from an estimator or from what it gave, then drawn.
+
+They need matplotlib: ``pip install 'bloodseg[plot]'``.
+"""
+
+from ._cells import CellSizeDisplay
+from ._history import TrainingHistoryDisplay
+from ._segmentation import SegmentationDisplay
+from ._tolerance import ToleranceCurveDisplay
+
+__all__ = [
+    "CellSizeDisplay",
+    "SegmentationDisplay",
+    "ToleranceCurveDisplay",
+    "TrainingHistoryDisplay",
+]

@@ -1,0 +1,40 @@
+"""What the displays share: axes to draw on, and the colours of the classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._pictures import COLOURS
+
+CLASS_COLOURS = {name: tuple(np.array(rgb) / 255) for name, rgb in COLOURS.items()}
+"""Colours of the cells as matplotlib takes them."""
+
+
+def axes_for(ax: Any, n: int, *, width: float = 5.0, height: float = 4.0) -> np.ndarray:
+    """Return the axes given, n of them, or those of a new figure, side by side.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    ValueError
+        If axes are given, but not n.
+    """
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'bloodseg[plot]'.") from error
+    if ax is None:
+        _, axes = pyplot.subplots(
+            1, n, figsize=(n * width, height), squeeze=False, layout="constrained"
+        )
+        return axes[0]
+    given = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(given) != n:
+        raise ValueError(
+            f"ax must hold as many axes as there are panels, {n}; got {len(given)}. Make them "
+            f"with matplotlib.pyplot.subplots(1, {n}), or pass None."
+        )
+    return given

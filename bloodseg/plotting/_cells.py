@@ -1,0 +1,131 @@
+"""How large the cells are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._axes import CLASS_COLOURS, axes_for
+
+
+class CellSizeDisplay:
+    """Histogram of the cells' diameters, white and red.
+
+    Make one with `from_estimator` or `from_predictions`.
+
+    Parameters
+    ----------
+    diameters : dict of str to array-like
+        Diameters of the cells of each class, "white" and "red".
+    unit : str, default="pixels"
+        What they are measured in.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        What `plot` has drawn on.
+
+    Examples
+    --------
+    >>> from bloodseg.plotting import CellSizeDisplay
+    >>> display = CellSizeDisplay({"white": [60, 72], "red": [38, 40, 41, 44]}).plot(bins=5)
+    >>> display.ax_.get_xlabel()
+    'diameter, pixels'
+    """
+
+    def __init__(self, diameters: Any, *, unit: str = "pixels"):
+        self.diameters = diameters
+        self.unit = unit
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, images: Any, *, bins: Any = 30, ax: Any = None
+    ) -> CellSizeDisplay:
+        """Measure the cells of images and draw their sizes.
+
+        Parameters
+        ----------
+        estimator : BloodCellSegmenter
+            Fitted; with a ``pixel_size`` the diameters are in micrometres.
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            The images.
+        bins : int or sequence, default=30
+            As `numpy.histogram_bin_edges` takes them, over both classes.
+        ax : matplotlib Axes, optional
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        CellSizeDisplay
+        """
+        unit = "pixels" if estimator.pixel_size is None else "micrometres"
+        return cls.from_predictions(estimator.measure(images), unit=unit, bins=bins, ax=ax)
+
+    @classmethod
+    def from_predictions(
+        cls, cells: Any, *, unit: str = "pixels", bins: Any = 30, ax: Any = None
+    ) -> CellSizeDisplay:
+        """Draw the sizes of cells that are measured already, those cut by a border left out.
+
+        Parameters
+        ----------
+        cells : DataFrame
+            As `BloodCellSegmenter.measure` returns it: columns class, diameter and, where cells
+            may be cut, touches_border.
+        unit : str, default="pixels"
+            What the diameters are measured in.
+        bins, ax
+            As for `from_estimator`.
+
+        Returns
+        -------
+        CellSizeDisplay
+
+        Raises
+        ------
+        ValueError
+            If a column is missing.
+        """
+        for column in ("class", "diameter"):
+            if column not in cells:
+                raise ValueError(
+                    f"cells must have the columns 'class' and 'diameter', as measure gives them; "
+                    f"got {', '.join(map(repr, cells))}."
+                )
+        if "touches_border" in cells:
+            cells = cells[~cells["touches_border"].astype(bool)]
+        diameters = {
+            name: cells["diameter"][cells["class"] == name].to_numpy() for name in CLASS_COLOURS
+        }
+        return cls(diameters, unit=unit).plot(bins=bins, ax=ax)
+
+    def plot(self, *, bins: Any = 30, ax: Any = None) -> CellSizeDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        bins, ax
+            As for `from_estimator`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        """
+        (self.ax_,) = axes_for(ax, 1, width=6)
+        self.figure_ = self.ax_.figure
+        values = {name: np.asarray(of, dtype=float) for name, of in self.diameters.items()}
+        edges = np.histogram_bin_edges(np.concatenate([*values.values(), []]), bins=bins)
+        for name, of in values.items():
+            label = f"{name} cells: {len(of)}"
+            if len(of):
+                label += f", median {np.median(of):.3g} {self.unit}"
+            self.ax_.hist(of, bins=edges, color=CLASS_COLOURS[name], alpha=0.65, label=label)
+        self.ax_.set(xlabel=f"diameter, {self.unit}", ylabel="cells")
+        self.ax_.legend()
+        return self
