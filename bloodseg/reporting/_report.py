@@ -1,0 +1,179 @@
+"""Render a report: a single HTML page with everything in it, to be opened offline and sent on."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+
+from .._images import CLASS_NAMES
+from .._pictures import COLOURS, overlay
+from .._version import __version__
+
+_MAX_SIDE = 1000  # of a picture in the page, pixels
+_JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What was found in one image.
+
+    Attributes
+    ----------
+    name : str
+        What the page calls the image.
+    image : ndarray of shape (H, W, 3)
+        The image, uint8 or floating point in [0, 1]; may be shrunk, as may the map.
+    class_map : ndarray of shape (H, W)
+        Labels 0 background, 1 white cells, 2 red cells.
+    cells : DataFrame
+        One row a cell, as `bloodseg.BloodCellSegmenter.measure` gives them: columns class,
+        diameter, confidence and touches_border.
+    shape : tuple of int
+        Height and width of the whole image in pixels.
+    seconds : float
+        What the prediction took.
+    """
+
+    name: str
+    image: np.ndarray
+    class_map: np.ndarray
+    cells: pd.DataFrame
+    shape: tuple[int, int]
+    seconds: float
+
+
+def render_report(
+    results: Sequence[ImageResult],
+    *,
+    run: Mapping[str, Any],
+    pixel_size: float | None = None,
+    title: str = "Blood smear report",
+) -> str:
+    """Return a self-contained HTML page: counts, sizes, a row an image, and every overlay.
+
+    Parameters
+    ----------
+    results : sequence of ImageResult
+        At least one.
+    run : mapping of str to object
+        What was run with what: model, tolerance, and the like; shown as it is.
+    pixel_size : float, optional
+        Micrometres a pixel; diameters are then in micrometres, and counts come per square
+        millimetre, too.
+    title : str
+        Heading of the page.
+
+    Returns
+    -------
+    str
+        The page. Nothing in it is loaded from elsewhere, and names are escaped.
+
+    Raises
+    ------
+    ValueError
+        If there is no result.
+    ImportError
+        If matplotlib, which draws the histogram, is missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bloodseg.datasets import make_smears
+    >>> from bloodseg.reporting import ImageResult, render_report
+    >>> smears = make_smears(1, image_size=64, random_state=0)
+    >>> cells = pd.DataFrame(
+    ...     {"class": ["red"], "diameter": [40.0], "confidence": [0.9], "touches_border": [False]}
+    ... )
+    >>> result = ImageResult("a.png", smears.images[0], smears.masks[0], cells, (64, 64), 0.1)
+    >>> page = render_report([result], run={"model": "cells.safetensors"})
+    >>> "1 red cell" in page
+    True
+    """
+    if not results:
+        raise ValueError("results must hold at least one image; got none.")
+    unit = "px" if pixel_size is None else "µm"
+    cells = pd.concat([result.cells for result in results], ignore_index=True)
+    environment = Environment(
+        loader=PackageLoader("bloodseg.reporting", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja").render(
+        title=title,
+        version=__version__,
+        unit=unit,
+        has_area=pixel_size is not None,
+        colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in COLOURS.items()},
+        summary=_summary(cells, sum(_area(result, pixel_size) for result in results)),
+        n_images=len(results),
+        histogram=_histogram(cells, unit),
+        rows=[
+            {
+                "name": result.name,
+                "height": result.shape[0],
+                "width": result.shape[1],
+                "picture": _picture(result),
+                "seconds": result.seconds,
+                **_summary(result.cells, _area(result, pixel_size)),
+            }
+            for result in results
+        ],
+        run=run,
+    )
+
+
+def _summary(cells: pd.DataFrame, area: float) -> dict[str, Any]:
+    """Return counts, counts per square millimetre and what is typical of the cells."""
+    summary: dict[str, Any] = {}
+    for name in CLASS_NAMES[1:]:
+        of_class = cells[cells["class"] == name]
+        whole = of_class[~of_class["touches_border"].astype(bool)]
+        summary[name] = len(of_class)
+        summary[f"{name}_density"] = len(of_class) / area if area else None
+        summary[f"{name}_diameter"] = whole["diameter"].median() if len(whole) else None
+    summary["confidence"] = cells["confidence"].mean() if len(cells) else None
+    summary["at_border"] = int(cells["touches_border"].sum())
+    return summary
+
+
+def _area(result: ImageResult, pixel_size: float | None) -> float:
+    """Return the area of an image in square millimetres, 0 where it is not known."""
+    return 0.0 if pixel_size is None else float(np.prod(result.shape)) * (pixel_size / 1000) ** 2
+
+
+def _picture(result: ImageResult) -> str:
+    """Return the overlay as the address of an embedded JPEG."""
+    step = -(-max(result.image.shape[:2]) // _MAX_SIDE)
+    picture = Image.fromarray(overlay(result.image, result.class_map))
+    if step > 1:
+        picture = picture.reduce(step)
+    return _embedded(picture)
+
+
+def _embedded(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _histogram(cells: pd.DataFrame, unit: str) -> str:
+    """Return the histogram of the diameters as SVG, to stand in the page."""
+    from matplotlib.figure import Figure
+
+    from ..plotting import CellSizeDisplay
+
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    CellSizeDisplay.from_predictions(cells, unit=unit, ax=figure.subplots())
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

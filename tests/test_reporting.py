@@ -1,0 +1,148 @@
+"""The report: what it says, that it loads nothing, and what a browser makes of it."""
+
+import html
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from bloodseg.datasets import make_smears
+from bloodseg.reporting import ImageResult, render_report
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+QUIET = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
+
+
+def table(*cells):
+    columns = ["class", "diameter", "confidence", "touches_border"]
+    return pd.DataFrame(cells, columns=columns).astype({"touches_border": bool})
+
+
+def result(name="field.png", cells=None, side=64):
+    drawn = make_smears(1, image_size=side, random_state=0)
+    if cells is None:
+        cells = table(
+            ("red", 40.0, 0.9, False), ("red", 44.0, 0.8, False), ("white", 70.0, 1.0, True)
+        )
+    return ImageResult(name, drawn.images[0], drawn.masks[0], cells, (64, 64), 0.25)
+
+
+class Page(HTMLParser):
+    """The texts of a page's tables and captions, and what it would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.addresses, self._cell = {}, [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.addresses += [attributes[key] for key in ("src", "href") if key in attributes]
+        if tag == "table":
+            self._table = self.tables.setdefault(attributes["id"], [])
+        elif tag == "tr":
+            self._table.append([])
+        elif tag in ("td", "th"):
+            self._cell = ""
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell += data
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._table[-1].append(self._cell)
+            self._cell = None
+
+
+def test_a_row_an_image_and_the_totals():
+    other = result("other.png", table(("red", 50.0, 0.7, True)))
+    text = render_report([result(), other], run={"model": "m.safetensors", "tolerance": 1e-3})
+    rows = Page(text).tables
+    assert rows["images"] == [
+        [
+            *("image", "pixels", "red", "white"),
+            *("red, median px", "white, median px", "confidence", "seconds"),
+        ],
+        ["field.png", f"64 {TIMES} 64", "2", "1", "42.0", DASH, "90%", "0.25"],
+        ["other.png", f"64 {TIMES} 64", "1", "0", DASH, DASH, "70%", "0.25"],
+    ]
+    assert rows["run"] == [["model", "m.safetensors"], ["tolerance", "0.001"]]
+    plain = html.unescape(re.sub(r"<[^>]+>|\s+", " ", text))
+    assert "2 images" in plain
+    assert re.search(r" 3 +red cells", plain)
+    assert re.search(r"\b1 +white cells", plain)
+    assert "2 red cells, 1 white cell" in plain
+    assert "1 red cell, 0 white cells" in plain
+    assert re.search(r"2 +cells cut by a border", plain)
+
+
+def test_with_a_pixel_size_it_counts_per_square_millimetre():
+    text = render_report([result()], run={}, pixel_size=0.5)
+    header, row = Page(text).tables["images"]
+    assert header[4:6] == ["red per mm²", "white per mm²"]
+    area = (64 * 0.5 / 1000) ** 2
+    assert row[4:6] == [f"{2 / area:.0f}", f"{1 / area:.0f}"]
+    assert "median µm" in header[6]
+
+
+def test_no_cells_are_dashes():
+    row = Page(render_report([result(cells=table())], run={})).tables["images"][1]
+    assert row[2:7] == ["0", "0", DASH, DASH, DASH]
+
+
+def test_it_needs_nothing_from_elsewhere():
+    page = render_report([result()], run={})
+    addresses = Page(page).addresses
+    assert len([each for each in addresses if each.startswith("data:image/jpeg;base64,")]) == 1
+    assert all(each.startswith(("data:", "#")) for each in addresses)
+    assert not re.search(r"<script|@import|url\((?!#)", page)
+
+
+def test_names_are_shown_and_not_run():
+    name = "<script>alert(1)</script>.png"
+    page = render_report([result(name)], run={"model": "<b>m</b>"})
+    assert "<script>" not in page
+    assert Page(page).tables["images"][1][0] == name
+    assert Page(page).tables["run"] == [["model", "<b>m</b>"]]
+
+
+def test_large_pictures_are_shrunk():
+    large = make_smears(1, image_size=(64, 2100), random_state=0)
+    shown = ImageResult("a", large.images[0], large.masks[0], table(), (64, 2100), 0.1)
+    assert len(render_report([shown], run={})) < 200_000
+
+
+def test_no_results_are_refused():
+    with pytest.raises(ValueError, match=re.escape("results must hold at least one image; got")):
+        render_report([], run={})
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+def test_a_browser_shows_it(tmp_path):
+    page = render_report([result("a & b.png"), result()], run={"model": "m"})
+    script = (
+        "<script>document.title = [...document.images].every(i => i.naturalWidth > 0) + ' ' + "
+        "document.querySelector('#sizes svg').getBoundingClientRect().height + ' ' + "
+        "document.querySelectorAll('#images tbody tr').length;</script></body>"
+    )
+    file = tmp_path / "report.html"
+    file.write_text(page.replace("</body>", script), encoding="utf-8")
+    shown = subprocess.run(
+        [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    loaded, height, n_rows = re.search(r"<title>(\w+) ([\d.]+) (\d+)</title>", shown).groups()
+    assert loaded == "true"
+    assert float(height) > 100
+    assert n_rows == "2"
