@@ -24,7 +24,7 @@ _PAPER, _INK, _GREY = (255, 255, 255), (32, 32, 36), (110, 110, 116)
 _BACKGROUND = (240, 240, 243)  # of label maps
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
     """Return the image with its cells tinted and outlined.
 
     Parameters
@@ -33,19 +33,25 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         uint8, or floating point in [0, 1].
     mask : ndarray of shape (H, W)
         Labels 0 background, 1 white cells, 2 red cells.
+    cells : ndarray of shape (H, W), optional
+        A number for each cell; without it, cells that touch share an outline.
 
     Returns
     -------
     ndarray of shape (H, W, 3), uint8
     """
     picture = _to_bytes(image).astype(np.float32)
-    # In large images a line of one pixel would not be seen.
-    thickness = -(-min(mask.shape) // 250)
+    regions = mask if cells is None else cells
+    cross = ndimage.generate_binary_structure(2, 1)
+    lowest = highest = mask if cells is None else cells
+    for _ in range(-(-min(mask.shape) // 250)):  # in large images one pixel would not be seen
+        lowest = ndimage.minimum_filter(lowest, footprint=cross, mode="nearest")
+        highest = ndimage.maximum_filter(highest, footprint=cross, mode="nearest")
+    inner = lowest == highest
     for name, colour in COLOURS.items():
-        cells = mask == CLASS_NAMES.index(name)
-        inner = ndimage.binary_erosion(cells, iterations=thickness, border_value=1)
-        picture[inner] += _FILL * (np.array(colour, np.float32) - picture[inner])
-        picture[cells & ~inner] = colour
+        found = mask == CLASS_NAMES.index(name)
+        picture[found & inner] += _FILL * (np.array(colour, np.float32) - picture[found & inner])
+        picture[found & ~inner] = colour
     return (picture + 0.5).astype(np.uint8)
 
 

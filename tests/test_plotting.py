@@ -59,6 +59,25 @@ def test_an_overlay_is_drawn_with_a_legend(smear):
     assert labels == ["white cells", "red cells"]
 
 
+def test_cells_that_touch_have_an_outline_each():
+    image = np.full((12, 20, 3), 200, np.uint8)
+    mask = np.zeros((12, 20), np.uint8)
+    mask[2:10, 2:18] = 2
+    cells = np.where(np.arange(20) < 10, 1, 2) * (mask > 0)
+    red = np.array(COLOURS["red"])
+    outlined = (overlay(image, mask, cells) == red).all(axis=-1)
+    assert outlined[5].nonzero()[0].tolist() == [2, 9, 10, 17]
+    shared = (overlay(image, mask) == red).all(axis=-1)
+    assert shared[5].nonzero()[0].tolist() == [2, 17]
+    assert (overlay(image, mask)[mask == 0] == 200).all()
+
+
+def test_an_image_border_is_no_outline():
+    mask = np.full((6, 6), 2, np.uint8)
+    picture = overlay(np.zeros((6, 6, 3), np.uint8), mask)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 1
+
+
 def test_a_map_shows_each_class_in_its_colour(smear):
     image, mask = smear
     picture = SegmentationDisplay.from_predictions(image, mask, kind="map").image_.get_array()

@@ -8,7 +8,14 @@ import numpy as np
 
 from .._pictures import COLOURS
 
-CLASS_COLOURS = {name: tuple(np.array(rgb) / 255) for name, rgb in COLOURS.items()}
+
+def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
+    """Return a colour as matplotlib takes it."""
+    red, green, blue = rgb
+    return red / 255, green / 255, blue / 255
+
+
+CLASS_COLOURS = {name: as_colour(rgb) for name, rgb in COLOURS.items()}
 """Colours of the cells as matplotlib takes them."""
 
 

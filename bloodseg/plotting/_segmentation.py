@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .._images import CLASS_NAMES, check_images, check_masks
-from .._pictures import coloured, difference, overlay
-from ._axes import CLASS_COLOURS, axes_for
+from .._pictures import MISSED, coloured, difference, overlay
+from ._axes import CLASS_COLOURS, as_colour, axes_for
 
 KINDS = ("overlay", "map", "difference")
 
@@ -147,13 +145,11 @@ class SegmentationDisplay:
     def _add_legend(self, kind: str) -> None:
         from matplotlib.patches import Patch
 
-        from .._pictures import MISSED
-
         patches = [
             Patch(color=colour, label=f"{name} cells") for name, colour in CLASS_COLOURS.items()
         ]
         if kind == "difference":
-            patches.append(Patch(color=np.array(MISSED) / 255, label=CLASS_NAMES[0]))
+            patches.append(Patch(color=as_colour(MISSED), label=CLASS_NAMES[0]))
         self.ax_.legend(
             handles=patches,
             title="taken for" if kind == "difference" else None,
