@@ -24,6 +24,7 @@ _TITLES = {
     "tolerance": "Tolerances in training and in prediction",
 }
 _BYTES = 4  # of a weight
+_TRAINED = ["network", "train_tol"]
 
 Record = Mapping[str, Any]
 
@@ -135,7 +136,7 @@ def _section(
     ]
     if table is not None:
         parts += ["## All differences", _comparison_note(table), _comparison_table(table)]
-    parts += [*_validation(records), *_work(records)]
+    parts += [*_validation(records, results), *_work(records)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -209,31 +210,34 @@ def _comparison_table(table: pd.DataFrame) -> str:
     return markdown([*titles, "detectable"], rows)
 
 
-def _validation(records: Sequence[Record]) -> list[str]:
+def _validation(records: Sequence[Record], results: pd.DataFrame) -> list[str]:
     """Return what validation, which has seen no test image, would choose among ODE-networks."""
     rows = [
-        {
-            "network": record["network"],
-            "tol": record["train_tol"],
-            "valid": record["valid_mean_iou"],
-        }
+        {**{key: record[key] for key in _TRAINED}, "valid": record["valid_mean_iou"]}
         for record in records
         if record["train_tol"] and record["valid_mean_iou"] is not None
     ]
     if not rows:
         return []
-    scores = pd.DataFrame(rows).groupby(["network", "tol"], sort=False).valid
+    scores = pd.DataFrame(rows).groupby(_TRAINED, sort=False).valid
     best = scores.mean().idxmax()
+    as_trained = results[results.train_tol == results.predict_tol]
+    tested = {keys: group.mean_iou for keys, group in as_trained.groupby(_TRAINED)}
     cells = [
-        [*keys, spread(100 * values, 2), "chosen" if keys == best else ""]
+        [
+            *keys,
+            spread(100 * values, 2),
+            spread(100 * tested[keys], 2) if keys in tested else "",
+            "chosen" if keys == best else "",
+        ]
         for keys, values in scores
     ]
-    note = "Mean IoU on each seed's validation images; the test images chose nothing."
-    return [
-        "## Chosen by validation",
-        note,
-        markdown(["network", "trained at", "validation mean IoU", ""], cells),
-    ]
+    note = (
+        "Mean IoU on each seed's validation images, which choose, and on the test images, which "
+        "only report; predicted at the tolerance of training."
+    )
+    titles = ["network", "trained at", "validation", "test", ""]
+    return ["## Chosen by validation", note, markdown(titles, cells)]
 
 
 def _work(records: Sequence[Record]) -> list[str]:

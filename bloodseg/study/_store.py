@@ -37,7 +37,7 @@ class Store:
     Parameters
     ----------
     folder : path
-        Made where it is missing.
+        The folder; `make` makes it.
     """
 
     def __init__(self, folder: Any):
@@ -46,8 +46,12 @@ class Store:
         self.models = self.folder / "models"
         self._jobs = self.folder / "jobs"
         self._locks = self.folder / "locks"
+
+    def make(self) -> Store:
+        """Make the folders that are missing."""
         for path in (self.models, self._jobs, self._locks):
             path.mkdir(parents=True, exist_ok=True)
+        return self
 
     def model(self, name: str) -> Path:
         """Return the model file of a job."""

@@ -138,7 +138,7 @@ def run_study(
         train_tolerances=check_tolerances(train_tolerances, "train_tolerances"),
         predict_tolerances=check_tolerances(predict_tolerances, "predict_tolerances"),
     )
-    store = Store(output)
+    store = Store(output).make()
     data = joblib.hash((train, test))
     identities = {job.name: _identity(job, protocol, data) for job in jobs}
     store.check(jobs, identities)
