@@ -54,9 +54,8 @@ def tolerance_curve(
     Returns
     -------
     Bunch
-        One entry a tolerance, from the tightest to the loosest:
-
         tolerances : ndarray of shape (n_tolerances,), float64
+            From the tightest to the loosest, each once; the others go with them.
         scores : ndarray of shape (n_tolerances,), float64
             The metric over all images.
         seconds : ndarray of shape (n_tolerances,), float64

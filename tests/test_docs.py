@@ -87,7 +87,7 @@ def test_python_blocks_run_in_order(page, folder):
         assert list((folder / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "docs/study.md"])
 def test_commands_are_ones_that_the_command_line_takes(page):
     lines = "".join(blocks(page, "bash")).splitlines()
     for line in lines:

@@ -162,12 +162,15 @@ def test_nothing_is_run_twice(finished, monkeypatch):
 
 def test_another_study_in_the_same_folder_is_refused(finished):
     folder, _ = finished
-    with pytest.raises(ValueError, match=r"holds it with width=4, not 8\. Choose another folder"):
+    with pytest.raises(ValueError, match=r"with width=4, not 8\. Choose another folder"):
         study(folder, width=8)
-    with pytest.raises(ValueError, match="of other data"):
+    with pytest.raises(ValueError, match=r"with other images, label maps, names or groups\."):
         study(folder, test=TRAIN)
-    with pytest.raises(ValueError, match="of other protocol"):
-        study(folder, test=None, protocol="paper", networks=["U-Net"], augment=True)
+    # Of networks and seeds that are not there yet, too: they could not be compared.
+    with pytest.raises(ValueError, match=r"with width=4, not 8\. Choose another folder"):
+        study(folder, width=8, networks=["ResNet"], seeds=[5])
+    with pytest.raises(ValueError, match=r"nodes-unet-0 with ode_tol=0\.001, not 0\.1\."):
+        study(folder, networks=["NODEs-UNet"], ode_tol=1e-1)
 
 
 def test_explicit_defaults_are_the_same_study(finished):

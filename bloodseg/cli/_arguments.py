@@ -287,12 +287,6 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     text = "tables, verdicts and figures of the studies in a folder"
     report = parsers.add_parser("report", help=text, description=f"{text}.", allow_abbrev=False)
     report.add_argument("output", metavar="DIR", type=_path, help="output folder of studies")
-    report.add_argument(
-        "--test",
-        metavar="TEST",
-        type=_path,
-        help="folder of the test images, for the figures that show them",
-    )
 
 
 def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) -> None:

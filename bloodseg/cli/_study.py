@@ -10,7 +10,7 @@ from sklearn.utils import Bunch
 
 from ..datasets import load_folder
 from ..segmenter import BloodCellSegmenter
-from ..study import run_study
+from ..study import report_study, run_study
 from ._output import CommandError, first_line, make_folder, say
 
 _OPTIONS = ("networks", "seeds", "protocol", "results", "n_jobs")
@@ -18,7 +18,19 @@ _TOLERANCES = ("train_tolerances", "predict_tolerances")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run a study."""
+    """Run a study and report it, or report what a folder holds."""
+    failures = {} if arguments.study == "report" else _run_study(arguments)
+    try:
+        text = report_study(arguments.output)
+    except (OSError, ValueError) as error:
+        raise CommandError(first_line(error)) from error
+    say(text)
+    say(f"Results: {arguments.output}")
+    return 1 if failures else 0
+
+
+def _run_study(arguments: argparse.Namespace) -> dict[str, str]:
+    """Run a study and return which of its trainings came to no result, and why."""
     make_folder(arguments.output)
     train, test = _load(arguments.train), _load(arguments.test)
     given = vars(arguments)
@@ -38,8 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except (OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
-    say(f"Results: {arguments.output}")
-    return 1 if table.attrs["failures"] else 0
+    return table.attrs["failures"]
 
 
 def _load(folder: Path | None) -> Bunch | None:

@@ -1,7 +1,10 @@
 """The paper's experiments, as code that runs on any images."""
 
+from ._paper import TABLE_1, TABLE_2
 from ._plans import PREDICT_TOLERANCES, STUDIES, TRAIN_TOLERANCES, network_names
 from ._protocol import paper_protocol
+from ._report import report_study
+from ._statistics import compare
 from ._store import load_results
 from ._study import run_study
 from ._work import work_of_blocks
@@ -9,10 +12,14 @@ from ._work import work_of_blocks
 __all__ = [
     "PREDICT_TOLERANCES",
     "STUDIES",
+    "TABLE_1",
+    "TABLE_2",
     "TRAIN_TOLERANCES",
+    "compare",
     "load_results",
     "network_names",
     "paper_protocol",
+    "report_study",
     "run_study",
     "work_of_blocks",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 STUDIES = ("positions", "networks", "tolerance")
 """The studies: the paper's Table 1, its Table 2, and what it says of tolerances."""
 
+SET_BY_NETWORK = ("network", "ode_positions", "ode_tol")
 BASELINE = "U-Net"
 PAPER_TOLERANCES = "NODEs-UNet (paper tolerances)"
 
@@ -57,8 +58,12 @@ class Job:
         """Name for files, of its own within a study's folder."""
         parts = (self.study, self.dataset, self.network)
         trained = (self.train_tol,) if self.study == "tolerance" else ()
-        words = (re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in parts)
-        return "-".join([*words, *trained, str(self.seed)])
+        return "-".join([*map(file_name, parts), *trained, str(self.seed)])
+
+
+def file_name(text: str) -> str:
+    """Return a name in the letters that every file system takes."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
 def plan(

@@ -55,13 +55,11 @@ def paper_protocol(
     Returns
     -------
     Bunch
-        ``train``, ``valid`` and ``test``, each a Bunch of
-
-        images : list of ndarray of shape (crop_size, crop_size, 3)
-            RGB, uint8 or float32; the changed copies are float32 in [0, 1].
-        masks : list of ndarray of shape (crop_size, crop_size), uint8
-        groups : ndarray of int of shape (n,)
-            The group that each crop comes from.
+        train, valid, test : Bunch
+            Each with ``images``, a list of ndarray of shape (crop_size, crop_size, 3), RGB, uint8
+            or float, float32 in [0, 1] for changed copies; ``masks``, a list of ndarray of shape
+            (crop_size, crop_size), uint8; and ``groups``, an ndarray of int of shape (n,), which
+            group each crop comes from.
 
     Raises
     ------

@@ -48,7 +48,7 @@ def run_job(
     lock = store.lock(identity["training"])
     try:
         with lock.acquire(timeout=-1 if wait else 0, poll_interval=_POLL_SECONDS):
-            if not store.is_done(job, identity):
+            if not store.is_done(job):
                 asked = {*job.tolerances, *store.tolerances(job)}
                 job = replace(job, tolerances=tuple(sorted(asked)))
                 segmenter = _fitted(job, train, identity["protocol"], store, verbose)
@@ -88,6 +88,7 @@ def _fitted(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -
 def _record(job: Job, segmenter: Any, test: Bunch) -> dict[str, Any]:
     best = segmenter.history_[segmenter.best_epoch_ - 1]
     return {
+        "name": job.name,
         "study": job.study,
         "dataset": job.dataset,
         "network": job.network,

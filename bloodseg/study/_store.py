@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from sklearn.utils import Bunch
 
 from .._files import write_json, written_whole
 from ..metrics import scores_from_confusion
-from ._plans import Job
+from ._plans import SET_BY_NETWORK, Job, file_name
 
 KEYS = ["study", "dataset", "network", "seed", "train_tol", "predict_tol"]
 SCORES = ["pixel_accuracy", "mean_iou", "cpa_background", "cpa_white", "cpa_red"]
 COLUMNS = [*KEYS, *SCORES, "seconds", "evaluations", "parameters"]
 RESULTS = "results.csv"
+_N_EXAMPLES = 4  # as in the paper's Figures 7 and 8
 
-# What names a job's data and training: a record with other values is another study's.
-_IDENTITY = ("parameters", "protocol", "data")
+
+class Examples(NamedTuple):
+    """A few test images for figures."""
+
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    names: list[str]
 
 
 class Store:
@@ -30,7 +37,7 @@ class Store:
     Parameters
     ----------
     folder : path
-        Made where it is missing.
+        The folder; `make` makes it.
     """
 
     def __init__(self, folder: Any):
@@ -39,8 +46,12 @@ class Store:
         self.models = self.folder / "models"
         self._jobs = self.folder / "jobs"
         self._locks = self.folder / "locks"
+
+    def make(self) -> Store:
+        """Make the folders that are missing."""
         for path in (self.models, self._jobs, self._locks):
             path.mkdir(parents=True, exist_ok=True)
+        return self
 
     def model(self, name: str) -> Path:
         """Return the model file of a job."""
@@ -59,25 +70,30 @@ class Store:
         """Write the record of a job: from now on it is finished."""
         write_json(self._jobs / f"{job.name}.json", record)
 
-    def is_done(self, job: Job, identity: Mapping[str, Any]) -> bool:
-        """Return whether a job is finished, with all the tolerances that it asks for.
+    def check(self, jobs: Sequence[Job], identities: Mapping[str, Mapping[str, Any]]) -> None:
+        """Check that what the folder holds of these jobs' study is of the same data and settings.
 
         Raises
         ------
         ValueError
-            If the folder holds a job of this name with other data or parameters.
+            If it is not: the networks of a study must have the same, to be compared.
         """
-        record = self.read(job)
-        if record is None:
-            return False
-        for name in _IDENTITY:
-            if record[name] != identity[name]:
-                raise ValueError(
-                    f"output must be a folder without {job.name} of other {name}; {self.folder} "
-                    f"holds it with {_difference(record[name], identity[name])}. Choose another "
-                    "folder, or another name of the dataset."
-                )
-        return set(job.tolerances) <= set(self.tolerances(job))
+        for record in self.records():
+            for job in jobs:
+                if (job.study, job.dataset) != (record["study"], record["dataset"]):
+                    continue
+                apart = () if job.name == record["name"] else (*SET_BY_NETWORK, "random_state")
+                difference = _difference(record, identities[job.name], apart)
+                if difference:
+                    raise ValueError(
+                        f"output must be a folder without another study of this name; "
+                        f"{self.folder} holds {record['name']} with {difference}. Choose another "
+                        "folder, or another name of the dataset."
+                    )
+
+    def is_done(self, job: Job) -> bool:
+        """Return whether a job is finished, with all the tolerances that it asks for."""
+        return self.read(job) is not None and set(job.tolerances) <= set(self.tolerances(job))
 
     def tolerances(self, job: Job) -> list[float]:
         """Return the tolerances given to a job that is finished; none for one that is not."""
@@ -89,6 +105,33 @@ class Store:
         """Return all records, sorted by name."""
         return [json.loads(file.read_text("utf-8")) for file in sorted(self._jobs.glob("*.json"))]
 
+    def keep_examples(self, dataset: str, test: Bunch) -> None:
+        """Keep a few test images for the figures, drawn at random but the same ones each time."""
+        rng = np.random.default_rng(0)
+        chosen = np.sort(rng.permutation(len(test.images))[:_N_EXAMPLES])
+        arrays: dict[str, Any] = {"names": np.array([str(test.names[i]) for i in chosen])}
+        for number, index in enumerate(chosen):
+            arrays[f"image_{number}"] = test.images[index]
+            arrays[f"mask_{number}"] = test.masks[index]
+        with written_whole(self._examples(dataset)) as unfinished, unfinished.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def examples(self, dataset: str) -> Examples | None:
+        """Return the test images kept for the figures, if there are any."""
+        file = self._examples(dataset)
+        if not file.exists():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            names = arrays["names"].tolist()
+            images, masks = (
+                [arrays[f"{kind}_{number}"] for number in range(len(names))]
+                for kind in ("image", "mask")
+            )
+        return Examples(images, masks, names)
+
+    def _examples(self, dataset: str) -> Path:
+        return self.folder / f"examples-{file_name(dataset)}.npz"
+
     def update_results(self) -> pd.DataFrame:
         """Write results.csv anew from all records, and return it."""
         with self.lock("results"):
@@ -97,14 +140,18 @@ class Store:
         return table
 
 
-def _difference(held: Any, wanted: Any) -> str:
-    if not isinstance(held, Mapping):
-        return f"{held}, not {wanted}"
-    names = [name for name in wanted if held.get(name) != wanted[name]]
-    return ", ".join(f"{name}={held.get(name)!r}, not {wanted[name]!r}" for name in names)
+def _difference(held: Mapping[str, Any], wanted: Mapping[str, Any], apart: Sequence[str]) -> str:
+    """Return in words where two trainings differ, but for parameters that set them apart."""
+    if held["data"] != wanted["data"]:
+        return "other images, label maps, names or groups"
+    pairs = {"protocol": (held["protocol"], wanted["protocol"])}
+    for name, value in wanted["parameters"].items():
+        if name not in apart:
+            pairs[name] = (held["parameters"].get(name), value)
+    return ", ".join(f"{name}={a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b)
 
 
-def results_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+def results_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row for each study, data set, network, seed and pair of tolerances."""
     rows = [
         {

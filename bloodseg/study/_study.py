@@ -138,9 +138,11 @@ def run_study(
         train_tolerances=check_tolerances(train_tolerances, "train_tolerances"),
         predict_tolerances=check_tolerances(predict_tolerances, "predict_tolerances"),
     )
-    store = Store(output)
+    store = Store(output).make()
     data = joblib.hash((train, test))
     identities = {job.name: _identity(job, protocol, data) for job in jobs}
+    store.check(jobs, identities)
+    store.keep_examples(dataset, test)
     alone = joblib.effective_n_jobs(n_jobs) == 1
     run = partial(run_job, train=train, test=test, store=store, verbose=verbose * alone)
     try:
@@ -164,7 +166,7 @@ def _run_all(
     verbose: int,
 ) -> dict[str, str]:
     """Run the jobs that are not done, and return which failed and why."""
-    waiting = [job for job in jobs if not store.is_done(job, identities[job.name])]
+    waiting = [job for job in jobs if not store.is_done(job)]
     failures: dict[str, str] = {}
     with tqdm(
         total=len(jobs),

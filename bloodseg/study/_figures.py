@@ -1,0 +1,234 @@
+"""Figures of studies: of numbers through matplotlib, of smears as a sheet of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from .._files import written_whole
+from .._pictures import coloured, sheet
+from ..preprocessing import Preprocessor
+from ..segmenter import BloodCellSegmenter
+from ._claims import METRIC_NAMES
+from ._paper import TABLE_1
+from ._plans import BASELINE, file_name
+from ._statistics import scores
+from ._store import Examples, Store, results_table
+
+# Okabe and Ito's colours, which colour-blind people tell apart. https://jfly.uni-koeln.de/color/
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_PAPER = "0.45"
+_MARKERS = "osD^vP"
+_DPI = 130
+
+Record = Mapping[str, Any]
+
+
+def draw_figures(store: Store, study: str, dataset: str, records: Sequence[Record]) -> list[Path]:
+    """Draw the figures of one study and data set, and return their files.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    """
+    folder = store.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    files = []
+    for name, figure in _FIGURES[study](dataset, records).items():
+        files.append(folder / f"{study}-{file_name(dataset)}-{name}.png")
+        with written_whole(files[-1]) as unfinished:
+            figure.savefig(unfinished, dpi=_DPI, format="png")
+    return files
+
+
+def draw_smears(store: Store, dataset: str, records: Sequence[Record]) -> list[Path]:
+    """Draw what the networks make of a few test images (Figures 7 and 8); return the files."""
+    examples = store.examples(dataset)
+    if examples is None:
+        return []
+    folder = store.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    seed = min(record["seed"] for record in records)
+    maps = {
+        record["network"]: BloodCellSegmenter.load(store.model(record["name"])).predict(
+            examples.images
+        )
+        for record in records
+        if record["seed"] == seed
+    }
+    chosen = {"nodes-unet": [name for name in maps if name == "NODEs-UNet"], "networks": [*maps]}
+    files = []
+    for name, networks in chosen.items():
+        if networks:
+            files.append(folder / f"networks-{file_name(dataset)}-smears-{name}.png")
+            picture = _smears(examples, {each: maps[each] for each in networks}, dataset, seed)
+            with written_whole(files[-1]) as unfinished:
+                Image.fromarray(picture).save(unfinished, format="PNG")
+    return files
+
+
+def _smears(
+    examples: Examples, maps: Mapping[str, Sequence[np.ndarray]], dataset: str, seed: int
+) -> np.ndarray:
+    height, width = np.min([mask.shape for mask in examples.masks], axis=0)
+    enhanced = Preprocessor().transform(examples.images)
+    rows = [
+        [
+            part[:height, :width]
+            for part in (
+                image,
+                enhanced[index],
+                coloured(examples.masks[index]),
+                *(coloured(each[index]) for each in maps.values()),
+            )
+        ]
+        for index, image in enumerate(examples.images)
+    ]
+    return sheet(
+        rows,
+        titles=("Image", "Preprocessed", "Label", *maps),
+        captions=[f"image {name}" for name in examples.names],
+        heading=f"Test images of {dataset}",
+        subheading=f"predictions of networks with seed {seed}",
+    )
+
+
+def _figure(n_panels: int, width: float, height: float) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "figures of studies need matplotlib: pip install 'bloodseg[plot]'."
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, n_panels, squeeze=False)[0]
+
+
+def _images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Scores of each test image and network (Figures 9 and 10)."""
+    names = list(dict.fromkeys(record["network"] for record in records))
+    n_images = len(records[0]["images"])
+    figures = {}
+    for metric, file in (("pixel_accuracy", "pixel-accuracy"), ("mean_iou", "mean-iou")):
+        figure, (axis,) = _figure(1, max(8.5, 0.38 * n_images + 3.5), 4.2)
+        for number, name in enumerate(names):
+            by_seed = 100 * np.array(
+                [
+                    scores(np.array(record["predictions"][0]["confusion"]))[metric]
+                    for record in records
+                    if record["network"] == name
+                ]
+            )
+            at = np.arange(n_images) + 0.16 * (number - (len(names) - 1) / 2)
+            colour, marker = _style(number)
+            axis.vlines(at, by_seed.min(axis=0), by_seed.max(axis=0), color=colour, lw=2, alpha=0.5)
+            axis.plot(at, by_seed.mean(axis=0), marker, color=colour, label=name, ms=4.5)
+        axis.set_xticks(range(n_images), records[0]["images"], rotation=90, fontsize=8)
+        axis.set(
+            xlabel="test image",
+            ylabel=f"{METRIC_NAMES[metric]}, %",
+            title=f"{_capital(METRIC_NAMES[metric])} of each test image of {dataset}\n"
+            "points: mean over seeds; lines: from the worst seed to the best",
+        )
+        _finish([axis])
+        figures[file] = figure
+    return figures
+
+
+def _positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Table 1 as a plot, the paper's points beside ours."""
+    results = results_table(records)
+    figure, axes = _figure(3, 14, 4.2)
+    for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou", "seconds"), strict=True):
+        factor = 1 if metric == "seconds" else 100
+        ours = factor * results.pivot_table(index="network", columns="seed", values=metric)
+        _position_points(axis, ours, {name: row[metric] for name, row in TABLE_1.items()})
+        axis.set_xticks(range(1, 10))
+        axis.set_xlabel("position of the ODE-block (5: the bottom of the U)")
+    for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou"), strict=False):
+        axis.set(ylabel=f"{METRIC_NAMES[metric]}, %", title=_capital(METRIC_NAMES[metric]))
+    images = len(records[0]["images"])
+    axes[2].set(
+        yscale="log",
+        ylabel="seconds",
+        title=f"Time for {images} test images\n(paper: 20, other hardware)",
+    )
+    _finish(axes)
+    figure.suptitle(f"One ODE-block at each position: {dataset} and the paper's Table 1")
+    return {"table-1": figure}
+
+
+def _position_points(axis: Any, ours: pd.DataFrame, paper: Mapping[str, float]) -> None:
+    """Plot ours as mean and range over seeds, the paper's as crosses, the U-Nets as lines."""
+    positions = [k for k in range(1, 10) if f"ODEUNet{k}" in ours.index]
+    rows = ours.loc[[f"ODEUNet{k}" for k in positions]]
+    axis.vlines(positions, rows.min(axis=1), rows.max(axis=1), color=_COLOURS[0], lw=2, alpha=0.5)
+    axis.plot(positions, rows.mean(axis=1), "o", color=_COLOURS[0], label="here (range of seeds)")
+    if BASELINE in ours.index:
+        mean = ours.loc[BASELINE].mean()
+        axis.axhline(mean, color=_COLOURS[0], ls="--", lw=1, label="U-Net, here")
+    axis.plot(range(1, 10), [paper[f"ODEUNet{k}"] for k in range(1, 10)], "x", color=_PAPER,
+              label="paper (one run)")  # fmt: skip
+    axis.axhline(paper[BASELINE], color=_PAPER, ls=":", lw=1, label="U-Net, paper")
+
+
+def _tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Cost and accuracy: one line a training tolerance, one point a prediction's."""
+    results = results_table(records)
+    images = len(records[0]["images"])
+    figure, axes = _figure(2, 13, 4.6)
+    trained = list(dict.fromkeys(results.train_tol))
+    for axis, (column, label_of_cost) in zip(
+        axes,
+        (("seconds", "milliseconds an image"), ("evaluations", "evaluations of f for an image")),
+        strict=True,
+    ):
+        factor = 1000 / images if column == "seconds" else 1
+        for number, tol in enumerate(trained):
+            rows = results[results.train_tol == tol].groupby("predict_tol", sort=False)
+            cost, score = factor * rows[column].mean(), 100 * rows.mean_iou.mean()
+            deviation = 100 * rows.mean_iou.std(ddof=0).max()
+            colour, marker = _style(number)
+            label = f"trained at {tol}\n(seeds ± {deviation:.2f})"
+            axis.plot(cost, score, f"{marker}-", color=colour, ms=5, lw=1, label=label)
+            for name in cost.index:
+                axis.annotate(
+                    name,
+                    (cost[name], score[name]),
+                    color=colour,
+                    fontsize=7,
+                    xytext=(3, 4 + 8 * number),
+                    textcoords="offset points",
+                )
+        axis.set(xlabel=label_of_cost, ylabel="mean IoU, %")
+        axis.margins(0.12)
+    _finish(axes)
+    figure.suptitle(
+        f"What tolerances cost and give: NODEs-UNet on {dataset}\n"
+        "points are means over seeds, with the tolerance of prediction beside them"
+    )
+    return {"front": figure}
+
+
+def _style(number: int) -> tuple[str, str]:
+    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _finish(axes: Any) -> None:
+    """Add grids, and one legend beside the last panel."""
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+
+
+_FIGURES = {"networks": _images, "positions": _positions, "tolerance": _tolerances}

@@ -1,0 +1,157 @@
+"""Differences between networks: known answers, and how often the intervals are right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bloodseg.metrics import scores_from_confusion
+from bloodseg.study import compare
+from bloodseg.study._statistics import METRICS, decided, holm, scores
+
+POOR = np.array([[80, 10, 10], [5, 40, 5], [10, 0, 90]])
+GOOD = np.array([[90, 5, 5], [2, 46, 2], [5, 0, 95]])
+
+
+def noisy(matrix, n_seeds, n_images, rng):
+    """Matrices of as many pixels, drawn around one."""
+    rows = [rng.multinomial(row.sum(), row / row.sum(), size=(n_seeds, n_images)) for row in matrix]
+    return np.stack(rows, axis=2)
+
+
+@given(
+    arrays(np.int64, (2, 3, 3), elements=st.integers(0, 50)).filter(lambda m: m.any((1, 2)).all())
+)
+def test_scores_are_those_of_metrics(matrices):
+    matrices[:, 0, 0] += 1  # no pixels at all have no scores
+    found = scores(matrices)
+    for index, matrix in enumerate(matrices):
+        expected = scores_from_confusion(matrix)
+        for metric in METRICS:
+            assert found[metric][index] == pytest.approx(expected[metric], nan_ok=True)
+
+
+def test_identical_networks_are_undecided(rng):
+    same = noisy(POOR, 3, 8, rng)
+    table = compare({"a": same, "b": same}, [("a", "b")])
+    assert table.metric.tolist() == list(METRICS)
+    assert (table[["difference", "low", "high", "detectable"]] == 0).all(axis=None)
+    assert (table[["p", "p_holm"]] == 1).all(axis=None)
+    assert not table.seeds_agree.any()
+    assert [decided(row) for _, row in table.iterrows()] == [0] * 5
+
+
+def test_equal_networks_with_noise_are_undecided(rng):
+    table = compare({n: noisy(POOR, 3, 8, rng) for n in "ab"}, [("a", "b")])
+    assert (table.low < 0).all()
+    assert (table.high > 0).all()
+    assert [decided(row) for _, row in table.iterrows()] == [0] * 5
+
+
+def test_a_clearly_better_network_is_told(rng):
+    matrices = {"poor": noisy(POOR, 3, 16, rng), "good": noisy(GOOD, 3, 16, rng)}
+    table = compare(matrices, [("good", "poor"), ("poor", "good")])
+    row = table.set_index(["first", "metric"]).loc["good", "mean_iou"]
+    pooled = {name: matrix.sum(axis=1) for name, matrix in matrices.items()}
+    by_seed = scores(pooled["good"])["mean_iou"] - scores(pooled["poor"])["mean_iou"]
+    assert row.difference == pytest.approx(by_seed.mean())
+    assert 0 < row.low < row.difference < row.high
+    assert 0 < row.detectable < row.difference
+    assert decided(row) == 1
+    assert decided(table.set_index(["first", "metric"]).loc["poor", "mean_iou"]) == -1
+
+
+def test_the_same_draws_for_all_networks():
+    """What an image does to both networks alike leaves no trace in their difference."""
+    hard = np.array([[50, 25, 25], [10, 30, 10], [25, 0, 75]])
+    images = np.stack([GOOD, hard, GOOD, hard])[None].repeat(3, axis=0)
+    better = images.copy()
+    # One pixel of each image is no longer taken for background.
+    better[..., 2, 0] -= 1
+    better[..., 2, 2] += 1
+    row = compare({"a": better, "b": images}, [("a", "b")]).iloc[0]
+    assert row.low == pytest.approx(row.high) == pytest.approx(1 / 250)
+
+
+def test_one_seed_decides_nothing(rng):
+    matrices = {"poor": noisy(POOR, 1, 16, rng), "good": noisy(GOOD, 1, 16, rng)}
+    row = compare(matrices, [("good", "poor")]).iloc[0]
+    assert row.low > 0
+    assert decided(row) == 0
+
+
+def test_seeds_that_disagree_decide_nothing(rng):
+    good, poor = noisy(GOOD, 3, 16, rng), noisy(POOR, 3, 16, rng)
+    good[2], poor[2] = poor[2].copy(), good[2].copy()
+    row = compare({"good": good, "poor": poor}, [("good", "poor")]).iloc[0]
+    assert not row.seeds_agree
+    assert decided(row) == 0
+
+
+def test_a_class_that_is_nowhere_is_no_number():
+    matrix = np.array([[80, 0, 20], [0, 0, 0], [10, 0, 90]])
+    table = compare({n: np.tile(matrix, (2, 4, 1, 1)) for n in "ab"}, [("a", "b")])
+    rows = table.set_index("metric")
+    assert np.isnan(rows.loc["cpa_white", ["difference", "low", "p", "p_holm"]].astype(float)).all()
+    assert decided(rows.loc["cpa_white"]) == 0
+    assert rows.loc["mean_iou", "p_holm"] == 1
+
+
+def test_the_same_seed_gives_the_same_table(rng):
+    matrices = {"a": noisy(GOOD, 2, 4, rng), "b": noisy(POOR, 2, 4, rng)}
+    first, again, other = (
+        compare(matrices, [("a", "b")], n_draws=200, random_state=seed) for seed in (0, 0, 1)
+    )
+    pd.testing.assert_frame_equal(first, again)
+    assert not first.low.equals(other.low)
+
+
+def test_intervals_cover_about_as_often_as_they_say():
+    """Networks equal on average, whose images and seeds favour now one, now the other."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(300):
+        by_image = rng.normal(scale=0.04, size=(1, 16))
+        by_seed = rng.normal(scale=0.01, size=(3, 1))
+        noise = rng.normal(scale=0.04, size=(3, 16))
+        hits = np.round(1000 * np.clip(0.9 + by_image + by_seed + noise, 0, 1))
+        first, second = np.zeros((2, 3, 16, 3, 3))
+        first[..., 0, 0], first[..., 0, 1] = hits, 1000 - hits
+        second[..., 0, 0], second[..., 0, 1] = 900, 100
+        row = compare({"a": first, "b": second}, [("a", "b")], n_draws=500).iloc[0]
+        covered.append(row.low <= 0 <= row.high)
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_holm():
+    p = np.array([0.01, 0.04, 0.03, 0.005])  # Holm: 0.03, 0.06, 0.06, 0.02
+    assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, np.nan, 0.01])) == pytest.approx([0.6, np.nan, 0.02], nan_ok=True)
+
+
+@given(arrays(float, st.integers(1, 20), elements=st.floats(0, 1)))
+@settings(max_examples=50)
+def test_holm_between_none_and_bonferroni(p):
+    corrected = holm(p)
+    assert (corrected >= p).all()
+    assert (corrected <= np.minimum(1, len(p) * p) + 1e-12).all()
+    order = np.argsort(p)
+    assert (np.diff(corrected[order]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("matrices", "pairs", "text"),
+    [
+        ({"a": np.ones((2, 4, 3, 3)), "b": np.ones((3, 4, 3, 3))}, [("a", "b")], "one shape"),
+        ({"a": np.ones((4, 3, 3))}, [("a", "a")], r"got \{'a': \(4, 3, 3\)\}"),
+        ({"a": np.ones((2, 4, 3, 3))}, [("a", "b")], r"pair among a; got \[\('a', 'b'\)\]"),
+        ({"a": np.ones((2, 4, 3, 3))}, [], "at least one pair"),
+    ],
+)
+def test_bad_arguments(matrices, pairs, text):
+    with pytest.raises(ValueError, match=text):
+        compare(matrices, pairs)
