@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Norm of each filter of a convolution in a right-hand side, on average: about as steep as one step
-# of bosh3 carries at tolerance 1e-3, at any number of channels.
-_GAIN = 0.34
+# Norm of each filter of a convolution in a right-hand side, on average, and of all together at most:
+# about as steep as one step of bosh3 carries at tolerance 1e-3, at any number of channels.
+_FILTER_GAIN, _GAIN = 0.34, 6.5
 
 # How large the directions that filters are normalised from start, in units of torch's default: the
 # larger, the slower an optimiser's step turns them.
@@ -95,7 +95,7 @@ class TimeConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.time = nn.Parameter(torch.zeros(channels))
         # A buffer, as it belongs to the weights that were trained with it.
-        self.register_buffer("gain", torch.tensor(_GAIN * math.sqrt(channels)))
+        self.register_buffer("gain", torch.tensor(min(_FILTER_GAIN * math.sqrt(channels), _GAIN)))
         nn.init.kaiming_uniform_(self.direction, a=5**0.5)
         with torch.no_grad():
             self.direction.mul_(_INERTIA)
