@@ -41,7 +41,7 @@ from .networks import (
     for_prediction,
     resolve_tolerances,
 )
-from .ode import GRADIENTS, METHODS
+from .ode import GRADIENTS, METHODS, one_warning_each
 from .preprocessing import Preprocessor
 from .training import (
     Checkpoint,
@@ -323,6 +323,7 @@ class BloodCellSegmenter(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @one_warning_each()
     def fit(
         self,
         images: Any,
@@ -428,6 +429,7 @@ class BloodCellSegmenter(BaseEstimator):
         self._take_over(network, history)
         return self
 
+    @one_warning_each()
     def predict(self, images: Any) -> Any:
         """Label every pixel: 0 background, 1 white cells, 2 red cells.
 
@@ -444,6 +446,7 @@ class BloodCellSegmenter(BaseEstimator):
         maps = [logits.argmax(dim=0).byte().numpy() for logits in self._logits(images)]
         return in_container_of(maps, images)
 
+    @one_warning_each()
     def predict_proba(self, images: Any) -> Any:
         """Give every pixel the probabilities of its classes.
 

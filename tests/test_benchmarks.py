@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bloodseg.ode import choose_method
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -33,6 +35,12 @@ def test_the_solver_against_torchdiffeq(solves):
     backends = {(row["method"], row["backend"]) for row in solves["sweep"]}
     assert ("tsit5", "bloodseg") in backends
     assert ("dopri5", "torchdiffeq") in backends
+
+
+def test_auto_takes_a_method_of_few_evaluations(solves):
+    for tol in {row["tol"] for row in solves["methods"]}:
+        cost = {row["method"]: row["evaluations"] for row in solves["methods"] if row["tol"] == tol}
+        assert cost[choose_method(tol)] <= 1.5 * min(cost.values())
 
 
 def test_the_plots(solves, tmp_path):

@@ -192,11 +192,17 @@ HALF = {"source": "a test"}
             "t: the weights add up to 0.75, not 1.",
         ),
         (
-            lambda: tableau("t", 2, [[], [1]], [0.5, 0.5], [1, 0.5], 1, **HALF),
+            lambda: tableau(
+                "t", 2, [[], [1]], [0.5, 0.5], [1, 0.5], 1, whole_interval_tol=1.0, **HALF
+            ),
             "t: the error weights must be as many and add up to 0.",
         ),
+        (
+            lambda: tableau("t", 2, [[], [1]], [0.5, 0.5], [1, 0], 1, **HALF),
+            "t: error weights, embedded order and whole_interval_tol need one another.",
+        ),
     ],
-    ids=["stages", "weights missing", "nodes", "weights", "error weights"],
+    ids=["stages", "weights missing", "nodes", "weights", "error weights", "half a pair"],
 )
 def test_a_broken_tableau_is_refused(make, text):
     with raises(text):
@@ -225,11 +231,11 @@ def test_error_weights_come_as_many_as_stages():
     [
         (1, "bosh3"),
         (1e-3, "bosh3"),
-        (1e-4, "bosh3"),
-        (0.99e-4, "tsit5"),
-        (1e-6, "tsit5"),
-        (1e-9, "tsit5"),
-        (0.99e-9, "dopri8"),
+        (0.99e-3, "tsit5"),
+        (1e-4, "tsit5"),
+        (3e-5, "tsit5"),
+        (2.9e-5, "dopri8"),
+        (1e-6, "dopri8"),
         (1e-14, "dopri8"),
     ],
 )

@@ -43,6 +43,7 @@ from bloodseg.ode import (
 from bloodseg.ode import _precision as precision_module
 from bloodseg.ode import _solve as solve_module
 from bloodseg.ode._control import Interval, StepControl
+from bloodseg.ode.methods import TABLEAUS
 
 # ---------------------------------------------------------------- known solutions
 
@@ -174,17 +175,18 @@ def test_error_follows_the_tolerance(method):
         errors.append(np.abs(end.y.numpy() - reference).max())
         costs.append(end.n_evaluations[0])
         assert errors[-1] < 50 * tol
-    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 10
     assert costs == sorted(costs)
     assert costs[0] < costs[-1]
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
-@pytest.mark.parametrize("tol", [1e-2, 1e-3])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5, 1e-7])
 @pytest.mark.parametrize("rate", [0.25, 0.5, 1.0, 1.5, 2.0, 4.0])
 def test_a_first_step_over_the_whole_interval_keeps_the_tolerance(method, tol, rate):
     # An error estimate is a polynomial of rate times step: its roots must not let errors pass.
-    end = solve(lambda t, y: -rate * y, double([[1.0]]), rtol=tol, atol=tol, method=method)
+    settings = {"rtol": tol, "atol": tol, "method": method, "max_steps": 10_000}
+    end = solve(lambda t, y: -rate * y, double([[1.0]]), **settings)
     assert end.y.item() == pytest.approx(np.exp(-rate), abs=10 * tol)
 
 
@@ -370,7 +372,8 @@ def known_cost(method, accepted, rejected, tol):
     samples of a batch were accepted must not show in the count of the others.
     """
     n_stages = {"heun": 2, "bosh3": 4, "dopri5": 7, "tsit5": 7, "dopri8": 13}[method]
-    guess = 1 if tol < 1e-3 else 0  # of the first step, by a trial step of Euler's
+    # Of the first step, by a trial step of Euler's.
+    guess = 0 if TABLEAUS[method].tries_whole_interval(tol) else 1
     if method in ("heun", "dopri8"):
         first_known = 1 if guess else 0
         return guess + first_known + (accepted + rejected) * n_stages - first_known
@@ -400,7 +403,7 @@ def test_counts_where_they_are_known(method, evaluations, accepted):
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
-@pytest.mark.parametrize("tol", [1e-1, 1e-3, 0.9e-3, 1e-4])
+@pytest.mark.parametrize("tol", [1e-1, 1e-3, 0.9e-3, 1e-5, 0.9e-5])
 @pytest.mark.parametrize("value", [0.1, 5.0, 100.0])
 def test_a_step_costs_its_new_stages(method, tol, value):
     recorder = Recorder(braked)
@@ -953,7 +956,7 @@ def test_a_tolerance_below_rounding_is_warned_of(dtype, tol, said):
 
     if said is None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(solve_module.warnings, "warn", pytest.fail)
+            patch.setattr("warnings.warn", pytest.fail)
             run()
         return
     with pytest.warns(SolverWarning) as record:

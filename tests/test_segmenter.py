@@ -16,7 +16,8 @@ import bloodseg.segmenter as module
 from bloodseg import BloodCellSegmenter, Preprocessor
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
-from bloodseg.ode import SolverError
+from bloodseg.networks import NODEsUNet
+from bloodseg.ode import SolverError, SolverWarning
 from bloodseg.training import _callbacks as callbacks
 from bloodseg.training import _train as train_module
 
@@ -205,7 +206,7 @@ def test_tolerances_of_fit(tiny, smears):
     model = tiny(ode_tol="paper", max_epochs=1, ode_positions=(5, 6))
     model.fit(smears.images, smears.masks)
     assert model.ode_tol_ == {5: 1e-6, 6: 1e-4}
-    assert model.ode_method_ == {5: "tsit5", 6: "bosh3"}
+    assert model.ode_method_ == {5: "dopri8", 6: "tsit5"}
 
 
 # ---------------------------------------------------------------- what is refused
@@ -932,6 +933,28 @@ def test_random_state(tiny, smears, same_weights):
     assert not same_weights(first, fit(1))
     assert not same_weights(fit(None), fit(None))
     assert same_weights(fit(np.random.RandomState(3)), fit(np.random.RandomState(3)))
+
+
+def test_a_block_that_fails_again_and_again_warns_once_a_call(tiny, smears):
+    def with_a_block_that_fails():
+        network = NODEsUNet(width=4, ode_positions=(5,))
+        network.ode_blocks[5].first_step, network.ode_blocks[5].max_steps = 0.1, 1
+        return network
+
+    segmenter = tiny(network=with_a_block_that_fails, max_epochs=2)
+    for call in (
+        lambda: segmenter.fit(smears.images, smears.masks),
+        lambda: segmenter.predict(smears.images),
+        lambda: segmenter.predict_proba(smears.images),
+    ):
+        with pytest.warns(SolverWarning) as record:
+            call()
+        segmenter.network_.ode_blocks[5].first_step = 0.1  # fit has found a better one
+        first, last = [str(w.message) for w in record if w.category is SolverWarning]
+        assert "took all of max_steps=1 steps" in first
+        assert re.fullmatch(
+            r"ODE-block at position 5: warned \d+ times; only the first warning is shown.", last
+        )
 
 
 @pytest.mark.parametrize("verbose", [0, 1])

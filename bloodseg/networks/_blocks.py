@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Norm of all filters of a convolution in a right-hand side, from so many channels on; with fewer,
-# each filter has its share, so that the whole is no steeper for being narrow.
-_GAIN, _GAIN_CHANNELS = 5.5, 256
+# Norm of each filter of a convolution in a right-hand side, on average, and of all together at most:
+# about as steep as one step of bosh3 carries at tolerance 1e-3, at any number of channels.
+_FILTER_GAIN, _GAIN = 0.31, 5.8
 
 # How large the directions that filters are normalised from start, in units of torch's default: the
 # larger, the slower an optimiser's step turns them.
@@ -93,8 +94,8 @@ class TimeConv2d(nn.Module):
         self.direction = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.time = nn.Parameter(torch.zeros(channels))
-        gain = _GAIN * min(1.0, channels / _GAIN_CHANNELS) ** 0.5
-        self.register_buffer("gain", torch.tensor(gain))  # saved with the weights it belongs to
+        # A buffer, as it belongs to the weights that were trained with it.
+        self.register_buffer("gain", torch.tensor(min(_FILTER_GAIN * math.sqrt(channels), _GAIN)))
         nn.init.kaiming_uniform_(self.direction, a=5**0.5)
         with torch.no_grad():
             self.direction.mul_(_INERTIA)

@@ -7,7 +7,7 @@ the step size, the arithmetic of the stages, the search for the steps, the gradi
 
 from ._block import ODEBlock
 from ._precision import PRECISIONS, tolerance_floor
-from ._solution import ODESolution, SolverError, SolverWarning, Status
+from ._solution import ODESolution, SolverError, SolverWarning, Status, one_warning_each
 from ._solve import BACKENDS, GRADIENTS, pays_to_compile, solve
 from .methods import METHODS, choose_method
 
@@ -22,6 +22,7 @@ __all__ = [
     "SolverWarning",
     "Status",
     "choose_method",
+    "one_warning_each",
     "pays_to_compile",
     "solve",
     "tolerance_floor",

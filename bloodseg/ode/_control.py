@@ -6,11 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# At a tolerance this loose the first step tried is the whole interval: where it is accepted, as
-# in most blocks of a trained network, the solve costs half of what it does from a cautious first
-# step. Where not, error control shrinks it as always.
-WHOLE_INTERVAL_TOL = 1e-3
-
 # Steps of a fixed-step method, which has no error control: a tolerance means nothing to it.
 N_FIXED_STEPS = 4
 
@@ -33,6 +28,11 @@ class Interval:
     def length(self) -> float:
         """Length, positive."""
         return abs(self.t1 - self.t0)
+
+    @property
+    def tolerance(self) -> float:
+        """The looser of the two tolerances, which the choices of method and first step go by."""
+        return max(self.rtol, self.atol)
 
 
 class StepControl:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._arithmetic import Slopes, StepSizes, as_rows, root_mean_squares
-from ._control import WHOLE_INTERVAL_TOL, Interval, StepControl
+from ._control import Interval, StepControl
 from ._rhs import RightHandSide, check_slope
 from ._solution import Status, not_finite
 from .methods import Tableau
@@ -97,13 +97,12 @@ class StepSearch:
 
     def run(self) -> Search:
         """Attempt steps until no sample is left."""
-        tolerance = max(self.interval.rtol, self.interval.atol)
         if self.tableau.adaptive:
             self.sizes = self._to_host(root_mean_squares(self.y, torch.float64))
             self._check_overflow(~np.isfinite(self.sizes))
             if self.interval.first_step is not None:
                 self.control.wanted[:] = self.interval.first_step
-            elif tolerance < WHOLE_INTERVAL_TOL:
+            elif not self.tableau.tries_whole_interval(self.interval.tolerance):
                 self._choose_first_steps()
         while len(self.active):
             self._attempt()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from ._arithmetic import per_sample
-from ._control import N_FIXED_STEPS, WHOLE_INTERVAL_TOL, Interval
+from ._control import N_FIXED_STEPS, Interval
 from ._precision import lowered_dtype, lowered_to
 from ._rhs import check_slope
 from ._solution import ODESolution, SolverError, not_finite
@@ -96,10 +96,9 @@ def _solve_one(
     interval: Interval,
     **settings: Any,
 ) -> tuple[Tensor, np.ndarray]:
-    adaptive = TABLEAUS[settings["method"]].adaptive
-    counted = _Counted(func, dtype, settings["name"], adaptive=adaptive)
-    chosen = interval.first_step is not None
-    if adaptive and not chosen and max(interval.rtol, interval.atol) >= WHOLE_INTERVAL_TOL:
+    tableau = TABLEAUS[settings["method"]]
+    counted = _Counted(func, dtype, settings["name"], adaptive=tableau.adaptive)
+    if interval.first_step is None and tableau.tries_whole_interval(interval.tolerance):
         try:
             return _integrate(counted, y0, interval, whole_interval_first=True, **settings)
         except (SolverError, FloatingPointError):  # a step that large may have overflowed
@@ -152,7 +151,7 @@ def _integrate(
             raise not_finite(name, "the right-hand side", counted.n_evaluations) from error
         raise SolverError(
             f"{name}: torchdiffeq gave up after {counted.n_evaluations} evaluations at tolerance "
-            f"{max(interval.rtol, interval.atol):g} with {method} ({error}). The right-hand side "
+            f"{interval.tolerance:g} with {method} ({error}). The right-hand side "
             "has grown stiff: train with a lower learning rate, or use a looser tolerance."
         ) from error
     if not torch.isfinite(y1).all():

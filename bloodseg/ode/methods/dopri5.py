@@ -29,5 +29,6 @@ DOPRI5 = tableau(
         F(1, 40),
     ],
     4,
+    whole_interval_tol=1e-5,
     source="Dormand and Prince, J. Comput. Appl. Math. 6 (1), 1980",
 )

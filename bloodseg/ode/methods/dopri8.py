@@ -124,5 +124,6 @@ DOPRI8 = tableau(
         0,
     ],
     7,
+    whole_interval_tol=1e-7,
     source="Prince and Dormand, J. Comput. Appl. Math. 7 (1), 1981",
 )

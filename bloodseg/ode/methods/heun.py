@@ -11,5 +11,6 @@ HEUN = tableau(
     [F(1, 2), F(1, 2)],
     [1, 0],
     1,
+    whole_interval_tol=1e-3,
     source="Heun, Z. Math. Phys. 45, 1900",
 )

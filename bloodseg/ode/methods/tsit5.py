@@ -43,5 +43,6 @@ TSIT5 = tableau(
     [b + e for b, e in zip([*_LAST, 0], _ERROR, strict=True)],
     4,
     nodes=[0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1],
+    whole_interval_tol=1e-5,
     source="Tsitouras, Comput. Math. Appl. 62 (2), 2011",
 )
