@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -141,9 +141,12 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
         self._check_parameters()
         images = check_images(X, name="X")
         # One call, one CLAHE object: OpenCV's are not safe to share between threads.
+
+        def equalise(brightness: np.ndarray) -> np.ndarray:
+            return _equalise(brightness, float(self.clip_limit), self.tile_grid_size)
+
         enhanced = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(_enhance)(image, float(self.clip_limit), self.tile_grid_size)
-            for image in images
+            delayed(_enhance)(image, equalise) for image in images
         )
         return in_container_of(list(enhanced), X)
 
@@ -171,25 +174,110 @@ def _is_tile_count(value: Any) -> bool:
     return whole and 1 <= int(value) <= _MAX_TILES
 
 
-def _enhance(image: np.ndarray, clip_limit: float, grid: Sequence[int]) -> np.ndarray:
-    """Return a checked image with CLAHE applied to its brightness, as a new array."""
+class EnhancedRows:
+    """An image of any size as `Preprocessor.transform` gives it, read by strips of rows.
+
+    The histograms are counted in a first pass over the image, a strip at a time.
+
+    Parameters
+    ----------
+    preprocessor : Preprocessor
+        Says how.
+    image : array-like of shape (H, W[, C])
+        Anything with ``shape`` that slices of rows can be taken of; each slice is checked as
+        images are.
+    strip_height : int
+        Rows read at a time in the first pass.
+
+    Notes
+    -----
+    8-bit brightness differs from OpenCV's by at most one level in 255, where it rounds a half.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bloodseg.preprocessing import EnhancedRows, Preprocessor
+    >>> image = np.random.default_rng(0).random((64, 64, 3))
+    >>> whole = Preprocessor().transform([image])[0]
+    >>> bool(np.allclose(EnhancedRows(Preprocessor(), image)[20:30], whole[20:30]))
+    True
+    """
+
+    def __init__(self, preprocessor: Preprocessor, image: Any, *, strip_height: int = 512):
+        preprocessor._check_parameters()
+        self.shape = image.shape
+        self._image = image
+        height, width = image.shape[:2]
+        grid = preprocessor.tile_grid_size
+        rows, columns = min(int(grid[0]), height), min(int(grid[1]), width)
+        margins = _margins((height, width), rows, columns)
+        self._tile = ((height + margins[0]) // rows, (width + margins[1]) // columns)
+        counts = np.zeros((rows, columns, _N_LEVELS), np.int64)
+        mirrored = np.arange(height + margins[0])
+        mirrored[height:] = 2 * (height - 1) - mirrored[height:]
+        for row in range(rows):
+            end = (row + 1) * self._tile[0]
+            for top in range(row * self._tile[0], end, strip_height):
+                wanted = mirrored[top : min(top + strip_height, end)]
+                brightness = self._brightness(self._read(wanted.min(), wanted.max() + 1))
+                padded = np.pad(
+                    brightness[wanted - wanted.min()], ((0, 0), (0, margins[1])), "reflect"
+                )
+                counts[row] += _tile_histograms(padded, self._tile[1])
+        self._curves = _clipped_curves(counts, self._tile, min(preprocessor.clip_limit, _N_LEVELS))
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return a strip, rows from ``start`` to ``stop``."""
+        start, stop, _ = rows.indices(self.shape[0])
+        strip = self._read(start, stop)
+        return _enhance(strip, lambda brightness: self._equalise(brightness, start))
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        return check_images([np.asarray(self._image[start:stop])], name="image")[0]
+
+    @staticmethod
+    def _brightness(strip: np.ndarray) -> np.ndarray:
+        """Return brightness from 0 to 1."""
+        if strip.dtype == bool:
+            return np.zeros(strip.shape[:2], np.float32)
+        brightness = _brightness_of(strip)[0]
+        return brightness / np.float32(255) if brightness.dtype == np.uint8 else brightness
+
+    def _equalise(self, brightness: np.ndarray, top: int) -> np.ndarray:
+        if brightness.dtype != np.uint8:
+            return _interpolate(brightness, self._curves, self._tile, top)
+        curves = np.rint(255 * self._curves)  # as OpenCV's tables
+        scaled = brightness / np.float32(255)
+        return np.rint(_interpolate(scaled, curves, self._tile, top)).astype(np.uint8)
+
+
+def _enhance(image: np.ndarray, equalise: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return a checked image with its brightness equalised, as a new array."""
     if image.dtype == bool:
         return image.copy()
-    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-    colours = _colours(image)
+    brightness, colours, white = _brightness_of(image)
     if image.dtype == np.uint8:
-        brightness = _luma8(colours)
-        colours = colours.astype(np.int16)  # room for sums below 0 and above 255
-        change = _equalise(brightness, clip_limit, grid).astype(np.int16) - brightness
+        change = equalise(brightness).astype(np.int16) - brightness
     else:
-        colours = colours.astype(np.promote_types(image.dtype, np.float32))
-        brightness = _luma(colours) / colours.dtype.type(white)
-        change = (_equalise(brightness, clip_limit, grid) - brightness) * colours.dtype.type(white)
+        change = (equalise(brightness) - brightness) * colours.dtype.type(white)
     colours += change[..., np.newaxis]
     colours.clip(0, white, out=colours)
     enhanced = image.copy()
     _colours(enhanced)[...] = np.rint(colours) if white > 255 else colours
     return enhanced
+
+
+def _brightness_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return an image's brightness, a copy of its colours to add to, and the level of white.
+
+    Brightness is uint8 for 8-bit images and from 0 to 1 for others.
+    """
+    colours = _colours(image)
+    if image.dtype == np.uint8:
+        return _luma8(colours), colours.astype(np.int16), 255
+    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    colours = colours.astype(np.promote_types(image.dtype, np.float32))
+    return _luma(colours) / colours.dtype.type(white), colours, white
 
 
 def _colours(image: np.ndarray) -> np.ndarray:
@@ -224,19 +312,28 @@ def _equalise(brightness: np.ndarray, clip_limit: float, grid: Sequence[int]) ->
     return np.rint(255 * _interpolate(brightness / np.float32(255), curves, tile)).astype(np.uint8)
 
 
-def _pad_to_tiles(brightness: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    height, width = brightness.shape
+def _margins(shape: tuple[int, ...], rows: int, columns: int) -> tuple[int, int]:
+    """Return by how much to pad below and to the right, so that tiles of one size fit."""
+    height, width = shape
     if height % rows == 0 and width % columns == 0:
-        return brightness
+        return 0, 0
     # As OpenCV: where one side needs padding, the other gets it too, a pixel a tile if it fits.
-    margins = ((0, rows - height % rows), (0, columns - width % columns))
-    return np.pad(brightness, margins, mode="reflect")
+    return rows - height % rows, columns - width % columns
+
+
+def _pad_to_tiles(brightness: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    below, right = _margins(brightness.shape, rows, columns)
+    return np.pad(brightness, ((0, below), (0, right)), mode="reflect")
 
 
 def _tone_curves(padded: np.ndarray, tile: tuple[int, int], clip_limit: float) -> np.ndarray:
     """Return each tile's clipped cumulative histogram (rows, columns, 256), from 0 to 1."""
     strips = np.split(padded, padded.shape[0] // tile[0])
     counts = np.stack([_tile_histograms(strip, tile[1]) for strip in strips])
+    return _clipped_curves(counts, tile, clip_limit)
+
+
+def _clipped_curves(counts: np.ndarray, tile: tuple[int, int], clip_limit: float) -> np.ndarray:
     area = tile[0] * tile[1]
     clip = _clip_whole_pixels if area >= _MIN_OPENCV_TILE else _clip_fractions
     return np.cumsum(clip(counts, clip_limit * area / _N_LEVELS), axis=-1) / area
@@ -265,8 +362,13 @@ def _clip_fractions(counts: np.ndarray, limit: float) -> np.ndarray:
     return clipped + (counts - clipped).sum(axis=-1, keepdims=True) / _N_LEVELS
 
 
-def _interpolate(brightness: np.ndarray, curves: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Look up brightness in the curves of the four nearest tiles, linear in place and level."""
+def _interpolate(
+    brightness: np.ndarray, curves: np.ndarray, tile: tuple[int, int], first_row: int = 0
+) -> np.ndarray:
+    """Look up brightness in the curves of the four nearest tiles, linear in place and level.
+
+    ``first_row`` is the place of a strip in the image.
+    """
     height, width = brightness.shape
     result = np.empty_like(brightness)
     across = np.arange(width) / tile[1] - 0.5  # OpenCV's grid, so that both ways agree
@@ -274,7 +376,8 @@ def _interpolate(brightness: np.ndarray, curves: np.ndarray, tile: tuple[int, in
     for top in range(0, height, step):
         block = brightness[top : top + step]
         where = np.empty((3, *block.shape))
-        where[0] = (np.arange(top, top + len(block)) / tile[0] - 0.5)[:, np.newaxis]
+        rows = np.arange(first_row + top, first_row + top + len(block))
+        where[0] = (rows / tile[0] - 0.5)[:, np.newaxis]
         where[1] = across
         where[2] = block * (_N_LEVELS - 1)
         result[top : top + step] = ndimage.map_coordinates(curves, where, order=1, mode="nearest")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -29,9 +29,23 @@ from ._fit_inputs import (
 )
 from ._hardware import PRECISIONS, choose_device, choose_precision
 from ._images import check_images, check_masks, in_container_of
+from ._map_files import check_output, write_map
 from ._model_file import read_model, write_model
 from ._new_network import new_network
+from ._segmentation import (
+    LabelRows,
+    Segmentation,
+    Segmented,
+    TileNetwork,
+    check_sources,
+    pixel_size_of,
+    prepared_rows,
+    tile_side,
+)
 from ._version import __version__
+from .cells import Cells
+from .cells._measure import check_pixel_size
+from .datasets import Slide, open_slide
 from .metrics import mean_iou
 from .networks import (
     NETWORKS,
@@ -53,6 +67,9 @@ from .training import (
     train_network,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger("bloodseg")
 
 # Parameters that steer where and how a fit runs, not what comes out of it: a checkpoint taken
@@ -63,8 +80,10 @@ NOT_OF_THE_RESULT = (
     "compile",
     "device",
     "n_jobs",
+    "pixel_size",
     "precision",
     "predict_ode_tol",
+    "tile_size",
     "verbose",
 )
 
@@ -169,6 +188,13 @@ class BloodCellSegmenter(BaseEstimator):
     accelerator : accelerate.Accelerator or True, optional
         Train in several processes through Hugging Face Accelerate; True makes an Accelerator
         in ``fit``. Start the script with ``accelerate launch`` or ``torchrun``.
+    tile_size : int, "auto" or None, default="auto"
+        Side of the tiles, in pixels, that large images go through the network in, a multiple of
+        16. ``"auto"`` takes tiles for images of more than a megapixel; None takes none. Takes
+        effect without fitting again, as do the following two.
+    pixel_size : float, optional
+        Side of a pixel in micrometres, for counts by area and sizes; by default what an image's
+        file says, where it is given as one.
     n_jobs : int, optional
         Threads that preprocess images; None is 1, -1 all cores.
     random_state : int, RandomState instance or None, default=None
@@ -200,7 +226,8 @@ class BloodCellSegmenter(BaseEstimator):
         First step that each ODE-block tries in prediction at its training tolerance, found at the
         end of fit; None is the solver's choice.
     n_function_evaluations_ : dict of int to ndarray of shape (n,)
-        Evaluations of f at each position for each image of the last predict.
+        Evaluations of f at each position for each image of the last predict; of an image in tiles,
+        the most of any tile.
 
     References
     ----------
@@ -256,6 +283,8 @@ class BloodCellSegmenter(BaseEstimator):
         "precision": [StrOptions(set(PRECISIONS))],
         "compile": ["boolean", StrOptions({"auto"})],
         "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
+        "tile_size": [Integral, StrOptions({"auto"}), None],
+        "pixel_size": [Interval(Real, 0, None, closed="neither"), None],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -289,6 +318,8 @@ class BloodCellSegmenter(BaseEstimator):
         precision: str = "auto",
         compile: bool | str = "auto",
         accelerator: Any = None,
+        tile_size: int | str | None = "auto",
+        pixel_size: float | None = None,
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -319,6 +350,8 @@ class BloodCellSegmenter(BaseEstimator):
         self.precision = precision
         self.compile = compile
         self.accelerator = accelerator
+        self.tile_size = tile_size
+        self.pixel_size = pixel_size
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -435,15 +468,15 @@ class BloodCellSegmenter(BaseEstimator):
 
         Parameters
         ----------
-        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
-            As for `fit`.
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `fit`; or files, see `bloodseg.datasets.open_slide`.
 
         Returns
         -------
         ndarray of uint8 of shape (n, H, W), or list of (H, W) ndarrays
             Array for an array, list for a list. An image's map does not depend on the others.
         """
-        maps = [logits.argmax(dim=0).byte().numpy() for logits in self._logits(images)]
+        maps = [segmented.class_map[:] for segmented in self._segmented(images)]
         return in_container_of(maps, images)
 
     @one_warning_each()
@@ -452,19 +485,107 @@ class BloodCellSegmenter(BaseEstimator):
 
         Parameters
         ----------
-        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
-            As for `fit`.
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`.
 
         Returns
         -------
         ndarray of float32 of shape (n, H, W, 3), or list of (H, W, 3) ndarrays
             Probabilities in the order of ``classes_``; they add up to 1.
         """
-        maps = [
-            np.ascontiguousarray(logits.softmax(dim=0).movedim(0, -1).numpy())
-            for logits in self._logits(images)
-        ]
+        segmentation, sources = self._start(images)
+        maps = []
+        for _, source, prepared in sources:
+            probabilities = np.empty((*source.shape[:2], N_CLASSES), np.float32)
+            for rows, columns, logits in segmentation.logits(prepared):
+                probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
+            maps.append(probabilities)
+        self.n_function_evaluations_ = segmentation.evaluations()
         return in_container_of(maps, images)
+
+    def predict_instances(self, images: Any) -> list[Cells]:
+        """Find the single cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+
+        Returns
+        -------
+        list of Cells
+            One an image: ``labels`` (H, W), int32, and for each cell its class, its score and
+            whether it touches the border; see `bloodseg.cells.Cells`.
+        """
+        return [segmented.cells() for segmented in self._segmented(images)]
+
+    def count(self, images: Any) -> pd.DataFrame:
+        """Count the cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+
+        Returns
+        -------
+        DataFrame
+            One row an image: ``image`` (the path, or the place in the batch), ``white``, ``red``;
+            where the size of a pixel is known, ``area_mm2``, ``white_per_mm2`` and
+            ``red_per_mm2`` too.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([segmented.count() for segmented in self._segmented(images)])
+
+    def measure(self, images: Any, *, outlines: bool = False) -> pd.DataFrame:
+        """Measure the cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+        outlines : bool
+            Add the cells' outlines, for `bloodseg.cells.to_geojson` and `bloodseg.cells.to_coco`.
+
+        Returns
+        -------
+        DataFrame
+            One row a cell: ``image`` (the path, or the place in the batch) and the columns of
+            `bloodseg.cells.measure_cells`. Sizes are in micrometres where the size of a pixel is
+            known.
+        """
+        import pandas as pd
+
+        tables = [segmented.measure(outlines=outlines) for segmented in self._segmented(images)]
+        return pd.concat(tables, ignore_index=True)
+
+    def predict_file(self, path: Any, output: Any, *, kind: str = "classes") -> None:
+        """Label an image of any size from file to file, in bounded memory.
+
+        Parameters
+        ----------
+        path : path
+            TIFF, OME-TIFF, Zarr or another image; see `bloodseg.datasets.open_slide`.
+        output : path
+            File to write, ``*.tif`` (compressed) or ``*.zarr``.
+        kind : {"classes", "instances"}
+            The class map, uint8, or the label image of `predict_instances`, int32.
+
+        Raises
+        ------
+        FileExistsError
+            If the output is there already.
+        ValueError
+            If an argument is not as described.
+        """
+        if kind not in ("classes", "instances"):
+            raise ValueError(f"kind must be 'classes' or 'instances'; got {kind!r}.")
+        output = check_output(output)
+        (segmented,) = self._segmented([open_slide(path)])
+        rows = segmented.class_map if kind == "classes" else LabelRows.of(segmented)
+        dtype = np.uint8 if kind == "classes" else np.int32
+        write_map(output, rows, dtype=dtype, pixel_size=segmented.pixel_size)
 
     def score(self, images: Any, masks: Any) -> float:
         """Return the mean IoU over all pixels of all images, in [0, 1].
@@ -473,14 +594,26 @@ class BloodCellSegmenter(BaseEstimator):
         """
         return mean_iou(masks, self.predict(images))
 
-    def _logits(self, images: Any) -> Iterator[torch.Tensor]:
-        """Yield the logits (3, H, W) of each image, on the CPU; one image at a time."""
+    def _segmented(self, images: Any) -> Iterator[Segmented]:
+        """Yield each image with its class map; those of files, on disk."""
+        segmentation, sources = self._start(images)
+        for name, source, prepared in sources:
+            class_map, confidence = segmentation.maps(prepared, on_disk=isinstance(source, Slide))
+            self.n_function_evaluations_ = segmentation.evaluations()
+            pixel_size = pixel_size_of(source, self.pixel_size)
+            yield Segmented(name, source, class_map, confidence, pixel_size)
+
+    def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any]]]:
+        """Set the network up for prediction as the parameters say.
+
+        Returns it with the name of each image, the image, and what the network gets of it.
+        """
         check_is_fitted(self, "network_")
-        arrays = check_images(images)
+        check_pixel_size(self.pixel_size)
+        sources = check_sources(images)
         network: Any = self.network_
         device = choose_device(self.device)
-        blocks = getattr(network, "ode_blocks", {})
-        if blocks:
+        if getattr(network, "ode_blocks", {}):
             network.set_tolerances(
                 self.ode_tol_,
                 self.ode_tol_ if self.predict_ode_tol is None else self.predict_ode_tol,
@@ -488,19 +621,23 @@ class BloodCellSegmenter(BaseEstimator):
         network.to(device).eval()
         self._set_precision(network, device)
         if isinstance(network, UNet):
-            self._decide_compilation(network, arrays[0][..., 0].size, len(arrays))
+            height, width = sources[0][1].shape[:2]
+            side = tile_side(self.tile_size, (height, width), device)
+            n_pixels = height * width if side is None else side**2
+            self._decide_compilation(network, n_pixels, len(sources) * height * width // n_pixels)
             network = for_prediction(network)
-            blocks = getattr(network, "ode_blocks", {})
-        evaluations: dict[int, list[int]] = {position: [] for position in blocks}
-        for index, array in enumerate(_transformed(self.preprocessor_, arrays)):
-            with torch.inference_mode(), _said_of(index, array):
-                logits = network(image_tensor(array)[None].to(device))[0].float().cpu()
-            for position, block in blocks.items():
-                evaluations[position].append(int(block.n_evaluations[0]))
-            yield logits
-        self.n_function_evaluations_ = {
-            position: np.array(counts) for position, counts in evaluations.items()
-        }
+        segmentation = Segmentation(TileNetwork(network, device), self.tile_size, self.verbose)
+        return segmentation, self._prepared(sources)
+
+    def _prepared(self, sources: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield name, image and preprocessed image; of files, what reads them by rows."""
+        arrays = [source for _, source in sources if not isinstance(source, Slide)]
+        changed = iter(_transformed(self.preprocessor_, arrays) if arrays else [])
+        for name, source in sources:
+            if isinstance(source, Slide):
+                yield name, source, prepared_rows(self.preprocessor_, source)
+            else:
+                yield name, source, next(changed)
 
     def save(self, path: Any) -> None:
         """Save the fitted model: weights in safetensors, parameters as JSON in its header.
@@ -704,22 +841,6 @@ def _training_data(
         relative = weights[chosen] / weights[chosen].mean()
     prepared = _transformed(preprocessor, [arrays[i] for i in chosen])
     return TrainingData(prepared, [labels[i] for i in chosen], relative)
-
-
-@contextmanager
-def _said_of(index: int, image: np.ndarray) -> Iterator[None]:
-    """Turn torch's way to run out of memory into a MemoryError that names the image."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if not any(sign in text for sign in ("allocate memory", "enough memory", "out of memory")):
-            raise
-        height, width = image.shape[:2]
-        raise MemoryError(
-            f"images[{index}] of {height} x {width} pixels does not fit into memory; cut it into "
-            "parts, or use a narrower network."
-        ) from error
 
 
 def _placed(network: nn.Module, device: torch.device) -> None:

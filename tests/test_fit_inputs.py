@@ -146,7 +146,9 @@ def test_out_of_memory_names_the_image(fitted, smears, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB")
 
     monkeypatch.setattr(fitted.network_, "forward", fail)
-    with raises("images[0] of 32 x 32 pixels does not fit into memory; cut it", MemoryError):
+    with raises(
+        "images[0] of 32 x 32 pixels does not fit into memory; use a smaller tile_size", MemoryError
+    ):
         fitted.predict(smears.images)
 
 

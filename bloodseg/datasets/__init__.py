@@ -3,16 +3,19 @@
 from ._files import list_images, read_image
 from ._folder import list_pairs, load_folder, read_pair
 from ._labelme import load_labelme
+from ._slides import Slide, open_slide
 from ._smears import make_smears
 from ._voc import load_voc
 
 __all__ = [
+    "Slide",
     "list_images",
     "list_pairs",
     "load_folder",
     "load_labelme",
     "load_voc",
     "make_smears",
+    "open_slide",
     "read_image",
     "read_pair",
 ]

@@ -1,0 +1,287 @@
+"""From images to class maps and cells: whole or in tiles, in memory or by strips on disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ._files import ArrayFile
+from ._images import check_images
+from .cells import Cells
+from .cells._instances import assemble, count_cells, label_into
+from .cells._measure import check_pixel_size, measure_blocks
+from .cells._scale import typical_radius
+from .datasets import Slide, open_slide
+from .preprocessing import EnhancedRows, Preprocessor
+from .tiling import STRIDE, blended
+from .training import image_tensor
+
+logger = logging.getLogger("bloodseg")
+
+# "auto": images of more pixels than this go through the network in tiles of these sides.
+_WHOLE_PIXELS = 2**20
+_SIDES = {"cpu": 512, "cuda": 1024}
+_OVERLAP = 128  # pixels, at most a quarter of a tile
+_MIN_SIDE = 64
+
+
+@dataclass
+class TileNetwork:
+    """A network as a function of pixels, which can be sent to other processes.
+
+    Attributes
+    ----------
+    network : Module
+        In evaluation mode; from images (n, 3, H, W) in [0, 1] to logits (n, 3, H, W).
+    device : device
+        Where it runs.
+    """
+
+    network: nn.Module
+    device: torch.device
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
+        """Return logits (3, h, w) and the evaluations of f at each position."""
+        with torch.inference_mode():
+            logits = self.network(image_tensor(pixels)[None].to(self.device))
+        blocks: dict[int, Any] = getattr(self.network, "ode_blocks", {})
+        counts = {position: int(block.n_evaluations[0]) for position, block in blocks.items()}
+        return logits[0].float().cpu().numpy(), counts
+
+
+@dataclass
+class Segmentation:
+    """What one call of ``predict`` needs for each of its images.
+
+    Attributes
+    ----------
+    network : TileNetwork
+        The network.
+    side : int, "auto" or None
+        Side of the tiles.
+    verbose : int
+        1 shows a progress bar for images in tiles.
+    counts : list of dict
+        Evaluations of f for each image so far; of an image in tiles, the most of any tile.
+    """
+
+    network: TileNetwork
+    side: Any
+    verbose: int = 0
+    counts: list[dict[int, int]] = field(default_factory=list)
+
+    def logits(self, image: Any) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Yield the logits (3, h, w) of an image block by block, with the block's place."""
+        height, width = image.shape[:2]
+        side = tile_side(self.side, image.shape, self.network.device)
+        most: dict[int, int] = {}
+        with _said_of(len(self.counts), image):
+            if side is None:
+                logits, most = self.network(np.asarray(image[:height]))
+                yield slice(0, height), slice(0, width), logits
+            else:
+                overlap = min(_OVERLAP, side // 4 // STRIDE * STRIDE)
+                blocks = blended(image, self.network, side=side, overlap=overlap)
+                for rows, columns, logits, counts in self._watched(blocks, height):
+                    most = {key: max(n, most.get(key, 0)) for key, n in counts.items()}
+                    yield rows, columns, logits
+        self.counts.append(most)
+
+    def _watched(self, blocks: Iterable[Any], height: int) -> Iterator[Any]:
+        done = 0
+        with tqdm(total=height, unit="row", desc="tiles", disable=not self.verbose) as bar:
+            for block in blocks:
+                yield block
+                bar.update(block[0].stop - done)
+                done = block[0].stop
+
+    def maps(self, image: Any, *, on_disk: bool = False) -> tuple[Any, Any]:
+        """Return the class map of an image, and the probability of each pixel's class in 255ths."""
+        shape = image.shape[:2]
+        make = ArrayFile if on_disk else np.zeros
+        class_map, confidence = make(shape, np.uint8), make(shape, np.uint8)
+        for rows, strips in _in_strips(self.logits(image), shape[1]):
+            for array, strip in zip((class_map, confidence), strips, strict=True):
+                array[rows, slice(0, shape[1])] = strip
+        return class_map, confidence
+
+    def evaluations(self) -> dict[int, np.ndarray]:
+        """Return the evaluations at each position, one number an image."""
+        positions = self.counts[0] if self.counts else {}
+        return {key: np.array([of_image[key] for of_image in self.counts]) for key in positions}
+
+
+@contextmanager
+def _said_of(index: int, image: Any) -> Iterator[None]:
+    """Turn torch's way to run out of memory into a MemoryError that names the image."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not any(sign in text for sign in ("allocate memory", "enough memory", "out of memory")):
+            raise
+        height, width = image.shape[:2]
+        raise MemoryError(
+            f"images[{index}] of {height} x {width} pixels does not fit into memory; use a smaller "
+            "tile_size, or a narrower network."
+        ) from error
+
+
+def _in_strips(blocks: Iterable[Any], width: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Turn logits block by block into classes and confidences by whole strips (2, h, W)."""
+    strip = None
+    for rows, columns, logits in blocks:
+        if strip is None:
+            strip = np.empty((2, rows.stop - rows.start, width), np.uint8)
+        best = logits.max(axis=0)
+        strip[0, :, columns] = logits.argmax(axis=0)
+        strip[1, :, columns] = np.rint(255 / np.exp(logits - best).sum(axis=0))
+        if columns.stop == width:
+            yield rows, strip
+            strip = None
+
+
+def tile_side(side: Any, shape: tuple[int, ...], device: torch.device) -> int | None:
+    """Return the side of the tiles for an image, None where it goes through the network whole."""
+    height, width = shape[:2]
+    if side is None:
+        return None
+    if side == "auto":
+        return _SIDES.get(device.type, 512) if height * width > _WHOLE_PIXELS else None
+    whole = isinstance(side, Integral) and not isinstance(side, bool)
+    if not whole or side < _MIN_SIDE or side % STRIDE:
+        raise ValueError(
+            f"tile_size must be 'auto', None, or a multiple of {STRIDE} of at least {_MIN_SIDE}; "
+            f"got {side!r}."
+        )
+    return int(side) if max(height, width) > side else None
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """An image and what the network says of it; arrays, or files read by rows."""
+
+    name: Any
+    image: Any
+    class_map: Any
+    confidence: Any
+    pixel_size: float | None
+
+    @property
+    def radius(self) -> float | None:
+        """Radius of a typical red cell, in pixels."""
+        return typical_radius(self.class_map)
+
+    def cells(self) -> Cells:
+        """Return the single cells."""
+        return assemble(self.class_map, self.confidence, self.radius)
+
+    def count(self) -> dict[str, Any]:
+        """Return a row of the table of counts."""
+        row = {"image": self.name, **count_cells(self.class_map, self.radius)}
+        if self.pixel_size is not None:
+            height, width = self.class_map.shape
+            area = height * width * self.pixel_size**2 / 1e6
+            row |= {"area_mm2": area}
+            row |= {f"{name}_per_mm2": row[name] / area for name in ("white", "red")}
+        return row
+
+    def measure(self, *, outlines: bool) -> Any:
+        """Return the table of this image's cells."""
+        table = measure_blocks(
+            self.class_map,
+            self.confidence,
+            self.image,
+            self.radius,
+            pixel_size=self.pixel_size,
+            outlines=outlines,
+        )
+        table.insert(0, "image", self.name)
+        return table
+
+
+def check_sources(images: Any) -> list[tuple[Any, Any]]:
+    """Return images, each with what tables call it: its path, or its place in the batch."""
+    if isinstance(images, (str, os.PathLike, Slide)):
+        images = [images]
+    if not isinstance(images, (list, tuple)) or not any(map(_is_file, images)):
+        return list(enumerate(check_images(images)))
+    sources: list[tuple[Any, Any]] = []
+    for index, item in enumerate(images):
+        if _is_file(item):
+            slide = item if isinstance(item, Slide) else open_slide(item)
+            check_images([slide[:1]], name=slide.name)  # what it holds; the rest as it is read
+            sources.append((slide.name, slide))
+        else:
+            sources.append((index, check_images([item], name=f"images[{index}]")[0]))
+    return sources
+
+
+def _is_file(item: Any) -> bool:
+    return isinstance(item, (str, os.PathLike, Slide))
+
+
+def pixel_size_of(source: Any, given: float | None) -> float | None:
+    """Return the side of an image's pixels in micrometres: as given, or as its file says."""
+    check_pixel_size(given)
+    return getattr(source, "pixel_size", None) if given is None else given
+
+
+def prepared_rows(preprocessor: Any, slide: Slide) -> Any:
+    """Return a slide as the preprocessor gives it, read by strips of rows."""
+    if preprocessor is None:
+        return slide
+    if type(preprocessor) is Preprocessor:
+        return EnhancedRows(preprocessor, slide)
+    warnings.warn(
+        f"{type(preprocessor).__name__} sees {slide.name} strip by strip, for it is read so; where "
+        "it depends on the whole image, results differ from those for the image as an array.",
+        stacklevel=2,
+    )
+    return _TransformedRows(preprocessor, slide)
+
+
+class _TransformedRows:
+    """A slide through any transformer of images, strip by strip."""
+
+    def __init__(self, transformer: Any, slide: Slide):
+        self.shape = slide.shape
+        self._transformer = transformer
+        self._slide = slide
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return check_images(self._transformer.transform([self._slide[rows]]))[0]
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """The label image of a class map of any size: made on disk, read by strips of rows."""
+
+    labels: ArrayFile
+    number: np.ndarray
+
+    @classmethod
+    def of(cls, segmented: Segmented) -> LabelRows:
+        """Find the cells and write their labels."""
+        labels = ArrayFile(segmented.class_map.shape, np.int32)
+        number, *_ = label_into(labels, segmented.class_map, None, segmented.radius)
+        return cls(labels, number)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.labels.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.number[self.labels[rows]]

@@ -1,0 +1,7 @@
+"""From class maps to cells: found one by one, measured and written out."""
+
+from ._export import to_coco, to_geojson
+from ._instances import Cells, find_cells
+from ._measure import measure_cells
+
+__all__ = ["Cells", "find_cells", "measure_cells", "to_coco", "to_geojson"]

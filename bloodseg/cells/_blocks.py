@@ -1,0 +1,90 @@
+"""A class map of any size, block by block, with each cell whole in one of the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._split import REACH, Split, split_cells
+
+_CORE = 2048  # side of a block, its margin aside; bounds the memory
+
+
+@dataclass(frozen=True)
+class Block:
+    """Part of an image: a core, and around it a margin that shows the core's cells whole.
+
+    Attributes
+    ----------
+    window : (slice, slice)
+        Rows and columns, in the image, of core and margin.
+    core : (slice, slice)
+        Rows and columns of the core within the window.
+    class_map : ndarray of shape (h, w), uint8
+        The window's class map.
+    split : Split
+        The window's cells.
+    owned : ndarray of shape (n,), bool
+        Which of the cells have their seed in the core. A seed lies in one core, so each cell of
+        the image belongs to one block.
+    """
+
+    window: tuple[slice, slice]
+    core: tuple[slice, slice]
+    class_map: np.ndarray
+    split: Split
+    owned: np.ndarray
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the core in the image."""
+        rows, columns = (
+            slice(window.start + core.start, window.start + core.stop)
+            for window, core in zip(self.window, self.core, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def owned_labels(self) -> np.ndarray:
+        """The window's label image with the block's own cells alone, numbered from 1."""
+        number = np.zeros(len(self.owned) + 1, np.int32)
+        number[1:][self.owned] = 1 + np.arange(np.count_nonzero(self.owned))
+        return number[self.split.labels]
+
+
+def blocks_of_cells(class_map: Any, radius: float | None, *, side: int = _CORE) -> Iterator[Block]:
+    """Yield the blocks that make up an image, row by row.
+
+    Parameters
+    ----------
+    class_map : array-like of shape (H, W), uint8
+        Labels, read by strips of rows.
+    radius : float or None
+        Radius of a typical red cell in pixels; None, where there are no cells, yields nothing.
+    side : int
+        Side of the cores in pixels.
+    """
+    if radius is None:
+        return
+    height, width = class_map.shape
+    margin = int(np.ceil(REACH * radius))
+    for top in range(0, height, side):
+        rows, core_rows = _with_margin(top, side, height, margin)
+        strip = np.asarray(class_map[rows])
+        for left in range(0, width, side):
+            columns, core_columns = _with_margin(left, side, width, margin)
+            window = strip[:, columns]
+            split = split_cells(window, radius, (rows.start, columns.start))
+            row, column = split.seeds.T
+            owned = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
+            yield Block((rows, columns), (core_rows, core_columns), window, split, owned)
+
+
+def _with_margin(start: int, side: int, length: int, margin: int) -> tuple[slice, slice]:
+    """Return where a block with its margin lies in the image, and the block within that."""
+    stop = min(start + side, length)
+    first = max(start - margin, 0)
+    return slice(first, min(stop + margin, length)), slice(start - first, stop - first)

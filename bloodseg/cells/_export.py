@@ -1,0 +1,175 @@
+"""Tables of cells in the formats of other programs: GeoJSON and COCO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from .._images import CLASS_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# As the command line's pictures have them.
+_COLOURS = {"white": [0, 114, 178], "red": [230, 159, 0]}
+
+
+def outlines_of(
+    labels: np.ndarray, n_cells: int, origin: tuple[int, int] = (0, 0)
+) -> list[np.ndarray]:
+    """Return the outline of each cell, corners (x, y) of the pixels' outer edges, in the image.
+
+    Of a cell in several parts the largest part's; holes are left out.
+    """
+    outlines = []
+    for index, place in enumerate(ndimage.find_objects(labels, max_label=n_cells)):
+        # Pixels as squares of 2 x 2, so that a contour through their centres has room inside.
+        inside = (labels[place] == index + 1).astype(np.uint8)
+        doubled = np.pad(np.kron(inside, np.ones((2, 2), np.uint8)), 1)
+        contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        corners = max(contours, key=cv2.contourArea)[:, 0].astype(float)
+        # Of the two halves of a pixel, the first lies left of its middle, the second right of it.
+        edges = np.floor((corners - 1) / 2) + (corners - 1) % 2
+        corner = np.array([place[1].start + origin[1], place[0].start + origin[0]])
+        outlines.append(edges + corner)
+    return outlines
+
+
+def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the cells of one image as a GeoJSON FeatureCollection, for QuPath and the like.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `measure_cells`, or of ``BloodCellSegmenter.measure`` for one image, with ``outlines``.
+
+    Returns
+    -------
+    dict
+        One polygon a cell, in pixels, with the measurements as QuPath reads them. ``json.dump``
+        writes it.
+
+    Raises
+    ------
+    ValueError
+        If the table has no outlines, or holds several images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bloodseg.cells import find_cells, measure_cells, to_geojson
+    >>> square = np.zeros((40, 40), int)
+    >>> square[10:30, 10:30] = 2
+    >>> collection = to_geojson(measure_cells(find_cells(square), outlines=True))
+    >>> collection["features"][0]["geometry"]["coordinates"]
+    [[[10.0, 10.0], [10.0, 30.0], [30.0, 30.0], [30.0, 10.0], [10.0, 10.0]]]
+    """
+    _check_outlines(table)
+    if "image" in table and table["image"].nunique() > 1:
+        raise ValueError(
+            "GeoJSON has the coordinates of one image; this table holds "
+            f"{table['image'].nunique()}. Pass each image's rows on their own."
+        )
+    features = []
+    for row in table.to_dict("records"):
+        ring = row["outline"].tolist()
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+                "properties": {
+                    "objectType": "detection",
+                    "classification": {"name": row["class"], "color": _COLOURS[row["class"]]},
+                    "measurements": _numbers(row),
+                },
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[str, Any]:
+    """Return the cells of images as a COCO data set of object detection.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of ``BloodCellSegmenter.measure`` with ``outlines``.
+    sizes : dict
+        Height and width of each image, by its entry in the column ``image``; images without
+        cells, too.
+
+    Returns
+    -------
+    dict
+        ``images``, ``categories`` (1 white, 2 red) and ``annotations``, each with ``bbox``
+        (x, y, width, height) and ``area`` in pixels, ``segmentation`` as a polygon, and ``score``.
+
+    Raises
+    ------
+    ValueError
+        If the table has no outlines, or an image has no size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bloodseg.cells import find_cells, measure_cells, to_coco
+    >>> square = np.zeros((40, 40), int)
+    >>> square[10:30, 10:30] = 2
+    >>> table = measure_cells(find_cells(square), outlines=True).assign(image="a.png")
+    >>> to_coco(table, {"a.png": (40, 40)})["annotations"][0]["bbox"]
+    [10, 10, 20, 20]
+    """
+    _check_outlines(table)
+    absent = sorted({str(name) for name in table["image"] if name not in sizes})
+    if absent:
+        raise ValueError(f"sizes must have the size of every image; got none of {absent[0]}.")
+    numbers = {name: number for number, name in enumerate(sizes, start=1)}
+    annotations = [
+        {
+            "id": number,
+            "image_id": numbers[row["image"]],
+            "category_id": CLASS_NAMES.index(row["class"]),
+            "bbox": [
+                *(row["left"], row["top"]),
+                *(row["right"] - row["left"], row["bottom"] - row["top"]),
+            ],
+            "area": _polygon_area(row["outline"]),
+            "segmentation": [row["outline"].ravel().tolist()],
+            "iscrowd": 0,
+            "score": _numbers(row).get("confidence"),
+        }
+        for number, row in enumerate(table.to_dict("records"), start=1)
+    ]
+    images = [
+        {"id": number, "file_name": str(name), "height": sizes[name][0], "width": sizes[name][1]}
+        for name, number in numbers.items()
+    ]
+    categories = [{"id": CLASS_NAMES.index(name), "name": name} for name in _COLOURS]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _check_outlines(table: pd.DataFrame) -> None:
+    if "outline" not in table:
+        raise ValueError(
+            "table must have the column 'outline'; measure the cells with outlines=True."
+        )
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the measurements of a row that are numbers."""
+    left_out = ("label", "touches_border")
+    return {
+        name: float(value)  # type: ignore[arg-type]  # what is scalar and no text
+        for name, value in row.items()
+        if name not in left_out and np.isscalar(value) and not isinstance(value, str)
+        if np.isfinite(value)
+    }
+
+
+def _polygon_area(corners: np.ndarray) -> float:
+    x, y = corners.T
+    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)

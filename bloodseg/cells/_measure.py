@@ -1,0 +1,288 @@
+"""Measurements of single cells, as a table."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from skimage.measure import regionprops_table
+from skimage.segmentation import find_boundaries
+
+from .._images import CLASS_NAMES, check_images, to_rgb
+from ._blocks import blocks_of_cells
+from ._instances import Cells, at_border, mean_confidence
+from ._scale import RED, WHITE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LENGTHS = ("diameter", "perimeter")
+_AREAS = ("area", "nucleus_area")
+_RIM, _CENTRE = (0.15, 0.5), 2 / 3  # depths in a red cell, of its deepest pixel's
+_DARK = (0.299, 0.587, 0.114)  # brightness, as for the Preprocessor
+_GEOMETRY = {
+    "area": "area",
+    "equivalent_diameter_area": "diameter",
+    "perimeter_crofton": "perimeter",
+    "eccentricity": "eccentricity",
+    "orientation": "orientation",
+    "bbox-0": "top",
+    "bbox-1": "left",
+    "bbox-2": "bottom",
+    "bbox-3": "right",
+    "centroid-0": "centroid_y",
+    "centroid-1": "centroid_x",
+}
+
+
+def measure_cells(
+    cells: Cells, image: Any = None, *, pixel_size: float | None = None, outlines: bool = False
+) -> pd.DataFrame:
+    """Measure the single cells of an image.
+
+    Parameters
+    ----------
+    cells : Cells
+        What `find_cells` or ``BloodCellSegmenter.predict_instances`` found.
+    image : ndarray of shape (H, W, 3), optional
+        The image, uint8 or floating point in [0, 1]; without it there are no colours, pallor and
+        nuclei.
+    pixel_size : float, optional
+        Side of a pixel in micrometres. Sizes are in pixels without it.
+    outlines : bool
+        Add the column ``outline``, which `to_geojson` and `to_coco` need.
+
+    Returns
+    -------
+    DataFrame
+        One row a cell, in the order of its labels:
+
+        label
+            Of the cell in ``cells.labels``.
+        class
+            "white" or "red".
+        area, diameter, perimeter
+            In square pixels and pixels, or square micrometres and micrometres. The diameter is
+            that of a disc of the same area.
+        circularity
+            4 pi area / perimeter**2, cut off at 1: 1 for a disc, 0.785 for a square.
+        eccentricity, orientation
+            Of the ellipse of the same second moments. In [0, 1), 0 is a disc; and the angle in
+            radians from the row axis to the major axis, in [-pi/2, pi/2], as in scikit-image.
+        top, left, bottom, right
+            Bounding box in pixels, bottom and right excluded.
+        centroid_y, centroid_x
+            In pixels.
+        mean_red, mean_green, mean_blue
+            Mean colour, each in [0, 1].
+        pallor
+            Of red cells: brightness of the middle third over that of the rim. About 1 without
+            a central pallor, more with it.
+        nucleus_area, nc_ratio
+            Of white cells: area of the nucleus, where Otsu's threshold finds red light absorbed,
+            and that over the area of the cytoplasm.
+        confidence
+            Mean probability of the cell's pixels for their class, in [0, 1].
+        touches_border
+            Whether the image's border cuts the cell, so that its sizes are too small.
+        unit
+            "px" or "um": what lengths are in.
+        outline
+            ndarray of shape (k, 2): corners (x, y) of the outline in pixels.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bloodseg.cells import find_cells, measure_cells
+    >>> y, x = np.mgrid[:80, :80]
+    >>> disc = (y - 40) ** 2 + (x - 40) ** 2 < 30**2
+    >>> table = measure_cells(find_cells(2 * disc), pixel_size=0.1)
+    >>> table[["class", "diameter", "unit"]].round(1).values.tolist()
+    [['red', 6.0, 'um']]
+    """
+    check_pixel_size(pixel_size)
+    pixels = None
+    if image is not None:
+        (pixels,) = check_images([np.asarray(image)], name="image")
+        if pixels.shape[:2] != cells.labels.shape:
+            raise ValueError(
+                f"image must have the cells' size {cells.labels.shape}; got {pixels.shape[:2]}."
+            )
+    table = _measured(cells.labels, cells.classes, pixels, outlines=outlines)
+    table["confidence"] = cells.scores
+    table["touches_border"] = cells.touches_border
+    return _finished([table], pixel_size)
+
+
+def check_pixel_size(pixel_size: Any) -> None:
+    """Raise where this is no side of a pixel in micrometres."""
+    if pixel_size is None:
+        return
+    number = isinstance(pixel_size, Real) and not isinstance(pixel_size, bool)
+    if not number or not 0 < pixel_size < np.inf:
+        raise ValueError(
+            "pixel_size must be the side of a pixel in micrometres, above 0, or None where it is "
+            f"not known; got {pixel_size!r}."
+        )
+
+
+def measure_blocks(
+    class_map: Any,
+    confidence: Any,
+    image: Any,
+    radius: float | None,
+    *,
+    pixel_size: float | None = None,
+    outlines: bool = False,
+) -> pd.DataFrame:
+    """Measure the cells of a class map of any size, reading it and the image by strips of rows.
+
+    The rows are in the order of `Cells.labels`.
+    """
+    tables = []
+    for block in blocks_of_cells(class_map, radius):
+        if not block.owned.any():
+            continue
+        rows, columns = block.window
+        table = _measured(
+            block.owned_labels,
+            block.split.classes[block.owned],
+            np.asarray(image[rows])[:, columns],
+            origin=(rows.start, columns.start),
+            outlines=outlines,
+        )
+        table["confidence"] = mean_confidence(block, confidence)
+        table["touches_border"] = at_border(block, class_map.shape)
+        seeds = block.split.seeds[block.owned]
+        table["seed_y"], table["seed_x"] = seeds.T
+        tables.append(table)
+    if not tables:  # the columns are there all the same
+        no_cells, pixel = np.zeros((1, 1), np.int32), np.zeros((1, 1, 3), np.uint8)
+        nothing = _measured(no_cells, np.empty(0, np.uint8), pixel, outlines=outlines)
+        nothing["confidence"] = np.empty(0, np.float32)
+        nothing["touches_border"] = np.empty(0, bool)
+        tables = [nothing]
+    return _finished(tables, pixel_size)
+
+
+def _finished(tables: list[pd.DataFrame], pixel_size: float | None) -> pd.DataFrame:
+    """Join the tables of blocks, number the cells and turn pixels into micrometres."""
+    import pandas as pd
+
+    table = pd.concat(tables, ignore_index=True)
+    if "seed_y" in table:
+        white_first = table["class"].eq("red")
+        order = np.lexsort([table["seed_x"], table["seed_y"], white_first])
+        table = table.iloc[order].drop(columns=["seed_y", "seed_x"]).reset_index(drop=True)
+    table["label"] = np.arange(1, len(table) + 1)
+    scale = 1.0 if pixel_size is None else float(pixel_size)
+    for names, factor in ((_LENGTHS, scale), (_AREAS, scale**2)):
+        for name in table.columns.intersection(names):
+            table[name] *= factor
+    table["unit"] = "px" if pixel_size is None else "um"
+    last = [name for name in ("outline",) if name in table]
+    return table[[name for name in table.columns if name not in last] + last]
+
+
+def _measured(
+    labels: np.ndarray,
+    classes: np.ndarray,
+    image: np.ndarray | None,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    outlines: bool = False,
+) -> pd.DataFrame:
+    """Return a table of the cells 1 to n, in pixels."""
+    import pandas as pd
+
+    from ._export import outlines_of
+
+    properties = sorted({name.partition("-")[0] for name in _GEOMETRY})
+    found = regionprops_table(labels, properties=properties)
+    geometry = {new: found[old] for old, new in _GEOMETRY.items()}
+    columns: dict[str, Any] = {
+        "label": np.arange(1, len(classes) + 1),
+        "class": np.array(CLASS_NAMES, dtype=object)[classes],
+    }
+    columns |= geometry
+    perimeter = np.maximum(geometry["perimeter"], 1e-6)
+    circularity = np.minimum(4 * np.pi * geometry["area"] / perimeter**2, 1)
+    columns = _inserted(columns, after="perimeter", circularity=circularity)
+    for name in ("top", "bottom", "centroid_y"):
+        columns[name] = columns[name] + origin[0]
+    for name in ("left", "right", "centroid_x"):
+        columns[name] = columns[name] + origin[1]
+    if image is not None:
+        columns |= _looks(labels, classes, geometry["area"], image)
+    table = pd.DataFrame(columns)
+    if outlines:
+        table["outline"] = pd.Series(outlines_of(labels, len(classes), origin), dtype=object)
+    return table
+
+
+def _inserted(columns: dict[str, Any], *, after: str, **new: Any) -> dict[str, Any]:
+    result = {}
+    for name, values in columns.items():
+        result[name] = values
+        if name == after:
+            result |= new
+    return result
+
+
+def _looks(
+    labels: np.ndarray, classes: np.ndarray, areas: np.ndarray, image: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return what the colours tell: mean colour, pallor of red cells, nucleus of white ones."""
+    rgb = to_rgb(image)
+    white_level = 255 if rgb.dtype == np.uint8 else 1
+    n_cells = len(classes)
+    columns = {}
+    for channel, name in enumerate(("mean_red", "mean_green", "mean_blue")):
+        sums = np.bincount(labels.ravel(), rgb[..., channel].ravel(), minlength=n_cells + 1)
+        columns[name] = sums[1:] / np.maximum(areas, 1) / white_level
+    columns["pallor"] = np.where(classes == RED, _pallor(labels, n_cells, rgb), np.nan)
+    nucleus = np.full(n_cells, np.nan)
+    places = ndimage.find_objects(labels)
+    for index in np.flatnonzero(classes == WHITE):
+        inside = labels[places[index]] == index + 1
+        nucleus[index] = _nucleus_area(rgb[places[index]][..., 0], inside)
+    with np.errstate(divide="ignore"):
+        columns |= {"nucleus_area": nucleus, "nc_ratio": nucleus / (areas - nucleus)}
+    return columns
+
+
+def _pallor(labels: np.ndarray, n_cells: int, rgb: np.ndarray) -> np.ndarray:
+    """Return brightness of the middle over that of the rim, for each cell."""
+    inside = (labels > 0) & ~find_boundaries(labels, mode="inner")
+    depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = np.where(inside, depth, 0)
+    deepest = np.zeros(n_cells + 1, depth.dtype)
+    np.maximum.at(deepest, labels[inside], depth[inside])
+    cell, depth = labels[inside], depth[inside]
+    relative = depth / deepest[cell]
+    brightness = rgb[inside] @ np.array(_DARK)
+    parts = []
+    for part in (relative >= _CENTRE, (relative >= _RIM[0]) & (relative <= _RIM[1])):
+        sums = np.bincount(cell[part], brightness[part], minlength=n_cells + 1)
+        pixels = np.bincount(cell[part], minlength=n_cells + 1)
+        with np.errstate(invalid="ignore"):  # no rim in a cell of a few pixels
+            parts.append((sums / pixels)[1:])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return parts[0] / parts[1]
+
+
+def _nucleus_area(red_light: np.ndarray, inside: np.ndarray) -> float:
+    """Return the pixels of a white cell that absorb red light, as its nucleus's stain does."""
+    values = red_light[inside]
+    if values.min() == values.max():
+        return float(len(values))
+    return float(np.count_nonzero(values <= threshold_otsu(values)))

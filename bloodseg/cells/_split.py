@@ -1,0 +1,186 @@
+"""From the pixels of a class to its cells: which part of a clump belongs to which cell.
+
+Everything here is local: what lies farther from a cell's seed than `REACH` has no say in the cell.
+That is what lets a large image be cut into blocks and each cell be found, whole, in the block that
+holds its seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from skimage.measure import label
+from skimage.segmentation import watershed
+
+from ._scale import RED, WHITE, WHITE_OVER_RED, distance_inside
+
+REACH = 12
+"""Radii of a red cell beyond which nothing acts on a cell; its own extent is included."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How the cells of a class are told apart. Lengths are in radii of that class."""
+
+    label: int
+    radius: float  # in radii of a red cell
+    join: float  # gaps up to twice this wide are bridged: the lobes of one nucleus
+    apart: float  # of two seeds closer than this the better one stays
+    blur: float  # of the votes
+
+
+# All numbers were chosen on the label maps and boxes of smear256/train; see docs/cells.md.
+_RULES = (
+    _Rule(WHITE, radius=WHITE_OVER_RED, join=0.12, apart=0.9, blur=0.2),
+    _Rule(RED, radius=1.0, join=0.0, apart=0.45, blur=0.25),
+)
+_RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
+_SOFTEN = 0.05  # the blur of outlines before their normals are taken
+_LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
+_SAME = 0.15  # maxima closer than this are one seed
+_LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
+_SMALLEST = 0.08  # in areas of a red cell; what is less is a speck
+_LATTICE = 1 / 4096  # a step in the height of a lattice that divides sheets, see `_score`
+_WEIGHT = 1024  # sum of a blur's whole-numbered kernel, about
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cells in a window of an image.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (h, w), int32
+        0 no cell, 1 to n the cells.
+    classes : ndarray of shape (n,), uint8
+        Class of each cell.
+    seeds : ndarray of shape (n, 2), int
+        Row and column, in the image, of the first pixel that each cell grew from.
+    """
+
+    labels: np.ndarray
+    classes: np.ndarray
+    seeds: np.ndarray
+
+
+def split_cells(class_map: np.ndarray, radius: float, origin: tuple[int, int] = (0, 0)) -> Split:
+    """Split a window's class map into cells; ``radius`` is a typical red cell's, in pixels.
+
+    ``origin`` is the place of the window in the image.
+    """
+    labels = np.zeros(class_map.shape, np.int32)
+    classes, seeds = [], []
+    n_cells = 0
+    for rule in _RULES:
+        found, own_seeds = _split_class(class_map, rule, radius * rule.radius, origin)
+        areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
+        kept = areas >= _SMALLEST * np.pi * radius**2
+        number = np.zeros(len(kept) + 1, np.int32)
+        number[1:][kept] = n_cells + 1 + np.arange(np.count_nonzero(kept))
+        labels += number[found]  # classes do not overlap
+        classes.append(np.full(np.count_nonzero(kept), rule.label, np.uint8))
+        seeds.append(own_seeds[kept])
+        n_cells += np.count_nonzero(kept)
+    return Split(labels, np.concatenate(classes), np.concatenate(seeds))
+
+
+def _split_class(
+    class_map: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return label image and seeds of one class, specks included.
+
+    A watershed on the score of `_score`, from its maxima.
+    """
+    mask = class_map == rule.label
+    if not mask.any():
+        return np.zeros(class_map.shape, np.int32), np.empty((0, 2), np.intp)
+    others = (class_map > 0) & ~mask
+    mask = _joined(mask, rule.join * radius) & ~others
+    mask = _without_holes(mask, _LARGEST_HOLE * np.pi * radius**2) & ~others
+    score = _score(mask, rule, radius, origin)
+    peaks = (score == cv2.dilate(score, _disc(rule.apart * radius))) & (score > _LEAST_SCORE)
+    # Maxima may come in pairs, as on a shape of mirror symmetry.
+    groups = label(cv2.dilate(peaks.astype(np.uint8), _disc(_SAME * radius)), connectivity=2)
+    markers = np.where(peaks, groups, 0).astype(np.int32)
+    rows, columns = np.nonzero(markers)
+    numbers, first = np.unique(markers[rows, columns], return_index=True)
+    seeds = np.stack([rows[first] + origin[0], columns[first] + origin[1]], axis=1)
+    if len(numbers) == 0:
+        return markers, seeds
+    return watershed(-score, markers, mask=mask).astype(np.int32, copy=False), seeds
+
+
+def _joined(mask: np.ndarray, reach: float) -> np.ndarray:
+    if reach < 1:
+        return mask
+    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, _disc(reach))
+    return closed.astype(bool)
+
+
+def _without_holes(mask: np.ndarray, largest: float) -> np.ndarray:
+    """Fill the holes of at most this many pixels; what touches the window's border is none."""
+    _, places, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    left, top, width, height, area = stats.T
+    inside = (left > 0) & (top > 0)
+    inside &= (left + width < mask.shape[1]) & (top + height < mask.shape[0])
+    holes = inside & (area <= largest)
+    holes[0] = False  # the mask itself
+    return mask | holes[places] if holes.any() else mask
+
+
+def _score(mask: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]) -> np.ndarray:
+    """Return how much each pixel looks like the middle of a cell.
+
+    The distance to the background, up to a radius, finds the middle of what lies free. In a clump
+    it has one ridge for many cells; there the outline votes: each of its pixels for what lies a
+    cell's radius inwards, along the normal. Of an arc, all votes meet in the middle.
+    """
+    depth = distance_inside(mask, radius) / np.float32(radius)
+    score = depth + _votes(mask, rule, radius)
+    # The inside of a sheet of merged cells is flat. This lattice divides it into cells of usual
+    # size, which is the best guess there is, and keeps every cell's extent bounded.
+    row, column = (np.arange(n) + o for n, o in zip(mask.shape, origin, strict=True))
+    waves = 2 * np.sqrt(np.pi) / radius  # a peak for each area of a cell
+    lattice = np.cos(waves * row)[:, np.newaxis] + np.cos(waves * column)
+    score += np.rint(lattice * 8).astype(np.float32) * np.float32(_LATTICE)
+    score[~mask] = 0
+    return score
+
+
+def _votes(mask: np.ndarray, rule: _Rule, radius: float) -> np.ndarray:
+    """Return the outline's votes for centres: about 1 in the middle of a full circle."""
+    height, width = mask.shape
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
+    rows, columns = np.nonzero(mask & (inner == 0))
+    soft = _blurred(mask, max(_SOFTEN * radius, 0.5))
+    down = cv2.Sobel(soft, cv2.CV_64F, 0, 1)[rows, columns]
+    right = cv2.Sobel(soft, cv2.CV_64F, 1, 0)[rows, columns]
+    length = np.maximum(np.hypot(down, right), 1)
+    steps = (radius * _RINGS)[:, np.newaxis]
+    # The way is rounded, not its end: halves would go up or down with the window's place.
+    rows = rows + np.rint(steps * (down / length)).astype(np.intp)
+    columns = columns + np.rint(steps * (right / length)).astype(np.intp)
+    within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    votes = np.bincount(rows[within] * width + columns[within], minlength=mask.size)
+    # A full circle casts its votes onto a blob of the blur's area.
+    spread = rule.blur * radius
+    full = 2 * np.pi * radius * len(_RINGS) / (2 * np.pi * spread**2)
+    return (_blurred(votes.reshape(mask.shape), spread) / (_WEIGHT**2 * full)).astype(np.float32)
+
+
+def _blurred(counts: np.ndarray, spread: float) -> np.ndarray:
+    """Return counts blurred by a Gaussian, times ``_WEIGHT`` squared.
+
+    In whole numbers, which float64 holds exactly: blurs in floating point round in other ways near
+    a window's right border, and a tie between two pixels would end otherwise in another block.
+    """
+    side = 2 * int(np.ceil(3 * spread)) + 1
+    kernel = np.rint(cv2.getGaussianKernel(side, spread) * _WEIGHT)
+    return cv2.sepFilter2D(counts.astype(np.float64), cv2.CV_64F, kernel, kernel)
+
+
+def _disc(radius: float) -> np.ndarray:
+    side = 2 * round(max(radius, 1)) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

@@ -1,0 +1,213 @@
+"""Measurements of known shapes, and what is written of them."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson
+from bloodseg.cells._blocks import blocks_of_cells
+from bloodseg.cells._measure import measure_blocks
+from bloodseg.cells._scale import typical_radius
+from bloodseg.datasets import make_smears
+
+WHITE, RED = 1, 2
+
+
+def ellipse(shape, y, x, a, b, angle=0.0):
+    """Return a mask; ``angle`` turns the half-axis a from the rows towards the columns."""
+    dy, dx = np.ogrid[: shape[0], : shape[1]]
+    dy, dx = dy - y, dx - x
+    along = dy * np.cos(angle) + dx * np.sin(angle)
+    across = dx * np.cos(angle) - dy * np.sin(angle)
+    return (along / a) ** 2 + (across / b) ** 2 <= 1
+
+
+@pytest.fixture(scope="module")
+def smear():
+    return make_smears(
+        1, image_size=(300, 260), random_state=4, red_cell_diameter=20, white_cells=(3, 4)
+    )
+
+
+@pytest.mark.parametrize("radius", [10, 20, 45])
+def test_a_disc(radius):
+    class_map = RED * ellipse((120, 130), 60, 62, radius, radius)
+    (row,) = measure_cells(find_cells(class_map)).to_dict("records")
+    assert row["area"] == np.count_nonzero(class_map)
+    assert row["diameter"] == pytest.approx(2 * radius, rel=0.02)
+    assert row["perimeter"] == pytest.approx(2 * np.pi * radius, rel=0.05)
+    assert 0.93 < row["circularity"] <= 1
+    assert row["eccentricity"] < 0.05
+    assert (row["centroid_y"], row["centroid_x"]) == (60, 62)
+    box = (row["top"], row["left"], row["bottom"], row["right"])
+    assert box == (60 - radius, 62 - radius, 61 + radius, 63 + radius)
+    assert row["class"] == "red"
+    assert row["unit"] == "px"
+
+
+@pytest.mark.parametrize("angle", [-1.2, -0.5, 0.3, 1.0])
+def test_an_ellipse(angle):
+    class_map = RED * ellipse((140, 140), 70, 70, 30, 20, angle)
+    (row,) = measure_cells(find_cells(class_map, red_cell_diameter=48)).to_dict("records")
+    assert row["eccentricity"] == pytest.approx(np.sqrt(1 - (20 / 30) ** 2), abs=0.01)
+    assert row["orientation"] == pytest.approx(angle, abs=0.02)
+
+
+def test_a_pixel_size_scales_lengths_and_areas(smear):
+    cells = find_cells(smear.masks[0])
+    pixels = measure_cells(cells, smear.images[0])
+    micrometres = measure_cells(cells, smear.images[0], pixel_size=0.5)
+    assert set(micrometres["unit"]) == {"um"}
+    for name, factor in {
+        "area": 0.25,
+        "nucleus_area": 0.25,
+        "diameter": 0.5,
+        "perimeter": 0.5,
+    }.items():
+        assert np.allclose(micrometres[name], factor * pixels[name], equal_nan=True)
+    scaled = ["area", "nucleus_area", "diameter", "perimeter", "unit"]
+    pd.testing.assert_frame_equal(micrometres.drop(columns=scaled), pixels.drop(columns=scaled))
+
+
+def test_colour_pallor_and_nucleus():
+    shape = (120, 220)
+    image = np.full((*shape, 3), 230, np.uint8)
+    red, pale = ellipse(shape, 60, 50, 24, 24), ellipse(shape, 60, 50, 8, 8)
+    white, nucleus = ellipse(shape, 60, 150, 36, 36), ellipse(shape, 60, 150, 18, 18)
+    image[red] = (200, 100, 100)
+    image[pale] = (230, 200, 200)
+    image[white] = (200, 180, 220)
+    image[nucleus] = (80, 40, 140)
+    class_map = np.where(red, RED, np.where(white, WHITE, 0))
+    table = measure_cells(find_cells(class_map), image).set_index("class")
+    assert table["pallor"]["red"] == pytest.approx(
+        np.dot((230, 200, 200), (0.299, 0.587, 0.114))
+        / np.dot((200, 100, 100), (0.299, 0.587, 0.114)),
+        rel=0.01,
+    )
+    assert np.isnan(table["pallor"]["white"])
+    assert table["nucleus_area"]["white"] == nucleus.sum()
+    assert table["nc_ratio"]["white"] == nucleus.sum() / (white.sum() - nucleus.sum())
+    assert np.isnan(table["nucleus_area"]["red"])
+    expected = image[red].mean(axis=0) / 255
+    assert table.loc["red", ["mean_red", "mean_green", "mean_blue"]].tolist() == pytest.approx(
+        expected.tolist()
+    )
+    as_float = measure_cells(find_cells(class_map), image / 255).set_index("class")
+    assert as_float["pallor"]["red"] == pytest.approx(table["pallor"]["red"])
+
+
+def test_a_flat_cell_has_no_pallor():
+    class_map = RED * ellipse((60, 60), 30, 30, 15, 15)
+    table = measure_cells(find_cells(class_map), np.full((60, 60, 3), 90, np.uint8))
+    assert table["pallor"].tolist() == pytest.approx([1])
+
+
+def test_no_cells_give_an_empty_table_of_the_same_columns(smear):
+    full = measure_cells(find_cells(smear.masks[0]))
+    empty = measure_cells(find_cells(np.zeros((9, 9), int)))
+    assert len(empty) == 0
+    assert list(empty) == list(full)
+    of_blocks = measure_blocks(np.zeros((9, 9), np.uint8), None, np.zeros((9, 9, 3)), None)
+    assert len(of_blocks) == 0
+    assert list(of_blocks) == list(measure_cells(find_cells(smear.masks[0]), smear.images[0]))
+
+
+def test_tables_of_blocks_are_those_of_the_whole(smear, monkeypatch):
+    cells = find_cells(smear.masks[0], smear.masks[0] / 2)
+    whole = measure_cells(cells, smear.images[0], outlines=True)
+    radius = typical_radius(smear.masks[0])
+    for side in (70, 100, 1000):
+        monkeypatch.setattr(blocks_of_cells, "__kwdefaults__", {"side": side})
+        blocks = measure_blocks(
+            smear.masks[0], smear.masks[0] / 2, smear.images[0], radius, outlines=True
+        )
+        outlines = zip(blocks.pop("outline"), whole["outline"], strict=True)
+        assert all(np.array_equal(*pair) for pair in outlines)
+        pd.testing.assert_frame_equal(blocks, whole.drop(columns="outline"))
+
+
+def test_rows_are_in_the_order_of_the_labels(smear):
+    cells = find_cells(smear.masks[0])
+    table = measure_cells(cells)
+    assert table["label"].tolist() == list(range(1, len(cells) + 1))
+    assert table["area"].tolist() == np.bincount(cells.labels.ravel())[1:].tolist()
+    assert table["touches_border"].tolist() == cells.touches_border.tolist()
+
+
+# ---------------------------------------------------------------- other programs' formats
+
+
+def area_of(corners):
+    x, y = np.asarray(corners).T
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+
+
+def test_geojson(smear):
+    table = measure_cells(find_cells(smear.masks[0]), smear.images[0], outlines=True)
+    collection = json.loads(json.dumps(to_geojson(table), allow_nan=False))
+    assert collection["type"] == "FeatureCollection"
+    assert len(collection["features"]) == len(table)
+    for feature, row in zip(collection["features"], table.to_dict("records"), strict=True):
+        (ring,) = feature["geometry"]["coordinates"]
+        assert feature["geometry"]["type"] == "Polygon"
+        assert ring[0] == ring[-1]
+        assert area_of(ring[:-1]) == row["area"]
+        assert feature["properties"]["classification"]["name"] == row["class"]
+        assert feature["properties"]["measurements"]["diameter"] == row["diameter"]
+        low, high = np.min(ring, axis=0), np.max(ring, axis=0)
+        assert [*low, *high] == [row["left"], row["top"], row["right"], row["bottom"]]
+
+
+def test_coco(smear):
+    table = measure_cells(find_cells(smear.masks[0]), smear.images[0], outlines=True)
+    table = table.assign(image="a.png")
+    coco = to_coco(table, {"empty.png": (10, 20), "a.png": smear.masks[0].shape})
+    coco = json.loads(json.dumps(coco, allow_nan=False))
+    assert coco["categories"] == [{"id": 1, "name": "white"}, {"id": 2, "name": "red"}]
+    assert coco["images"] == [
+        {"id": 1, "file_name": "empty.png", "height": 10, "width": 20},
+        {"id": 2, "file_name": "a.png", "height": 300, "width": 260},
+    ]
+    assert [each["id"] for each in coco["annotations"]] == list(range(1, len(table) + 1))
+    for annotation, row in zip(coco["annotations"], table.to_dict("records"), strict=True):
+        assert annotation["image_id"] == 2
+        assert annotation["category_id"] == (RED if row["class"] == "red" else WHITE)
+        assert annotation["area"] == row["area"]
+        (polygon,) = annotation["segmentation"]
+        corners = np.reshape(polygon, (-1, 2))
+        assert area_of(corners) == row["area"]
+        assert annotation["bbox"] == [*corners.min(0), *np.ptp(corners, axis=0)]
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("pixel_size", [0, -1, float("nan"), float("inf"), "1", True])
+def test_bad_pixel_sizes(pixel_size):
+    text = "pixel_size must be the side of a pixel in micrometres, above 0, or None where it is not"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        measure_cells(find_cells(np.zeros((5, 5), int)), pixel_size=pixel_size)
+
+
+def test_an_image_of_another_size():
+    text = "image must have the cells' size (5, 5); got (5, 6)."
+    with pytest.raises(ValueError, match=re.escape(text)):
+        measure_cells(find_cells(np.zeros((5, 5), int)), np.zeros((5, 6, 3)))
+
+
+def test_tables_that_cannot_be_written(smear):
+    table = measure_cells(find_cells(smear.masks[0]))
+    for write in (to_geojson, lambda each: to_coco(each, {})):
+        with pytest.raises(ValueError, match="measure the cells with outlines=True"):
+            write(table)
+    table = measure_cells(find_cells(smear.masks[0]), outlines=True)
+    with pytest.raises(
+        ValueError, match=r"this table holds 2\. Pass each image's rows on their own"
+    ):
+        to_geojson(pd.concat([table.assign(image="a"), table.assign(image="b")]))
+    with pytest.raises(ValueError, match="sizes must have the size of every image; got none of b"):
+        to_coco(table.assign(image="b"), {"a": (1, 1)})
