@@ -41,7 +41,6 @@ def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None
     ndarray of shape (H, W, 3), uint8
     """
     picture = _to_bytes(image).astype(np.float32)
-    regions = mask if cells is None else cells
     cross = ndimage.generate_binary_structure(2, 1)
     lowest = highest = mask if cells is None else cells
     for _ in range(-(-min(mask.shape) // 250)):  # in large images one pixel would not be seen

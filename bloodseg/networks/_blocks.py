@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Norm of each filter of a convolution in a right-hand side, on average, and of all together at most:
+# Norm of each filter of a convolution in a right-hand side, on average, and of all filters at most:
 # about as steep as one step of bosh3 carries at tolerance 1e-3, at any number of channels.
 _FILTER_GAIN, _GAIN = 0.31, 5.8
 
