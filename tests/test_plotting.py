@@ -2,6 +2,7 @@
 
 import builtins
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,7 @@ CELLS = pd.DataFrame(
     {
         "class": ["red", "red", "white", "red"],
         "diameter": [40.0, 42.0, 70.0, 10.0],
+        "unit": "um",
         "touches_border": [False, False, False, True],
     }
 )
@@ -123,7 +125,7 @@ def test_what_a_segmentation_display_refuses(smear):
 
 
 def test_a_histogram_counts_the_whole_cells_of_each_class():
-    display = CellSizeDisplay.from_predictions(CELLS, unit="micrometres", bins=[0, 30, 60, 90])
+    display = CellSizeDisplay.from_predictions(CELLS, bins=[0, 30, 60, 90])
     white, red = display.ax_.containers
     assert [bar.get_height() for bar in white] == [0, 0, 1]
     assert [bar.get_height() for bar in red] == [0, 2, 0]
@@ -144,10 +146,25 @@ def test_no_cells_are_no_bars():
 
 def test_a_table_without_diameters_is_refused():
     with raises(
-        "cells must have the columns 'class' and 'diameter', as measure gives them; got 'class', "
-        "'touches_border'."
+        "cells must have the columns class, diameter, unit, touches_border, as measure gives them; "
+        "diameter is missing."
     ):
         CellSizeDisplay.from_predictions(CELLS.drop(columns="diameter"))
+
+
+def test_pixels_and_micrometres_do_not_mix():
+    with raises("cells must all be measured in one unit; got pixels for some and micrometres"):
+        CellSizeDisplay.from_predictions(CELLS.assign(unit=["um", "px", "um", "um"]))
+
+
+def test_the_cells_of_a_model_are_measured():
+    estimator = SimpleNamespace(measure=lambda images: CELLS[images])
+    display = CellSizeDisplay.from_estimator(estimator, [True, True, False, False])
+    assert display.unit == "micrometres"
+    assert {name: of.tolist() for name, of in display.diameters.items()} == {
+        "white": [],
+        "red": [40.0, 42.0],
+    }
 
 
 # ---------------------------------------------------------------- training

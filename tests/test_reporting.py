@@ -20,18 +20,19 @@ QUIET = [
 DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 
 
-def table(*cells):
+def table(*cells, unit="px"):
     columns = ["class", "diameter", "confidence", "touches_border"]
-    return pd.DataFrame(cells, columns=columns).astype({"touches_border": bool})
+    cells = pd.DataFrame(cells, columns=columns).astype({"touches_border": bool})
+    return cells.assign(unit=unit)
 
 
-def result(name="field.png", cells=None, side=64):
-    drawn = make_smears(1, image_size=side, random_state=0)
-    if cells is None:
-        cells = table(
-            ("red", 40.0, 0.9, False), ("red", 44.0, 0.8, False), ("white", 70.0, 1.0, True)
-        )
-    return ImageResult(name, drawn.images[0], drawn.masks[0], cells, (64, 64), 0.25)
+CELLS = ("red", 40.0, 0.9, False), ("red", 44.0, 0.8, False), ("white", 70.0, 1.0, True)
+
+
+def result(name="field.png", cells=None, **more):
+    drawn = make_smears(1, image_size=64, random_state=0)
+    cells = table(*CELLS) if cells is None else cells
+    return ImageResult(name, drawn.images[0], drawn.masks[0], None, cells, (64, 64), 0.25, **more)
 
 
 class Page(HTMLParser):
@@ -85,7 +86,7 @@ def test_a_row_an_image_and_the_totals():
 
 
 def test_with_a_pixel_size_it_counts_per_square_millimetre():
-    text = render_report([result()], run={}, pixel_size=0.5)
+    text = render_report([result(cells=table(*CELLS, unit="um"), pixel_size=0.5)], run={})
     header, row = Page(text).tables["images"]
     assert header[4:6] == ["red per mm²", "white per mm²"]
     area = (64 * 0.5 / 1000) ** 2
@@ -116,13 +117,16 @@ def test_names_are_shown_and_not_run():
 
 def test_large_pictures_are_shrunk():
     large = make_smears(1, image_size=(64, 2100), random_state=0)
-    shown = ImageResult("a", large.images[0], large.masks[0], table(), (64, 2100), 0.1)
+    shown = ImageResult("a", large.images[0], large.masks[0], None, table(), (64, 2100), 0.1)
     assert len(render_report([shown], run={})) < 200_000
 
 
-def test_no_results_are_refused():
+def test_what_is_refused():
     with pytest.raises(ValueError, match=re.escape("results must hold at least one image; got")):
         render_report([], run={})
+    text = "results must know the size of a pixel for all images or for none; got some of each."
+    with pytest.raises(ValueError, match=re.escape(text)):
+        render_report([result(), result(pixel_size=0.5)], run={})
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")

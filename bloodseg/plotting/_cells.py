@@ -8,6 +8,9 @@ import numpy as np
 
 from ._axes import CLASS_COLOURS, axes_for
 
+_COLUMNS = ("class", "diameter", "unit", "touches_border")
+_UNITS = {"px": "pixels", "um": "micrometres"}
+
 
 class CellSizeDisplay:
     """Histogram of the cells' diameters, white and red.
@@ -59,22 +62,17 @@ class CellSizeDisplay:
         -------
         CellSizeDisplay
         """
-        unit = "pixels" if estimator.pixel_size is None else "micrometres"
-        return cls.from_predictions(estimator.measure(images), unit=unit, bins=bins, ax=ax)
+        return cls.from_predictions(estimator.measure(images), bins=bins, ax=ax)
 
     @classmethod
-    def from_predictions(
-        cls, cells: Any, *, unit: str = "pixels", bins: Any = 30, ax: Any = None
-    ) -> CellSizeDisplay:
+    def from_predictions(cls, cells: Any, *, bins: Any = 30, ax: Any = None) -> CellSizeDisplay:
         """Draw the sizes of cells that are measured already, those cut by a border left out.
 
         Parameters
         ----------
         cells : DataFrame
-            As `BloodCellSegmenter.measure` returns it: columns class, diameter and, where cells
-            may be cut, touches_border.
-        unit : str, default="pixels"
-            What the diameters are measured in.
+            As `BloodCellSegmenter.measure` returns it; its columns class, diameter, unit and
+            touches_border are read.
         bins, ax
             As for `from_estimator`.
 
@@ -85,20 +83,25 @@ class CellSizeDisplay:
         Raises
         ------
         ValueError
-            If a column is missing.
+            If a column is missing, or the units differ.
         """
-        for column in ("class", "diameter"):
-            if column not in cells:
-                raise ValueError(
-                    f"cells must have the columns 'class' and 'diameter', as measure gives them; "
-                    f"got {', '.join(map(repr, cells))}."
-                )
-        if "touches_border" in cells:
-            cells = cells[~cells["touches_border"].astype(bool)]
+        missing = [column for column in _COLUMNS if column not in cells]
+        if missing:
+            raise ValueError(
+                f"cells must have the columns {', '.join(_COLUMNS)}, as measure gives them; "
+                f"{missing[0]} is missing."
+            )
+        units = set(cells["unit"]) or {"px"}
+        if len(units) > 1:
+            raise ValueError(
+                "cells must all be measured in one unit; got pixels for some and micrometres for "
+                "others. Set pixel_size, or draw them apart."
+            )
+        whole = cells[~cells["touches_border"].astype(bool)]
         diameters = {
-            name: cells["diameter"][cells["class"] == name].to_numpy() for name in CLASS_COLOURS
+            name: whole["diameter"][whole["class"] == name].to_numpy() for name in CLASS_COLOURS
         }
-        return cls(diameters, unit=unit).plot(bins=bins, ax=ax)
+        return cls(diameters, unit=_UNITS[units.pop()]).plot(bins=bins, ax=ax)
 
     def plot(self, *, bins: Any = 30, ax: Any = None) -> CellSizeDisplay:
         """Draw.

@@ -30,31 +30,42 @@ class ImageResult:
     name : str
         What the page calls the image.
     image : ndarray of shape (H, W, 3)
-        The image, uint8 or floating point in [0, 1]; may be shrunk, as may the map.
+        The image, or a smaller copy of it: uint8 or floating point in [0, 1].
     class_map : ndarray of shape (H, W)
-        Labels 0 background, 1 white cells, 2 red cells.
+        Labels of its pixels: 0 background, 1 white cells, 2 red cells.
+    labels : ndarray of shape (H, W), optional
+        A number for each cell, so that each gets an outline of its own.
     cells : DataFrame
         One row a cell, as `bloodseg.BloodCellSegmenter.measure` gives them: columns class,
-        diameter, confidence and touches_border.
+        diameter, unit, confidence and touches_border.
     shape : tuple of int
         Height and width of the whole image in pixels.
     seconds : float
         What the prediction took.
+    pixel_size : float, optional
+        Micrometres a pixel, where it is known.
     """
 
     name: str
     image: np.ndarray
     class_map: np.ndarray
+    labels: np.ndarray | None
     cells: pd.DataFrame
     shape: tuple[int, int]
     seconds: float
+    pixel_size: float | None = None
+
+    @property
+    def area(self) -> float:
+        """Square millimetres; NaN where the size of a pixel is not known."""
+        side = np.nan if self.pixel_size is None else self.pixel_size / 1000
+        return float(np.prod(self.shape)) * side**2
 
 
 def render_report(
     results: Sequence[ImageResult],
     *,
     run: Mapping[str, Any],
-    pixel_size: float | None = None,
     title: str = "Blood smear report",
 ) -> str:
     """Return a self-contained HTML page: counts, sizes, a row an image, and every overlay.
@@ -65,41 +76,45 @@ def render_report(
         At least one.
     run : mapping of str to object
         What was run with what: model, tolerance, and the like; shown as it is.
-    pixel_size : float, optional
-        Micrometres a pixel; diameters are then in micrometres, and counts come per square
-        millimetre, too.
     title : str
         Heading of the page.
 
     Returns
     -------
     str
-        The page. Nothing in it is loaded from elsewhere, and names are escaped.
+        The page. Nothing in it is loaded from elsewhere, and names are escaped. Where the size of
+        a pixel is known, diameters are in micrometres and counts come per square millimetre, too.
 
     Raises
     ------
     ValueError
-        If there is no result.
+        If there is no result, or the size of a pixel is known for some images only.
     ImportError
         If matplotlib, which draws the histogram, is missing.
 
     Examples
     --------
-    >>> import pandas as pd
+    >>> from bloodseg.cells import find_cells, measure_cells
     >>> from bloodseg.datasets import make_smears
     >>> from bloodseg.reporting import ImageResult, render_report
     >>> smears = make_smears(1, image_size=64, random_state=0)
-    >>> cells = pd.DataFrame(
-    ...     {"class": ["red"], "diameter": [40.0], "confidence": [0.9], "touches_border": [False]}
-    ... )
-    >>> result = ImageResult("a.png", smears.images[0], smears.masks[0], cells, (64, 64), 0.1)
+    >>> image, mask = smears.images[0], smears.masks[0]
+    >>> cells = find_cells(mask)
+    >>> table = measure_cells(cells, image)
+    >>> result = ImageResult("a.png", image, mask, cells.labels, table, (64, 64), seconds=0.1)
     >>> page = render_report([result], run={"model": "cells.safetensors"})
-    >>> "1 red cell" in page
+    >>> page.startswith("<!DOCTYPE html>")
     True
     """
     if not results:
         raise ValueError("results must hold at least one image; got none.")
-    unit = "px" if pixel_size is None else "µm"
+    known = {result.pixel_size is not None for result in results}
+    if len(known) > 1:
+        raise ValueError(
+            "results must know the size of a pixel for all images or for none; got some of each. "
+            "Set pixel_size, or report them apart."
+        )
+    (has_area,) = known
     cells = pd.concat([result.cells for result in results], ignore_index=True)
     environment = Environment(
         loader=PackageLoader("bloodseg.reporting", "."),
@@ -110,12 +125,12 @@ def render_report(
     return environment.get_template("report.html.jinja").render(
         title=title,
         version=__version__,
-        unit=unit,
-        has_area=pixel_size is not None,
+        unit="µm" if has_area else "px",
+        has_area=has_area,
         colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in COLOURS.items()},
-        summary=_summary(cells, sum(_area(result, pixel_size) for result in results)),
+        summary=_summary(cells, sum(result.area for result in results)),
         n_images=len(results),
-        histogram=_histogram(cells, unit),
+        histogram=_histogram(cells),
         rows=[
             {
                 "name": result.name,
@@ -123,7 +138,7 @@ def render_report(
                 "width": result.shape[1],
                 "picture": _picture(result),
                 "seconds": result.seconds,
-                **_summary(result.cells, _area(result, pixel_size)),
+                **_summary(result.cells, result.area),
             }
             for result in results
         ],
@@ -138,22 +153,17 @@ def _summary(cells: pd.DataFrame, area: float) -> dict[str, Any]:
         of_class = cells[cells["class"] == name]
         whole = of_class[~of_class["touches_border"].astype(bool)]
         summary[name] = len(of_class)
-        summary[f"{name}_density"] = len(of_class) / area if area else None
-        summary[f"{name}_diameter"] = whole["diameter"].median() if len(whole) else None
-    summary["confidence"] = cells["confidence"].mean() if len(cells) else None
+        summary[f"{name}_density"] = len(of_class) / area
+        summary[f"{name}_diameter"] = whole["diameter"].median()
+    summary["confidence"] = cells["confidence"].mean()
     summary["at_border"] = int(cells["touches_border"].sum())
     return summary
-
-
-def _area(result: ImageResult, pixel_size: float | None) -> float:
-    """Return the area of an image in square millimetres, 0 where it is not known."""
-    return 0.0 if pixel_size is None else float(np.prod(result.shape)) * (pixel_size / 1000) ** 2
 
 
 def _picture(result: ImageResult) -> str:
     """Return the overlay as the address of an embedded JPEG."""
     step = -(-max(result.image.shape[:2]) // _MAX_SIDE)
-    picture = Image.fromarray(overlay(result.image, result.class_map))
+    picture = Image.fromarray(overlay(result.image, result.class_map, result.labels))
     if step > 1:
         picture = picture.reduce(step)
     return _embedded(picture)
@@ -165,14 +175,14 @@ def _embedded(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _histogram(cells: pd.DataFrame, unit: str) -> str:
+def _histogram(cells: pd.DataFrame) -> str:
     """Return the histogram of the diameters as SVG, to stand in the page."""
     from matplotlib.figure import Figure
 
     from ..plotting import CellSizeDisplay
 
     figure = Figure(figsize=(9.5, 3.2), layout="constrained")
-    CellSizeDisplay.from_predictions(cells, unit=unit, ax=figure.subplots())
+    CellSizeDisplay.from_predictions(cells, ax=figure.subplots())
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
