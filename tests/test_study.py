@@ -166,6 +166,8 @@ def test_another_study_in_the_same_folder_is_refused(finished):
         study(folder, width=8)
     with pytest.raises(ValueError, match=r"with other images, label maps, names or groups\."):
         study(folder, test=TRAIN)
+    with pytest.raises(ValueError, match=r"with other images, label maps, names or groups\."):
+        study(folder, test=TRAIN, dataset="Data!")
     # Of networks and seeds that are not there yet, too: they could not be compared.
     with pytest.raises(ValueError, match=r"with width=4, not 8\. Choose another folder"):
         study(folder, width=8, networks=["ResNet"], seeds=[5])
@@ -282,8 +284,8 @@ def test_what_another_process_is_at_is_left_for_last(tmp_path, monkeypatch):
     from bloodseg.study import _study
 
     jobs = plan("networks", "data", [0, 1, 2], TINY, networks=["U-Net"])
-    bunches = [_study._checked(data, "") for data in (TRAIN, TEST)]
-    second = _study._identity(jobs[1], "folder", joblib.hash(tuple(bunches)))["training"]
+    hashes = [joblib.hash(_study._checked(data, "")) for data in (TRAIN, TEST)]
+    second = _study._identity(jobs[1], "folder", *hashes)["training"]
     monkeypatch.setattr(running, "_fitted", watched)
     table = study(tmp_path, seeds=[0, 1, 2])
     assert order == [0, 2, 1]

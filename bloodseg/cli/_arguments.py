@@ -290,7 +290,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) -> None:
-    from ..study import PREDICT_TOLERANCES, TRAIN_TOLERANCES, network_names
+    from ..study import network_names
 
     folder = "folder with images/NAME.png, masks/NAME.png and perhaps groups.csv"
     parser.add_argument("train", metavar="TRAIN", type=_path, help=f"{folder}, to train on")
@@ -325,15 +325,7 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) ->
         "--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)"
     )
     if study == "tolerance":
-        for flag, values in (("train", TRAIN_TOLERANCES), ("predict", PREDICT_TOLERANCES)):
-            group.add_argument(
-                f"--{flag}-tolerances",
-                metavar="TOL",
-                type=float,
-                nargs="+",
-                default=values,
-                help=f"(default: {' '.join(f'{value:g}' for value in values)})",
-            )
+        _add_tolerances(group)
     group.add_argument(
         "--protocol",
         choices=["folder", "paper"],
@@ -349,6 +341,20 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) ->
     )
     _add_quiet(parser)
     _add_study_training(parser, study, add)
+
+
+def _add_tolerances(group: Any) -> None:
+    from ..study import PREDICT_TOLERANCES, TRAIN_TOLERANCES
+
+    for flag, values in (("train", TRAIN_TOLERANCES), ("predict", PREDICT_TOLERANCES)):
+        group.add_argument(
+            f"--{flag}-tolerances",
+            metavar="TOL",
+            type=float,
+            nargs="+",
+            default=values,
+            help=f"(default: {' '.join(f'{value:g}' for value in values)})",
+        )
 
 
 def _add_study_training(parser: argparse.ArgumentParser, study: str, add: Any) -> None:

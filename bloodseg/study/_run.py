@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import Timeout
 from sklearn.utils import Bunch
 
@@ -81,7 +82,7 @@ def _fitted(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -
             if "interrupted" in str(ended):
                 raise KeyboardInterrupt from ended
             raise JobFailed(str(ended)) from ended
-        except (SolverError, FloatingPointError, MemoryError) as error:
+        except (SolverError, FloatingPointError, MemoryError, torch.OutOfMemoryError) as error:
             raise JobFailed(str(error)) from error
 
 

@@ -80,7 +80,9 @@ class Store:
         """
         for record in self.records():
             for job in jobs:
-                if (job.study, job.dataset) != (record["study"], record["dataset"]):
+                # By the names of files: "A b" and "a-b" are one there.
+                alike = file_name(job.dataset) == file_name(record["dataset"])
+                if job.study != record["study"] or not alike:
                     continue
                 apart = () if job.name == record["name"] else (*SET_BY_NETWORK, "random_state")
                 difference = _difference(record, identities[job.name], apart)

@@ -121,14 +121,7 @@ def run_study(
     0   U-Net     0          0.0      122103
     """
     _check(seeds, protocol, parameters)
-    train = _checked(train, "train")
-    if protocol == "paper":
-        if test is not None:
-            raise ValueError("test must be None where protocol is 'paper', which keeps its own.")
-        parameters = {"crop_size": _PAPER_CROP, "augment": False, **parameters}
-        train, test = _paper_data(train, parameters["crop_size"])
-    else:
-        test = _checked(test, "test")
+    train, test, parameters = _data(train, test, protocol, parameters)
     jobs = plan(
         study,
         dataset,
@@ -139,8 +132,8 @@ def run_study(
         predict_tolerances=check_tolerances(predict_tolerances, "predict_tolerances"),
     )
     store = Store(output).make()
-    data = joblib.hash((train, test))
-    identities = {job.name: _identity(job, protocol, data) for job in jobs}
+    hashes = joblib.hash(train), joblib.hash(test)
+    identities = {job.name: _identity(job, protocol, *hashes) for job in jobs}
     store.check(jobs, identities)
     store.keep_examples(dataset, test)
     alone = joblib.effective_n_jobs(n_jobs) == 1
@@ -193,25 +186,43 @@ def _run_all(
     return failures
 
 
-def _identity(job: Job, protocol: str, data: str) -> dict[str, Any]:
-    """Return what tells a job's training from others, and a short name for it."""
+def _identity(job: Job, protocol: str, train: str, test: str) -> dict[str, Any]:
+    """Return what tells a job from others, and a short name for its training.
+
+    ``train`` and ``test`` are hashes of the data.
+    """
     segmenter = BloodCellSegmenter(**job.parameters, random_state=job.seed)
     parameters = {
         name: value
         for name, value in segmenter.get_params(deep=False).items()
         if name not in NOT_OF_THE_RESULT
     }
-    training = joblib.hash((parameters, protocol, data))
+    training = joblib.hash((parameters, protocol, train))
     # As JSON holds them, to be compared with what a record says.
     parameters = json.loads(json.dumps(parameters, default=repr))
-    return {"parameters": parameters, "protocol": protocol, "data": data, "training": training}
+    return {
+        "parameters": parameters,
+        "protocol": protocol,
+        "data": [train, test],
+        "training": training,
+    }
 
 
-def _paper_data(train: Bunch, crop_size: int) -> tuple[Bunch, Bunch]:
-    """Return the crops of the paper's protocol: the same ones for every seed."""
-    parts = paper_crops(train.images, train.masks, groups=train.groups, crop_size=crop_size)
-    rest, test = (_checked(part, "train") for part in parts)
-    return rest, test
+def _data(
+    train: Any, test: Any, protocol: str, parameters: dict[str, Any]
+) -> tuple[Bunch, Bunch, dict[str, Any]]:
+    """Return what to train and test on, and the estimator's parameters for it."""
+    train = _checked(train, "train")
+    if protocol == "folder":
+        return train, _checked(test, "test"), parameters
+    if test is not None:
+        raise ValueError("test must be None where protocol is 'paper', which keeps its own.")
+    parameters = {"crop_size": _PAPER_CROP, "augment": False, **parameters}
+    crops = paper_crops(
+        train.images, train.masks, groups=train.groups, crop_size=parameters["crop_size"]
+    )
+    train, test = (_checked(part, "train") for part in crops)
+    return train, test, parameters
 
 
 def _checked(data: Any, name: str) -> Bunch:
@@ -223,8 +234,13 @@ def _checked(data: Any, name: str) -> Bunch:
         )
     images = check_images(data.images, name=f"{name}.images")
     masks = check_masks(data.masks, images=images, name=f"{name}.masks")
-    names = getattr(data, "names", None) or [str(number) for number in range(len(images))]
-    return Bunch(images=images, masks=masks, groups=getattr(data, "groups", None), names=names)
+    names = getattr(data, "names", range(len(images)))
+    return Bunch(
+        images=images,
+        masks=masks,
+        groups=getattr(data, "groups", None),
+        names=[str(each) for each in names],
+    )
 
 
 def _check(seeds: Sequence[int], protocol: str, parameters: Mapping[str, Any]) -> None:
