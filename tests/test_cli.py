@@ -83,7 +83,9 @@ def test_defaults_of_train_are_those_of_the_estimator(capsys):
     shared = parsed.keys() & defaults.keys()
     assert {name: parsed[name] for name in shared} == {name: defaults[name] for name in shared}
     left_out = inspect.signature(BloodCellSegmenter).parameters.keys() - shared
-    assert left_out == {"preprocessor", "warm_start", "accelerator", "compile", "verbose"}
+    of_prediction = {"tile_size", "pixel_size"}
+    others = {"preprocessor", "warm_start", "accelerator", "compile", "verbose"}
+    assert left_out == others | of_prediction
     main(["train", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert f"of the first stage (default: {defaults['width']})" in out
