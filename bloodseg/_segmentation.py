@@ -197,7 +197,7 @@ class Segmented:
             row |= {f"{name}_per_mm2": row[name] / area for name in ("white", "red")}
         return row
 
-    def measure(self, *, outlines: bool) -> Any:
+    def measure(self, *, outlines: bool = False) -> Any:
         """Return the table of this image's cells."""
         table = measure_blocks(
             self.class_map,

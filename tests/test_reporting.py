@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -119,6 +120,20 @@ def test_large_pictures_are_shrunk():
     large = make_smears(1, image_size=(64, 2100), random_state=0)
     shown = ImageResult("a", large.images[0], large.masks[0], None, table(), (64, 2100), 0.1)
     assert len(render_report([shown], run={})) < 200_000
+
+
+@pytest.mark.parametrize("limit", [2**22, 100])
+def test_of_a_large_image_only_a_small_copy_is_kept(fitted, smears, monkeypatch, limit):
+    monkeypatch.setattr("bloodseg.reporting._report._OUTLINED_PIXELS", limit)
+    monkeypatch.setattr("bloodseg.reporting._report._MAX_SIDE", 10)
+    (segmented,) = fitted.segment(smears.images[:1])
+    found = ImageResult.of(segmented, "a", 0.5)
+    step = 1 if limit > 100 else 4  # 32 pixels to at most 10
+    assert np.array_equal(found.image, smears.images[0, ::step, ::step])
+    assert np.array_equal(found.class_map, fitted.predict(smears.images[:1])[0, ::step, ::step])
+    assert (found.labels is None) == (step > 1)
+    assert found.shape == (32, 32)
+    assert found.cells.equals(fitted.measure(smears.images[:1]))
 
 
 def test_what_is_refused():

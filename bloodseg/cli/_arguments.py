@@ -28,6 +28,7 @@ _COMMANDS = {
     "train": "train a network on a folder of images and label maps",
     "predict": "label the pixels of images",
     "evaluate": "score a model on a folder of images and label maps",
+    "report": "count and measure the cells of images and show them on one HTML page",
     "study": "run the paper's experiments on a folder of images and label maps",
     "demo": "draw blood smears, train on them and show what comes out: no data needed",
 }
@@ -203,7 +204,7 @@ def _add_machine(group: Any, add: Callable[..., None]) -> None:
     add(group, "precision", "of convolutions", choices=["auto", "float32", "bfloat16"])
 
 
-def _add_predict(parser: argparse.ArgumentParser) -> None:
+def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images",
         metavar="IMAGE",
@@ -211,6 +212,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         type=_path,
         help="image files, or folders of them (PNG, JPEG, TIFF, BMP; subfolders are not searched)",
     )
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    _add_images(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -237,6 +242,24 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=_path,
         help="folder for metrics.json, metrics.csv and overlays/ (default: print only)",
+    )
+    _add_model(parser)
+    _add_overwrite(parser)
+    _add_quiet(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_images(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PAGE",
+        type=_path,
+        default=Path("report.html"),
+        help="HTML file to write, complete in itself (default: report.html)",
+    )
+    parser.add_argument(
+        "--title", metavar="TEXT", default="Blood smear report", help="heading of the page"
     )
     _add_model(parser)
     _add_overwrite(parser)
@@ -382,6 +405,7 @@ _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": _add_train,
     "predict": _add_predict,
     "evaluate": _add_evaluate,
+    "report": _add_report,
     "study": _add_study,
     "demo": _add_demo,
 }

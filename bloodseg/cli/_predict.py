@@ -35,7 +35,7 @@ _MASK = "_mask.png"
 
 def run(arguments: argparse.Namespace) -> int:
     """Label the images one by one; what fails is reported and left out."""
-    images, n_failed = _find_images(arguments.images)
+    images, n_failed = find_images(arguments.images)
     if not images:
         raise CommandError("none of the inputs is an image.")
     _check_not_among_inputs(arguments)
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if n_failed or n_skipped else 0
 
 
-def _find_images(inputs: Sequence[Path]) -> tuple[list[Path], int]:
+def find_images(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     """Return the images of files and folders, each once, and the number of inputs without any."""
     found: dict[Path, Path] = {}
     n_failed = 0

@@ -19,6 +19,7 @@ from .._version import __version__
 
 _MAX_SIDE = 1000  # of a picture in the page, pixels
 _JPEG_QUALITY = 88
+_OUTLINED_PIXELS = 2**22  # of larger images, only a small copy is kept, without single outlines
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,33 @@ class ImageResult:
     shape: tuple[int, int]
     seconds: float
     pixel_size: float | None = None
+
+    @classmethod
+    def of(cls, segmented: Any, name: str, seconds: float) -> ImageResult:
+        """Return what was found in an image of any size.
+
+        Parameters
+        ----------
+        segmented : Segmented
+            One of what `bloodseg.BloodCellSegmenter.segment` yields.
+        name : str
+            What the page calls the image.
+        seconds : float
+            What the prediction took.
+        """
+        height, width = segmented.class_map.shape
+        whole = height * width <= _OUTLINED_PIXELS
+        step = 1 if whole else -(-max(height, width) // _MAX_SIDE)
+        return cls(
+            name=name,
+            image=_every(segmented.image, height, step),
+            class_map=_every(segmented.class_map, height, step),
+            labels=segmented.cells().labels if whole else None,
+            cells=segmented.measure(),
+            shape=(height, width),
+            seconds=seconds,
+            pixel_size=segmented.pixel_size,
+        )
 
     @property
     def area(self) -> float:
@@ -158,6 +186,14 @@ def _summary(cells: pd.DataFrame, area: float) -> dict[str, Any]:
     summary["confidence"] = cells["confidence"].mean()
     summary["at_border"] = int(cells["touches_border"].sum())
     return summary
+
+
+def _every(rows: Any, height: int, step: int) -> np.ndarray:
+    """Return every step-th row and column of what is read by rows, some rows at a time."""
+    strip = step * max(1, 256 // step)
+    return np.concatenate(
+        [rows[top : min(top + strip, height)][::step, ::step] for top in range(0, height, strip)]
+    )
 
 
 def _picture(result: ImageResult) -> str:

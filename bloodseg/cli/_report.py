@@ -1,0 +1,84 @@
+"""``bloodseg report``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import datetime
+from typing import Any
+
+from .._files import written_whole
+from .._version import __version__
+from ..reporting import ImageResult, render_report
+from ..segmenter import BloodCellSegmenter
+from ._model import INPUT_ERRORS, load_model
+from ._output import (
+    CommandError,
+    check_writable,
+    complain,
+    first_line,
+    progress,
+    refuse_existing,
+    reported,
+    say,
+)
+from ._predict import find_images
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find, count and measure the cells of images, and show them on one page."""
+    refuse_existing([arguments.output], overwrite=arguments.overwrite)
+    check_writable(arguments.output.parent)
+    images, n_failed = find_images(arguments.images)
+    segmenter = load_model(arguments)
+    names = [image.name for image in images]
+    if len(set(names)) < len(names):  # of several folders
+        names = list(map(str, images))
+    results = []
+    for image, name in progress(
+        list(zip(images, names, strict=True)), label="reading", quiet=arguments.quiet
+    ):
+        try:
+            started = time.perf_counter()
+            (segmented,) = segmenter.segment([image])
+            results.append(ImageResult.of(segmented, name, time.perf_counter() - started))
+        except INPUT_ERRORS as error:
+            complain(f"{image} skipped: {first_line(error)}")
+            n_failed += 1
+    if not results:
+        raise CommandError("no image could be read.")
+    try:
+        page = render_report(results, run=_run_of(segmenter, arguments), title=arguments.title)
+    except (ValueError, ImportError) as error:
+        raise CommandError(first_line(error)) from error
+    with reported(arguments.output), written_whole(arguments.output) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
+    say(f"{len(results)} on the page, {n_failed} failed. Report: {arguments.output}")
+    return 1 if n_failed else 0
+
+
+def _run_of(segmenter: BloodCellSegmenter, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was run with what, for the page."""
+    run = {
+        "when": datetime.now().astimezone().isoformat(" ", "minutes"),
+        "bloodseg": __version__,
+        "model": arguments.model,
+        "network": "{network}, width {width}".format(**segmenter.architecture_),
+    }
+    if segmenter.ode_tol_:
+        network: Any = segmenter.network_
+        used = {position: block.predict_tol for position, block in network.ode_blocks.items()}
+        evaluations = segmenter.n_function_evaluations_
+        run |= {
+            "ODE-blocks at": ", ".join(map(str, segmenter.ode_tol_)),
+            "tolerance in training": _listed(segmenter.ode_tol_),
+            "tolerance in prediction": _listed(used),
+            "evaluations of f, last image": _listed(
+                {position: counts[0] for position, counts in evaluations.items()}
+            ),
+        }
+    return run | {"precision": segmenter.precision_, "device": segmenter.device}
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{position}: {value:g}" for position, value in values.items())

@@ -1,0 +1,85 @@
+"""``bloodseg report``: images in, one page out."""
+
+import re
+
+import pytest
+from PIL import Image
+
+from bloodseg.cli import main
+from bloodseg.datasets import make_smears
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, image in zip("ab", make_smears(2, image_size=64, random_state=0).images, strict=True):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def command(fitted, tmp_path):
+    fitted.save(tmp_path / "cells.safetensors")
+    page = tmp_path / "report.html"
+    return ["report", "-q", "-m", str(tmp_path / "cells.safetensors"), "-o", str(page)], page
+
+
+def test_a_page_of_all_images(images, command, fitted, capsys):
+    arguments, page = command
+    assert main([*arguments, str(images), "--title", "Ward 3", "--predict-ode-tol", "0.1"]) == 0
+    assert capsys.readouterr().out == f"2 on the page, 0 failed. Report: {page}\n"
+    text = page.read_text(encoding="utf-8")
+    assert "<title>Ward 3</title>" in text
+    assert re.findall(r'<a href="#smear-\d">(.+?)</a>', text) == ["a.png", "b.png"]
+    counts = fitted.count([images / "a.png"]).iloc[0]
+    assert f"<td>64 &times; 64</td><td>{counts.red}</td><td>{counts.white}</td>" in text
+    for setting, value in (
+        ("network", "nodes-unet, width 4"),
+        ("ODE-blocks at", "4, 5, 6"),
+        ("tolerance in training", "4: 0.001, 5: 0.001, 6: 0.001"),
+        ("tolerance in prediction", "4: 0.1, 5: 0.1, 6: 0.1"),
+        ("precision", "float32"),
+    ):
+        assert f"<tr><td>{setting}</td><td>{value}</td></tr>" in text
+
+
+def test_files_of_one_name_are_told_apart(images, command, tmp_path):
+    arguments, page = command
+    other = tmp_path / "other"
+    other.mkdir()
+    (images / "a.png").rename(other / "b.png")
+    assert main([*arguments, str(images), str(other)]) == 0
+    for folder in (images, other):
+        assert f">{folder / 'b.png'}</a>" in page.read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_read_is_left_out(images, command, capsys):
+    arguments, page = command
+    (images / "b.png").write_bytes(b"no image")
+    assert main([*arguments, str(images)]) == 1
+    captured = capsys.readouterr()
+    assert "1 on the page, 1 failed." in captured.out
+    assert "b.png skipped: " in captured.err
+    assert "b.png" not in page.read_text(encoding="utf-8")
+
+
+def test_nothing_to_read_is_an_error(images, command, capsys):
+    arguments, page = command
+    for file in images.iterdir():
+        file.write_bytes(b"no image")
+    assert main([*arguments, str(images)]) == 2
+    assert "error: no image could be read." in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_a_page_that_exists_is_kept(images, command, capsys):
+    arguments, page = command
+    page.write_text("mine")
+    assert main([*arguments, str(images)]) == 2
+    assert "report.html exists. Choose another name, or pass --overwrite." in (
+        capsys.readouterr().err
+    )
+    assert page.read_text() == "mine"
+    assert main([*arguments, str(images), "--overwrite"]) == 0
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
