@@ -212,8 +212,9 @@ def test_tables_that_are_none(tmp_path):
 
 def test_workers_come_to_the_same_rows(finished, tmp_path):
     _, table = finished
-    again = study(tmp_path, networks=["U-Net", "NODEs-UNet"], seeds=[0, 1], n_jobs=2)
-    assert again.drop(columns="seconds").equals(table.drop(columns="seconds"))
+    again = study(tmp_path, seeds=[0, 1], n_jobs=2)
+    ours = table[table.network == "U-Net"].reset_index(drop=True)
+    assert again.drop(columns="seconds").equals(ours.drop(columns="seconds"))
 
 
 def test_a_cluster_comes_to_the_same_rows(finished, tmp_path):
