@@ -36,7 +36,7 @@ _OVERLAP = 128  # pixels, at most a quarter of a tile
 _MIN_SIDE = 64
 
 
-@dataclass
+@dataclass(eq=False)  # joblib wants it hashable
 class TileNetwork:
     """A network as a function of pixels, which can be sent to other processes.
 
