@@ -329,7 +329,7 @@ def main() -> None:
         print_rows(of_precision)
         rows += of_precision
     if not arguments.no_sweep:
-        for position in sorted({1, 3, 5} & set(arguments.positions)):
+        for position in sorted({1, 2, 3, 4, 5} & set(arguments.positions)):  # 6 to 9 are alike
             swept += sweep(make_problem(position, arguments, device), tolerances)
     methods = methods_table(arguments)
     print_methods(methods)

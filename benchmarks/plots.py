@@ -20,8 +20,10 @@ COLOURS = {"heun": "C0", "bosh3": "C1", "dopri5": "C2", "tsit5": "C3", "dopri8":
 
 def cost_against_error(rows: list[dict[str, Any]], file: Path) -> None:
     positions = sorted({row["position"] for row in rows})
-    figure, axes = plt.subplots(1, len(positions), figsize=(12, 4), sharex=True)
-    for axis, position in zip(axes, positions, strict=True):
+    figure, axes = plt.subplots(
+        1, len(positions), figsize=(2 + 3.4 * len(positions), 4), sharex=True, squeeze=False
+    )
+    for axis, position in zip(axes[0], positions, strict=True):
         for method, colour in COLOURS.items():
             for backend, style in (("bloodseg", "o-"), ("torchdiffeq", "x:")):
                 points = [
@@ -36,8 +38,8 @@ def cost_against_error(rows: list[dict[str, Any]], file: Path) -> None:
         axis.set(xscale="log", yscale="log", title=f"position {position}", xlabel="achieved error")
         axis.invert_xaxis()
         axis.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("milliseconds a batch")
-    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[0, 0].set_ylabel("milliseconds a batch")
+    axes[0, -1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, file)
 
 
