@@ -43,8 +43,7 @@ from ._segmentation import (
     tile_side,
 )
 from ._version import __version__
-from .cells import Cells
-from .cells._measure import check_pixel_size
+from .cells import Cells, check_pixel_size
 from .datasets import Slide, open_slide
 from .metrics import mean_iou
 from .networks import (
@@ -474,7 +473,7 @@ class BloodCellSegmenter(BaseEstimator):
         ndarray of uint8 of shape (n, H, W), or list of (H, W) ndarrays
             Array for an array, list for a list. An image's map does not depend on the others.
         """
-        maps = [segmented.class_map[:] for segmented in self._segmented(images)]
+        maps = [segmented.class_map[:] for segmented in self.segment(images)]
         return in_container_of(maps, images)
 
     def predict_proba(self, images: Any) -> Any:
@@ -500,6 +499,28 @@ class BloodCellSegmenter(BaseEstimator):
         self.n_function_evaluations_ = segmentation.evaluations()
         return in_container_of(maps, images)
 
+    def segment(self, images: Any) -> Iterator[Segmented]:
+        """Yield each image with its class map, for all that is to be had from one prediction.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+
+        Yields
+        ------
+        Segmented
+            ``name``, ``image``, ``class_map``, ``confidence`` and ``pixel_size``; of a file,
+            image and maps are read by rows, as ``class_map[top:bottom]``. Its methods ``cells``,
+            ``count`` and ``measure`` give what those of this class give.
+        """
+        segmentation, sources = self._start(images)
+        for name, source, prepared in sources:
+            class_map, confidence = segmentation.maps(prepared, on_disk=isinstance(source, Slide))
+            self.n_function_evaluations_ = segmentation.evaluations()
+            pixel_size = pixel_size_of(source, self.pixel_size)
+            yield Segmented(name, source, class_map, confidence, pixel_size)
+
     def predict_instances(self, images: Any) -> list[Cells]:
         """Find the single cells.
 
@@ -514,7 +535,7 @@ class BloodCellSegmenter(BaseEstimator):
             One an image: ``labels`` (H, W), int32, and for each cell its class, its score and
             whether it touches the border; see `bloodseg.cells.Cells`.
         """
-        return [segmented.cells() for segmented in self._segmented(images)]
+        return [segmented.cells() for segmented in self.segment(images)]
 
     def count(self, images: Any) -> pd.DataFrame:
         """Count the cells.
@@ -533,7 +554,7 @@ class BloodCellSegmenter(BaseEstimator):
         """
         import pandas as pd
 
-        return pd.DataFrame([segmented.count() for segmented in self._segmented(images)])
+        return pd.DataFrame([segmented.count() for segmented in self.segment(images)])
 
     def measure(self, images: Any, *, outlines: bool = False) -> pd.DataFrame:
         """Measure the cells.
@@ -554,7 +575,7 @@ class BloodCellSegmenter(BaseEstimator):
         """
         import pandas as pd
 
-        tables = [segmented.measure(outlines=outlines) for segmented in self._segmented(images)]
+        tables = [segmented.measure(outlines=outlines) for segmented in self.segment(images)]
         return pd.concat(tables, ignore_index=True)
 
     def predict_file(self, path: Any, output: Any, *, kind: str = "classes") -> None:
@@ -579,7 +600,7 @@ class BloodCellSegmenter(BaseEstimator):
         if kind not in ("classes", "instances"):
             raise ValueError(f"kind must be 'classes' or 'instances'; got {kind!r}.")
         output = check_output(output)
-        (segmented,) = self._segmented([open_slide(path)])
+        (segmented,) = self.segment([open_slide(path)])
         rows = segmented.class_map if kind == "classes" else LabelRows.of(segmented)
         dtype = np.uint8 if kind == "classes" else np.int32
         write_map(output, rows, dtype=dtype, pixel_size=segmented.pixel_size)
@@ -590,15 +611,6 @@ class BloodCellSegmenter(BaseEstimator):
         A class absent from both masks and predictions is left out of the mean.
         """
         return mean_iou(masks, self.predict(images))
-
-    def _segmented(self, images: Any) -> Iterator[Segmented]:
-        """Yield each image with its class map; those of files, on disk."""
-        segmentation, sources = self._start(images)
-        for name, source, prepared in sources:
-            class_map, confidence = segmentation.maps(prepared, on_disk=isinstance(source, Slide))
-            self.n_function_evaluations_ = segmentation.evaluations()
-            pixel_size = pixel_size_of(source, self.pixel_size)
-            yield Segmented(name, source, class_map, confidence, pixel_size)
 
     def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any]]]:
         """Set the network up for prediction as the parameters say.

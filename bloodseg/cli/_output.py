@@ -81,9 +81,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerow({name: "" if _is_nan(value) else value for name, value in row.items()})
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write strict JSON, with null in place of NaN."""
-    text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
+    text = json.dumps(_without_nan(value), indent=indent, allow_nan=False)
     with written_whole(path) as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
 

@@ -35,7 +35,7 @@ _MASK = "_mask.png"
 
 def run(arguments: argparse.Namespace) -> int:
     """Label the images one by one; what fails is reported and left out."""
-    images, n_failed = _find_images(arguments.images)
+    images, n_failed = find_images(arguments.images)
     if not images:
         raise CommandError("none of the inputs is an image.")
     _check_not_among_inputs(arguments)
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     n_skipped = 0
     try:
-        names = _names(images, _earlier_names(folder, earlier))
+        names = names_for(images, _earlier_names(folder, earlier))
         jobs = list(zip(images, names, strict=True))
         for image, name in progress(jobs, label="predicting", quiet=arguments.quiet):
             files = _output_files(folder, name, with_overlay=not arguments.no_overlay)
@@ -71,13 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if n_failed or n_skipped else 0
 
 
-def _find_images(inputs: Sequence[Path]) -> tuple[list[Path], int]:
+def find_images(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     """Return the images of files and folders, each once, and the number of inputs without any."""
     found: dict[Path, Path] = {}
     n_failed = 0
     for path in inputs:
         try:
-            for image in list_images(path):
+            for image in [path] if path.suffix.lower() == ".zarr" else list_images(path):
                 found.setdefault(image.resolve(), image)
         except OSError as error:
             complain(f"{path} skipped: {first_line(error)}")
@@ -105,7 +105,7 @@ def _earlier_names(folder: Path, rows: Sequence[Mapping[str, str]]) -> dict[str,
     return names
 
 
-def _names(images: Sequence[Path], earlier: Mapping[str, str]) -> list[str]:
+def names_for(images: Sequence[Path], earlier: Mapping[str, str]) -> list[str]:
     """Return one name an image: the one that it has already, or else its stem.
 
     Where another image has that name it is STEM-2, STEM-3, ...
