@@ -25,9 +25,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Write strict JSON, with null in place of NaN."""
-    text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
+    text = json.dumps(_without_nan(value), indent=indent, allow_nan=False)
     with written_whole(path) as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
 

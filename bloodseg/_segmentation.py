@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from ._files import ArrayFile
 from ._images import check_images
-from .cells import Cells
+from .cells import Cells, check_pixel_size
 from .cells._instances import assemble, count_cells, label_into
-from .cells._measure import check_pixel_size, measure_blocks
+from .cells._measure import measure_blocks
 from .cells._scale import typical_radius
 from .datasets import Slide, open_slide
 from .preprocessing import EnhancedRows, Preprocessor
@@ -32,7 +32,7 @@ logger = logging.getLogger("bloodseg")
 # "auto": images of more pixels than this go through the network in tiles of these sides.
 _WHOLE_PIXELS = 2**20
 _SIDES = {"cpu": 512, "cuda": 1024}
-_OVERLAP = 128  # pixels, at most a quarter of a tile
+_OVERLAPS = (64, 128)  # pixels: a quarter of a tile's side within these, if it has room
 _MIN_SIDE = 64
 
 
@@ -91,7 +91,8 @@ class Segmentation:
                 logits, most = self.network(np.asarray(image[:height]))
                 yield slice(0, height), slice(0, width), logits
             else:
-                overlap = min(_OVERLAP, side // 4 // STRIDE * STRIDE)
+                overlap = min(max(side // 4, _OVERLAPS[0]), _OVERLAPS[1], side // 2)
+                overlap = overlap // STRIDE * STRIDE
                 blocks = blended(image, self.network, side=side, overlap=overlap)
                 for rows, columns, logits, counts in self._watched(blocks, height):
                     most = {key: max(n, most.get(key, 0)) for key, n in counts.items()}

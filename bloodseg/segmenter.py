@@ -43,8 +43,7 @@ from ._segmentation import (
     tile_side,
 )
 from ._version import __version__
-from .cells import Cells
-from .cells._measure import check_pixel_size
+from .cells import Cells, check_pixel_size
 from .datasets import Slide, open_slide
 from .metrics import mean_iou
 from .networks import (

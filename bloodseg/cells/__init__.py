@@ -2,6 +2,6 @@
 
 from ._export import to_coco, to_geojson
 from ._instances import Cells, find_cells
-from ._measure import measure_cells
+from ._measure import check_pixel_size, measure_cells
 
-__all__ = ["Cells", "find_cells", "measure_cells", "to_coco", "to_geojson"]
+__all__ = ["Cells", "check_pixel_size", "find_cells", "measure_cells", "to_coco", "to_geojson"]

@@ -61,7 +61,7 @@ def find_cells(
     Cells that touch or overlap are split. The distance to the background and votes of the outline
     for the centre it bends around make a map of scores; its peaks are the seeds of a watershed.
     Lobes of a white cell that lie close together are one cell, small holes (the pallor of red
-    cells) are filled, and specks smaller than a twelfth of a typical red cell are left out.
+    cells) are filled, and specks smaller than an eighth of a typical red cell are left out.
 
     Parameters
     ----------

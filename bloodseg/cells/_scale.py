@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.spatial import KDTree
 
 from .._images import CLASS_NAMES
 
@@ -15,15 +16,15 @@ WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/tr
 _MAX_RADIUS = 128  # pixels; larger cells are taken for ones of this radius
 _BIN = 1 / 8  # pixels
 _NOISE = 2  # pixels; what is thinner is a rim or a strand
-_QUANTILE = 0.45  # of the peaks, each counted by its height squared; chosen on smear256/train
+_WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed, chosen on smear256/train
 
 
 def typical_radius(class_map: Any) -> float | None:
     """Return the radius of a typical red cell in pixels, or None where there is no cell.
 
-    The peaks of the distance to the background are the radii of inscribed circles. Low ones stand
-    on rims and necks, high ones in clumps, so a quantile of them is taken. Where there is no red
-    cell, the white ones tell.
+    The peaks of the distance to the background are the radii of inscribed circles. Those inside of
+    a larger circle stand on rims and rough outlines; of the others, the median, the larger ones
+    weighing more. Where there is no red cell, the white ones tell.
 
     Parameters
     ----------
@@ -32,26 +33,36 @@ def typical_radius(class_map: Any) -> float | None:
     """
     peaks = np.zeros((2, int(_MAX_RADIUS / _BIN) + 1))
     height = class_map.shape[0]
-    step, margin = 4 * _MAX_RADIUS, _MAX_RADIUS + 1
+    step, margin = 8 * _MAX_RADIUS, 2 * _MAX_RADIUS + 1
     for top in range(0, height, step):
         first = max(top - margin, 0)
         strip = np.asarray(class_map[first : min(top + step + margin, height)])
-        inner = slice(top - first, min(top + step, height) - first)
         for index, label in enumerate((RED, WHITE)):
-            peaks[index] += _peaks(strip == label, inner)
-    for heights, ratio in zip(peaks, (1, WHITE_OVER_RED), strict=True):
-        if heights.any():
-            weights = np.cumsum(heights * np.arange(heights.size) ** 2.0)
+            rows, radii = _circles(strip == label)
+            inner = (rows >= top - first) & (rows < top - first + step)
+            bins = np.rint(radii[inner] / _BIN).astype(np.intp)
+            peaks[index] += np.bincount(bins, minlength=peaks.shape[1])
+    for counts, ratio in zip(peaks, (1, WHITE_OVER_RED), strict=True):
+        if counts.any():
+            weights = np.cumsum(counts * np.arange(counts.size) ** _WEIGHT)
             return float(np.searchsorted(weights, _QUANTILE * weights[-1]) * _BIN / ratio)
     return None
 
 
-def _peaks(mask: np.ndarray, inner: slice) -> np.ndarray:
-    """Return how many peaks of each height the distance to the background has."""
+def _circles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and radius of the inscribed circles whose middle lies in no larger one."""
     distance = distance_inside(mask, _MAX_RADIUS)
     peak = (distance == cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > _NOISE)
-    bins = np.rint(distance[inner][peak[inner]] / _BIN).astype(np.intp)
-    return np.bincount(bins, minlength=int(_MAX_RADIUS / _BIN) + 1)
+    middles, radii = np.argwhere(peak), distance[peak]
+    kept = np.ones(len(radii), bool)
+    if len(radii):
+        inside = KDTree(middles).query_ball_point(middles, radii)
+        circle = np.repeat(np.arange(len(radii)), [len(each) for each in inside])
+        other = np.concatenate([*inside]).astype(np.intp)
+        larger = radii[circle] > radii[other]
+        larger |= (radii[circle] == radii[other]) & (circle < other)
+        kept[other[larger]] = False
+    return middles[kept, 0], radii[kept]
 
 
 def distance_inside(mask: np.ndarray, limit: float) -> np.ndarray:

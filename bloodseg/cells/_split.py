@@ -31,7 +31,8 @@ class _Rule:
     blur: float  # of the votes
 
 
-# All numbers were chosen on the label maps and boxes of smear256/train; see docs/cells.md.
+# All numbers were chosen on smear256/train, on its label maps and on those of two networks, by the
+# boxes; see docs/cells.md.
 _RULES = (
     _Rule(WHITE, radius=WHITE_OVER_RED, join=0.12, apart=0.8, blur=0.2),
     _Rule(RED, radius=1.0, join=0.0, apart=0.4, blur=0.25),
@@ -41,7 +42,7 @@ _SOFTEN = 0.05  # the blur of outlines before their normals are taken
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
 _SAME = 0.15  # maxima closer than this are one seed
 _LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
-_SMALLEST = 0.08  # in areas of a red cell; what is less is a speck
+_SMALLEST = 0.12  # in areas of a red cell; what is less is a speck
 _LATTICE = 1 / 4096  # a step in the height of a lattice that divides sheets, see `_score`
 _WEIGHT = 1024  # sum of a blur's whole-numbered kernel, about
 

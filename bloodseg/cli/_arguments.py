@@ -28,6 +28,8 @@ _COMMANDS = {
     "train": "train a network on a folder of images and label maps",
     "predict": "label the pixels of images",
     "evaluate": "score a model on a folder of images and label maps",
+    "count": "count the white and red cells of images",
+    "measure": "measure the cells of images one by one",
     "report": "count and measure the cells of images and show them on one HTML page",
     "study": "run the paper's experiments on a folder of images and label maps",
     "demo": "draw blood smears, train on them and show what comes out: no data needed",
@@ -248,6 +250,46 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_quiet(parser)
 
 
+def _add_count(parser: argparse.ArgumentParser) -> None:
+    _add_images(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="CSV",
+        type=_path,
+        help="table of the counts, one row an image (default: print only)",
+    )
+    _add_pixel_size(parser)
+    _add_model(parser)
+    _add_overwrite(parser)
+    _add_quiet(parser)
+
+
+def _add_measure(parser: argparse.ArgumentParser) -> None:
+    _add_images(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=_path,
+        required=True,
+        help="folder for cells.csv (one row a cell), cells.coco.json, and STEM.geojson for each "
+        "image",
+    )
+    parser.add_argument(
+        "--format",
+        dest="formats",
+        metavar="LIST",
+        type=_formats,
+        default=("csv",),
+        help='what to write: "csv", "geojson", "coco" or several, as "csv,geojson" (default: csv)',
+    )
+    _add_pixel_size(parser)
+    _add_model(parser)
+    _add_overwrite(parser)
+    _add_quiet(parser)
+
+
 def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_images(parser)
     parser.add_argument(
@@ -261,9 +303,19 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--title", metavar="TEXT", default="Blood smear report", help="heading of the page"
     )
+    _add_pixel_size(parser)
     _add_model(parser)
     _add_overwrite(parser)
     _add_quiet(parser)
+
+
+def _add_pixel_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pixel-size",
+        metavar="UM",
+        type=float,
+        help="side of a pixel in micrometres (default: what the file says, if it does)",
+    )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -405,6 +457,8 @@ _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": _add_train,
     "predict": _add_predict,
     "evaluate": _add_evaluate,
+    "count": _add_count,
+    "measure": _add_measure,
     "report": _add_report,
     "study": _add_study,
     "demo": _add_demo,
@@ -502,6 +556,16 @@ def class_weights(text: str) -> Any:
             f'weights are written as "1,3,1" (background, white, red), "white=3" or "balanced"; '
             f"got {text!r}"
         ) from None
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Parse formats of tables: "csv", "csv,geojson,coco"."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not names or not set(names) <= {"csv", "geojson", "coco"}:
+        raise argparse.ArgumentTypeError(
+            f'formats are "csv", "geojson" and "coco", several with commas between; got {text!r}'
+        )
+    return names
 
 
 def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:

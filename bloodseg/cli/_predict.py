@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     n_skipped = 0
     try:
-        names = _names(images, _earlier_names(folder, earlier))
+        names = names_for(images, _earlier_names(folder, earlier))
         jobs = list(zip(images, names, strict=True))
         for image, name in progress(jobs, label="predicting", quiet=arguments.quiet):
             files = _output_files(folder, name, with_overlay=not arguments.no_overlay)
@@ -77,7 +77,7 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     n_failed = 0
     for path in inputs:
         try:
-            for image in list_images(path):
+            for image in [path] if path.suffix.lower() == ".zarr" else list_images(path):
                 found.setdefault(image.resolve(), image)
         except OSError as error:
             complain(f"{path} skipped: {first_line(error)}")
@@ -105,7 +105,7 @@ def _earlier_names(folder: Path, rows: Sequence[Mapping[str, str]]) -> dict[str,
     return names
 
 
-def _names(images: Sequence[Path], earlier: Mapping[str, str]) -> list[str]:
+def names_for(images: Sequence[Path], earlier: Mapping[str, str]) -> list[str]:
     """Return one name an image: the one that it has already, or else its stem.
 
     Where another image has that name it is STEM-2, STEM-3, ...

@@ -11,7 +11,8 @@ from .._files import written_whole
 from .._version import __version__
 from ..reporting import ImageResult, render_report
 from ..segmenter import BloodCellSegmenter
-from ._model import INPUT_ERRORS, load_model
+from ._count import load_for_cells, segmented
+from ._model import INPUT_ERRORS
 from ._output import (
     CommandError,
     check_writable,
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing([arguments.output], overwrite=arguments.overwrite)
     check_writable(arguments.output.parent)
     images, n_failed = find_images(arguments.images)
-    segmenter = load_model(arguments)
+    segmenter = load_for_cells(arguments)
     names = [image.name for image in images]
     if len(set(names)) < len(names):  # of several folders
         names = list(map(str, images))
@@ -40,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         try:
             started = time.perf_counter()
-            (segmented,) = segmenter.segment([image])
-            results.append(ImageResult.of(segmented, name, time.perf_counter() - started))
+            found = segmented(segmenter, image)
+            results.append(ImageResult.of(found, name, time.perf_counter() - started))
         except INPUT_ERRORS as error:
             complain(f"{image} skipped: {first_line(error)}")
             n_failed += 1

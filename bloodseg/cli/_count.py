@@ -1,0 +1,74 @@
+"""``bloodseg count``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from .._segmentation import Segmented
+from ..cells import check_pixel_size
+from ..segmenter import BloodCellSegmenter
+from ._model import INPUT_ERRORS, load_model
+from ._output import (
+    CommandError,
+    check_writable,
+    complain,
+    first_line,
+    progress,
+    refuse_existing,
+    reported,
+    say,
+    write_csv,
+)
+from ._predict import find_images
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Count the cells of the images one by one; what fails is reported and left out."""
+    images, n_failed = find_images(arguments.images)
+    if arguments.output is not None:
+        refuse_existing([arguments.output], overwrite=arguments.overwrite)
+        check_writable(arguments.output.parent)
+    segmenter = load_for_cells(arguments)
+    rows = []
+    for image in progress(images, label="counting", quiet=arguments.quiet):
+        try:
+            rows.append(segmented(segmenter, image).count())
+        except INPUT_ERRORS as error:
+            complain(f"{image} skipped: {first_line(error)}")
+            n_failed += 1
+    if not rows:
+        raise CommandError("no image could be counted.")
+    say("\n".join(_table(rows)))
+    if arguments.output is not None:
+        with reported(arguments.output):
+            write_csv(arguments.output, rows)
+        say(f"Table: {arguments.output}")
+    return 1 if n_failed else 0
+
+
+def load_for_cells(arguments: argparse.Namespace) -> BloodCellSegmenter:
+    """Load the model, and set the size of a pixel."""
+    try:
+        check_pixel_size(arguments.pixel_size)
+    except ValueError as error:
+        raise CommandError(f"--pixel-size: {error}") from error
+    segmenter = load_model(arguments)
+    return segmenter.set_params(pixel_size=arguments.pixel_size, verbose=int(not arguments.quiet))
+
+
+def segmented(segmenter: BloodCellSegmenter, image: Path) -> Segmented:
+    """Return what the network says of one image."""
+    (result,) = segmenter.segment([image])
+    return result
+
+
+def _table(rows: list[dict]) -> Iterator[str]:
+    """Yield the lines of a table with a last one for all images."""
+    yield f"{'white':>8}{'red':>8}  image"
+    for row in rows:
+        yield f"{row['white']:>8}{row['red']:>8}  {row['image']}"
+    if len(rows) > 1:
+        totals = (sum(row[name] for row in rows) for name in ("white", "red"))
+        yield "".join(f"{total:>8}" for total in totals) + f"  {len(rows)} images"

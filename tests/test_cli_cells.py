@@ -1,0 +1,139 @@
+"""``bloodseg count`` and ``bloodseg measure``."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+from bloodseg import BloodCellSegmenter
+from bloodseg.cli import main
+from bloodseg.datasets import make_smears
+
+SMEARS = make_smears(3, image_size=96, random_state=0, red_cell_diameter=20)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "cells.safetensors"
+    segmenter = BloodCellSegmenter(
+        width=4, max_epochs=4, crop_size=64, batch_size=2, random_state=0, learning_rate=1e-2
+    )
+    segmenter.fit(SMEARS.images, SMEARS.masks).save(path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, image in zip("ab", SMEARS.images, strict=False):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+def rows_of(file):
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def run(*arguments):
+    return main([*map(str, arguments), "-q"])
+
+
+def test_count_prints_and_writes_what_the_api_counts(model, images, tmp_path, capsys):
+    assert run("count", images, "-m", model, "-o", tmp_path / "counts.csv") == 0
+    expected = BloodCellSegmenter.load(model).count(sorted(images.iterdir()))
+    rows = rows_of(tmp_path / "counts.csv")
+    assert [int(row["red"]) for row in rows] == expected["red"].tolist()
+    assert [row["image"] for row in rows] == expected["image"].tolist()
+    assert expected["red"].sum() > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["white", "red", "image"]
+    assert lines[3].split() == [str(expected[n].sum()) for n in ("white", "red")] + ["2", "images"]
+
+
+def test_count_per_square_millimetre(model, images, tmp_path):
+    output = tmp_path / "counts.csv"
+    assert run("count", images, "-m", model, "-o", output, "--pixel-size", 0.1) == 0
+    for row in rows_of(output):
+        area = 96 * 96 * 0.1**2 / 1e6
+        assert float(row["area_mm2"]) == pytest.approx(area)
+        assert float(row["red_per_mm2"]) == pytest.approx(int(row["red"]) / area)
+
+
+def test_measure_writes_every_format(model, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    formats = "csv,geojson,coco"
+    assert run("measure", images, "-m", model, "-o", out, "--format", formats) == 0
+    assert sorted(file.name for file in out.iterdir()) == [
+        *("a.geojson", "b.geojson", "cells.coco.json", "cells.csv"),
+    ]
+    table = BloodCellSegmenter.load(model).measure(sorted(images.iterdir()))
+    rows = rows_of(out / "cells.csv")
+    assert len(rows) == len(table) > 0
+    assert [float(row["area"]) for row in rows] == table["area"].tolist()
+    assert "outline" not in rows[0]
+    features = [
+        feature
+        for name in "ab"
+        for feature in json.loads((out / f"{name}.geojson").read_text())["features"]
+    ]
+    assert len(features) == len(table)
+    coco = json.loads((out / "cells.coco.json").read_text())
+    assert [each["height"] for each in coco["images"]] == [96, 96]
+    assert len(coco["annotations"]) == len(table)
+    assert f"{len(table)} cells in 2 images, 0 failed" in capsys.readouterr().out
+
+
+def test_slides_are_inputs_too(model, tmp_path):
+    image = SMEARS.images[2]
+    tifffile.imwrite(tmp_path / "s.tif", image, resolution=(5e4, 5e4), resolutionunit="CENTIMETER")
+    zarr.open_array(str(tmp_path / "s.zarr"), mode="w", shape=image.shape, dtype="u1")[:] = image
+    out = tmp_path / "out"
+    inputs = [tmp_path / "s.tif", tmp_path / "s.zarr"]
+    assert run("measure", *inputs, "-m", model, "-o", out, "--format", "csv,geojson") == 0
+    rows = rows_of(out / "cells.csv")
+    units = {row["image"]: row["unit"] for row in rows}
+    assert units == {str(inputs[0]): "um", str(inputs[1]): "px"}
+    sizes = {
+        name: [float(row["area"]) for row in rows if row["image"] == str(name)] for name in inputs
+    }
+    assert sizes[inputs[0]] == pytest.approx(np.multiply(sizes[inputs[1]], 0.2**2))
+    assert (out / "s.geojson").exists()
+    assert (out / "s-2.geojson").exists()
+
+
+@pytest.mark.parametrize("command", ["count", "measure"])
+def test_bad_inputs_are_reported_and_left_out(command, model, images, tmp_path, capsys):
+    (images / "b.png").write_bytes(b"junk")
+    arguments = [command, images, tmp_path / "none.png", "-m", model]
+    arguments += ["-o", tmp_path / "out"]
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert "b.png skipped:" in error
+    assert "none.png skipped:" in error
+    assert run(*arguments) == 2
+    assert "exists. Choose another name, or pass --overwrite." in capsys.readouterr().err
+    assert run(*arguments, "--overwrite") == 1
+    (images / "a.png").unlink()
+    assert run(*arguments, "--overwrite") == 2
+    assert f"no image could be {command}d" in capsys.readouterr().err.replace("counted", "countd")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["count", "a.png", "-m", "m", "--pixel-size", "0"], "--pixel-size: pixel_size must be"),
+        (["measure", "a.png", "-m", "m"], "required: -o/--output"),
+        (["measure", "a.png", "-m", "m", "-o", "x", "--format", "xml"], 'formats are "csv", "geo'),
+        (["count", "a.png", "-m", "m"], "There is no model file at m."),
+    ],
+)
+def test_wrong_usage(arguments, text, capsys, images, monkeypatch):
+    monkeypatch.chdir(images)
+    assert main(arguments) == 2
+    assert text in capsys.readouterr().err
