@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .counter import BloodCellCounter
     from .preprocessing import Preprocessor
     from .segmenter import BloodCellSegmenter
 
-__all__ = ["BloodCellSegmenter", "Preprocessor", "__version__"]
+__all__ = ["BloodCellCounter", "BloodCellSegmenter", "Preprocessor", "__version__"]
 
 # Loaded on first use: metrics and datasets then do without the seconds that torch takes.
-_HOME = {"BloodCellSegmenter": ".segmenter", "Preprocessor": ".preprocessing"}
+_HOME = {
+    "BloodCellCounter": ".counter",
+    "BloodCellSegmenter": ".segmenter",
+    "Preprocessor": ".preprocessing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,19 +1,42 @@
-"""What `BloodCellSegmenter.fit` is given beside its images: checked, split, weighed and named."""
+"""What an estimator's `fit` is given beside its images: checked, split, weighed and named."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import joblib
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 
-from ._images import CLASS_NAMES, check_images, check_masks
+from ._images import CLASS_NAMES, COUNT_NAMES, check_images, check_masks
 from ._version import __version__
 
 N_CLASSES = len(CLASS_NAMES)
+
+
+def check_counts(counts: Any, *, images: Sequence[np.ndarray], name: str = "counts") -> np.ndarray:
+    """Return the numbers of white and red cells as floats of shape (n, 2).
+
+    Raises
+    ------
+    ValueError
+        If there are not two finite numbers an image, or one is negative.
+    """
+    numbers = _floats(counts)
+    shape = (len(images), len(COUNT_NAMES))
+    if numbers is None or numbers.shape != shape or (numbers < 0).any():
+        if numbers is None:
+            found = "what is no number, or not finite"
+        else:
+            found = "a negative one" if numbers.shape == shape else f"shape {numbers.shape}"
+        raise ValueError(
+            f"{name} must hold two finite numbers, not negative, for each of {len(images)} images: "
+            f"{' and '.join(COUNT_NAMES)} cells, in this order; got {found}. "
+            "Leave out images whose cells were not counted."
+        )
+    return numbers
 
 
 def check_groups(groups: Any, n_images: int) -> np.ndarray | None:
@@ -54,13 +77,15 @@ def check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
     return weights
 
 
-def check_validation(X_val: Any, y_val: Any) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
-    """Return the images and label maps to validate with, or None where there are none.
+def check_validation(
+    X_val: Any, y_val: Any, check_targets: Callable[..., Any] = check_masks
+) -> tuple[list[np.ndarray], Any] | None:
+    """Return the images and targets to validate with, or None where there are none.
 
     Raises
     ------
     ValueError
-        If one is given without the other, or as `check_images` and `check_masks`.
+        If one is given without the other, or as `check_images` and ``check_targets``.
     """
     if (X_val is None) != (y_val is None):
         raise ValueError(
@@ -70,7 +95,7 @@ def check_validation(X_val: Any, y_val: Any) -> tuple[list[np.ndarray], list[np.
     if X_val is None:
         return None
     arrays = check_images(X_val, name="X_val")
-    return arrays, check_masks(y_val, images=arrays, name="y_val")
+    return arrays, check_targets(y_val, images=arrays, name="y_val")
 
 
 def split_images(

@@ -16,6 +16,9 @@ from skimage.color import rgba2rgb
 CLASS_NAMES = ("background", "white", "red")
 """Names of the labels 0, 1 and 2, in the paper's order (Section 2)."""
 
+COUNT_NAMES = CLASS_NAMES[1:]
+"""What is counted, in the order of the columns."""
+
 _PATH_TYPES = (str, bytes, os.PathLike)
 _READ_FIRST = (
     "Read files first, for instance with bloodseg.datasets.load_folder or skimage.io.imread."

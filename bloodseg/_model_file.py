@@ -115,11 +115,11 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as a model file: it is damaged, cut short or of another "
-            f"format ({error}). Save the model again with BloodCellSegmenter.save."
+            f"format ({error}). Save the model again with its `save`."
         ) from error
     if text is None:
         raise ValueError(
-            f"{path} is a safetensors file, but was not written by BloodCellSegmenter.save."
+            f"{path} is a safetensors file, but was not written by `save` of a bloodseg model."
         )
     try:
         header = json.loads(text)

@@ -1,16 +1,18 @@
-"""Make the network that an estimator's parameters describe."""
+"""Make the networks that an estimator's parameters describe."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ._fit_inputs import N_CLASSES
-from .networks import make_network
+from .networks import CountingNetwork, UNet, make_network
+
+_BACKBONE = "backbone."
 
 
 def new_network(
@@ -32,22 +34,58 @@ def new_network(
             with torch.device("cpu" if start is None else "meta"):
                 network = make_network(name, n_classes=N_CLASSES, **settings)
     if start is not None:
-        expected = network.state_dict()
-        weights = {
-            key: torch.as_tensor(weight).to(
-                expected[key].dtype if key in expected else None, copy=True
-            )
-            for key, weight in start.items()
-        }
-        try:
-            network.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise ValueError(
-                "the saved weights do not fit the network that the parameters describe; use "
-                "the parameters (network, width, ode_positions) that they were trained with. "
-                f"{error}"
-            ) from error
+        _load_weights(network, start)
     return network
+
+
+def new_counting_network(
+    architecture: dict[str, Any],
+    seed: int,
+    start: Mapping[str, Any] | None,
+    densities: Sequence[float],
+) -> CountingNetwork:
+    """Return a counting network with new weights, or with ``start``.
+
+    Parameters
+    ----------
+    architecture : dict
+        As for `new_network`: what the backbone is.
+    seed : int
+        Seed of new weights.
+    start : mapping of str to array, optional
+        Weights of a counting network, or those of a segmenter for the backbone alone.
+    densities : sequence of float
+        See `CountingNetwork`.
+    """
+    of_backbone = {
+        name.removeprefix(_BACKBONE): weight
+        for name, weight in (start or {}).items()
+        if name.startswith(_BACKBONE)
+    }
+    backbone = cast(UNet, new_network(architecture, seed, of_backbone or start))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = CountingNetwork(backbone, densities)
+    if start is not None and of_backbone:
+        _load_weights(network, start)
+    return network
+
+
+def _load_weights(network: nn.Module, start: Mapping[str, Any]) -> None:
+    """Give a network a copy of weights, in the dtypes that it has."""
+    expected = network.state_dict()
+    weights = {
+        key: torch.as_tensor(weight).to(expected[key].dtype if key in expected else None, copy=True)
+        for key, weight in start.items()
+    }
+    try:
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            "the saved weights do not fit the network that the parameters describe; use "
+            "the parameters (network, width, ode_positions) that they were trained with. "
+            f"{error}"
+        ) from error
 
 
 def _checked_network(make: Callable[[], nn.Module]) -> nn.Module:

@@ -86,7 +86,7 @@ class Segmentation:
         height, width = image.shape[:2]
         side = tile_side(self.side, image.shape, self.network.device)
         most: dict[int, int] = {}
-        with _said_of(len(self.counts), image):
+        with said_of(len(self.counts), image):
             if side is None:
                 logits, most = self.network(np.asarray(image[:height]))
                 yield slice(0, height), slice(0, width), logits
@@ -124,8 +124,10 @@ class Segmentation:
 
 
 @contextmanager
-def _said_of(index: int, image: Any) -> Iterator[None]:
-    """Turn torch's way to run out of memory into a MemoryError that names the image."""
+def said_of(
+    index: int, image: Any, cure: str = "use a smaller tile_size, or a narrower network"
+) -> Iterator[None]:
+    """Turn torch's way to run out of memory into a MemoryError that names image and cure."""
     try:
         yield
     except RuntimeError as error:
@@ -134,8 +136,7 @@ def _said_of(index: int, image: Any) -> Iterator[None]:
             raise
         height, width = image.shape[:2]
         raise MemoryError(
-            f"images[{index}] of {height} x {width} pixels does not fit into memory; use a smaller "
-            "tile_size, or a narrower network."
+            f"images[{index}] of {height} x {width} pixels does not fit into memory; {cure}."
         ) from error
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,25 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state, metadata_routing
+from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from ._fit_inputs import (
-    N_CLASSES,
-    check_groups,
-    check_sample_weight,
-    check_validation,
-    class_weights,
-    fingerprint,
-    split_images,
-)
-from ._hardware import PRECISIONS, choose_device, choose_precision
-from ._images import check_images, check_masks, in_container_of
+from ._estimator import NetworkEstimator, transformed
+from ._fit_inputs import N_CLASSES, class_weights
+from ._hardware import choose_device
+from ._images import check_masks, in_container_of
 from ._map_files import check_output, write_map
-from ._model_file import read_model, write_model
 from ._new_network import new_network
 from ._segmentation import (
     LabelRows,
@@ -42,80 +31,18 @@ from ._segmentation import (
     prepared_rows,
     tile_side,
 )
-from ._version import __version__
 from .cells import Cells, check_pixel_size
 from .datasets import Slide, open_slide
 from .metrics import mean_iou
-from .networks import (
-    NETWORKS,
-    NODEsUNet,
-    UNet,
-    check_positions,
-    for_prediction,
-    resolve_tolerances,
-)
-from .ode import GRADIENTS, METHODS, one_warning_each
-from .preprocessing import Preprocessor
-from .training import (
-    Checkpoint,
-    TrainingData,
-    TrainingSettings,
-    image_tensor,
-    make_accelerator,
-    shared_seed,
-    train_network,
-)
+from .networks import NETWORKS
+from .ode import one_warning_each
+from .training import SegmentationTask, TrainingData
 
 if TYPE_CHECKING:
     import pandas as pd
 
-logger = logging.getLogger("bloodseg")
 
-# Parameters that steer where and how a fit runs, not what comes out of it: a checkpoint taken
-# with other values of these may be gone on from.
-NOT_OF_THE_RESULT = (
-    "accelerator",
-    "checkpoint_dir",
-    "compile",
-    "device",
-    "n_jobs",
-    "pixel_size",
-    "precision",
-    "predict_ode_tol",
-    "tile_size",
-    "verbose",
-)
-
-# What a model file holds beside weights and parameters, of which types; the rest follows from it.
-_SAVED_ATTRIBUTES: dict[str, Any] = {
-    "architecture_": dict,
-    "best_epoch_": int,
-    "history_": list,
-    "ode_first_step_": dict,
-    "ode_tol_": dict,
-    "preprocessor_": (Preprocessor, type(None)),
-}
-
-# Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
-# this machine reads and writes.
-_NOT_SAVED = ("accelerator", "checkpoint_dir", "pretrained", "verbose")
-
-# What the network is built from; kept apart from the parameters, which may change after fit.
-_ARCHITECTURE = (
-    "network",
-    "width",
-    "dropout",
-    "ode_positions",
-    "ode_tol",
-    "ode_method",
-    "ode_gradient",
-)
-
-
-_CALIBRATION_CROPS = 4
-
-
-class BloodCellSegmenter(BaseEstimator):
+class BloodCellSegmenter(NetworkEstimator):
     """Segment blood smears into background (0), white cells (1) and red cells (2).
 
     A `Preprocessor` enhances the images' contrast, and a U-Net with neural-ODE blocks, the
@@ -256,37 +183,14 @@ class BloodCellSegmenter(BaseEstimator):
     }
 
     _parameter_constraints: dict = {  # noqa: RUF012
-        "preprocessor": [StrOptions({"default"}), HasMethods(["transform", "get_params"]), None],
+        **NetworkEstimator._parameter_constraints,
         "network": [StrOptions(set(NETWORKS)), callable],
-        "pretrained": [str, Path, None],
-        "ode_positions": ["array-like"],
-        "ode_tol": [Real, dict, "array-like", StrOptions({"paper"})],
-        "predict_ode_tol": [Real, dict, "array-like", StrOptions({"paper"}), None],
-        "ode_method": [StrOptions({"auto", *METHODS})],
-        "ode_gradient": [StrOptions(set(GRADIENTS))],
-        "width": [Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
         "loss": [StrOptions({"cross_entropy", "cross_entropy+dice"})],
         "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "crop_size": [Interval(Integral, 32, None, closed="left")],
-        "augment": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
-        "early_stopping": ["boolean"],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "checkpoint_dir": [str, Path, None],
-        "warm_start": ["boolean"],
-        "device": [str, torch.device],
-        "precision": [StrOptions(set(PRECISIONS))],
-        "compile": ["boolean", StrOptions({"auto"})],
         "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
         "tile_size": [Integral, StrOptions({"auto"}), None],
         "pixel_size": [Interval(Real, 0, None, closed="neither"), None],
-        "n_jobs": [Integral, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -393,72 +297,14 @@ class BloodCellSegmenter(BaseEstimator):
         ValueError
             If a parameter, an image or a label map is not as described.
         """
-        self._check_parameters()
-        arrays = check_images(images)
-        labels = check_masks(masks, images=arrays)
-        weights = check_sample_weight(sample_weight, len(arrays))
-        validation = check_validation(X_val, y_val)
-        groups = check_groups(groups, len(arrays))
-        accelerator = make_accelerator(self.accelerator)
-        device = choose_device(self.device) if accelerator is None else accelerator.device
-
-        seed = shared_seed(check_random_state(self.random_state), accelerator)
-        start = self._starting_weights()
-        checkpoint = None
-        if self.checkpoint_dir is not None:
-            name = self._fingerprint(arrays, labels, groups, weights, validation, start)
-            folder = Path(self.checkpoint_dir).expanduser()
-            checkpoint = Checkpoint(folder / f"{name}.pt", seed=seed)
-            seed = checkpoint.seed
-
-        fraction = None if validation is not None else self.validation_fraction
-        train, held_out = split_images(len(arrays), groups, fraction, seed)
-        if not weights[train].any():
-            raise ValueError(
-                "sample_weight must be above zero for a training image; it is for none "
-                "(validation_fraction may hold out those that have a weight)."
-            )
-        preprocessor = self._new_preprocessor()
-        if hasattr(preprocessor, "fit"):
-            preprocessor.fit([arrays[i] for i in train], [labels[i] for i in train])
-        training = _training_data(preprocessor, arrays, labels, weights, train)
-        valid = None
-        if validation is not None:
-            valid = _training_data(preprocessor, *validation)
-        elif len(held_out):
-            valid = _training_data(preprocessor, arrays, labels, weights, held_out)
-
-        architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
-        network = new_network(architecture, seed, start)
-        _placed(network, device)
-        self._set_precision(network, device)
-        self._decide_compilation(network, self.crop_size**2, self.max_epochs * len(train))
-        history, best_epoch = train_network(
-            network,
-            training,
-            valid,
-            TrainingSettings(
-                max_epochs=self.max_epochs,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                crop_size=self.crop_size,
-                augment=self.augment,
-                loss=self.loss,
-                class_weight=class_weights(self.class_weight, training.masks, training.weights),
-                patience=self.patience if self.early_stopping else None,
-                seed=seed,
-                device=device,
-                checkpoint=checkpoint,
-                accelerator=accelerator,
-                verbose=self.verbose,
-            ),
+        self._fit(
+            images,
+            masks,
+            groups=groups,
+            sample_weight=sample_weight,
+            X_val=X_val,
+            y_val=y_val,
         )
-        if isinstance(network, NODEsUNet):
-            _calibrate(network, valid or training, self.crop_size, device)
-        self.preprocessor_ = preprocessor
-        self.best_epoch_ = best_epoch
-        self.architecture_ = architecture
-        self._take_over(network, history)
         return self
 
     @one_warning_each()
@@ -623,238 +469,46 @@ class BloodCellSegmenter(BaseEstimator):
         check_is_fitted(self, "network_")
         check_pixel_size(self.pixel_size)
         sources = check_sources(images)
-        network: Any = self.network_
         device = choose_device(self.device)
-        if getattr(network, "ode_blocks", {}):
-            network.set_tolerances(
-                self.ode_tol_,
-                self.ode_tol_ if self.predict_ode_tol is None else self.predict_ode_tol,
-            )
-        network.to(device).eval()
-        self._set_precision(network, device)
-        if isinstance(network, UNet):
-            height, width = sources[0][1].shape[:2]
-            side = tile_side(self.tile_size, (height, width), device)
-            n_pixels = height * width if side is None else side**2
-            self._decide_compilation(network, n_pixels, len(sources) * height * width // n_pixels)
-            network = for_prediction(network)
+        height, width = sources[0][1].shape[:2]
+        side = tile_side(self.tile_size, (height, width), device)
+        n_pixels = height * width if side is None else side**2
+        n_tiles = len(sources) * height * width // n_pixels
+        network = self._prediction_network(device, n_pixels, n_tiles)
         segmentation = Segmentation(TileNetwork(network, device), self.tile_size, self.verbose)
         return segmentation, self._prepared(sources)
 
     def _prepared(self, sources: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, Any]]:
         """Yield name, image and preprocessed image; of files, what reads them by rows."""
         arrays = [source for _, source in sources if not isinstance(source, Slide)]
-        changed = iter(_transformed(self.preprocessor_, arrays) if arrays else [])
+        changed = iter(transformed(self.preprocessor_, arrays) if arrays else [])
         for name, source in sources:
             if isinstance(source, Slide):
                 yield name, source, prepared_rows(self.preprocessor_, source)
             else:
                 yield name, source, next(changed)
 
-    def save(self, path: Any) -> None:
-        """Save the fitted model: weights in safetensors, parameters as JSON in its header.
+    def _check_targets(
+        self, targets: Any, *, images: list[np.ndarray], name: str = "masks"
+    ) -> list[np.ndarray]:
+        return check_masks(targets, images=images, name=name)
 
-        Parameters
-        ----------
-        path : path
-            File to write, by custom ``*.safetensors``. Written whole or not at all.
+    def _new_network(
+        self,
+        architecture: dict[str, Any],
+        seed: int,
+        start: Mapping[str, Any] | None,
+        training: TrainingData | None = None,
+    ) -> nn.Module:
+        return new_network(architecture, seed, start)
 
-        Raises
-        ------
-        ValueError
-            If a parameter is something that JSON can't hold, such as a callable network.
-        """
-        check_is_fitted(self, "network_")
-        parameters = self.get_params(deep=False)
-        for name in _NOT_SAVED:
-            del parameters[name]
-        fitted = {name: getattr(self, name) for name in _SAVED_ATTRIBUTES}
-        header = {"parameters": parameters, "fitted": fitted | {"version": __version__}}
-        write_model(path, self.network_.state_dict(), header)
-
-    @classmethod
-    def load(cls, path: Any) -> BloodCellSegmenter:
-        """Load a model that `save` wrote. Nothing in the file is executed.
-
-        A device that this machine lacks is replaced by "auto".
-
-        Parameters
-        ----------
-        path : path
-            The file.
-
-        Returns
-        -------
-        BloodCellSegmenter
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is damaged, or not a model file of this package.
-        """
-        weights, header = read_model(path)
-        try:
-            given = header["parameters"].items()
-            segmenter = cls(**{name: value for name, value in given if name not in _NOT_SAVED})
-            fitted = header["fitted"]
-            for name, kinds in _SAVED_ATTRIBUTES.items():
-                if not isinstance(fitted[name], kinds):
-                    raise TypeError(f"{name} is {fitted[name]!r}")
-                setattr(segmenter, name, fitted[name])
-            network = new_network(segmenter.architecture_, seed=0, start=weights)
-            if isinstance(network, NODEsUNet):
-                network.set_tolerances(fitted["ode_tol_"])
-                network.set_first_steps(fitted["ode_first_step_"])
-            if segmenter.precision not in PRECISIONS:
-                raise ValueError(f"precision is {segmenter.precision!r}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} does not hold a model that bloodseg {__version__} knows: {error}"
-            ) from error
-        try:
-            device = choose_device(segmenter.device)
-        except ValueError as error:
-            logger.warning("%s Using device='auto'.", error)
-            device = choose_device(segmenter.set_params(device="auto").device)
-        _placed(network, device)
-        segmenter._set_precision(network, device)
-        segmenter._take_over(network, segmenter.history_)
-        return segmenter
-
-    def _set_precision(self, network: nn.Module, device: torch.device) -> None:
-        """Decide the precision of the package's networks; a callable's own is its own affair."""
-        self.precision_ = "float32"
-        if isinstance(network, UNet):
-            self.precision_ = network.precision = choose_precision(device, self.precision)
-
-    def _decide_compilation(self, network: nn.Module, n_pixels: int, n_images: int) -> None:
-        if isinstance(network, NODEsUNet):
-            network.decide_compilation(self.compile, n_pixels, n_images)
+    def _task(self, training: TrainingData) -> SegmentationTask:
+        return SegmentationTask(
+            crop_size=self.crop_size,
+            loss=self.loss,
+            class_weight=class_weights(self.class_weight, training.targets, training.weights),
+        )
 
     def _take_over(self, network: nn.Module, history: list[dict]) -> None:
-        """Set the attributes of a fitted model."""
-        self.network_ = network.eval()
-        self.history_ = history
+        super()._take_over(network, history)
         self.classes_ = np.arange(N_CLASSES)
-        blocks = getattr(network, "ode_blocks", {})
-        self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
-        self.ode_first_step_ = {position: block.first_step for position, block in blocks.items()}
-        self.ode_method_ = {
-            position: block.method_at(block.tol) for position, block in blocks.items()
-        }
-
-    def _check_parameters(self) -> None:
-        self._validate_params()
-        positions = check_positions(self.ode_positions)
-        resolve_tolerances(self.ode_tol, positions)
-        if self.predict_ode_tol is not None:
-            resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
-
-    def _starting_weights(self) -> dict[str, np.ndarray] | None:
-        if self.warm_start and hasattr(self, "network_"):
-            weights = self.network_.state_dict()
-        elif self.pretrained is not None:
-            weights = read_model(self.pretrained)[0]
-        else:
-            return None
-        return {name: weight.cpu().numpy() for name, weight in weights.items()}
-
-    def _fingerprint(self, *data: Any) -> str:
-        parameters = {
-            name: value
-            for name, value in self.get_params().items()
-            if name.split("__")[-1] not in NOT_OF_THE_RESULT and name != "preprocessor"
-        }
-        # By class and parameters, not whole: its n_jobs is no part of the result.
-        parameters["preprocessor"] = (
-            self.preprocessor if isinstance(self.preprocessor, str) else type(self.preprocessor)
-        )
-        return fingerprint(parameters, *data)
-
-    def _new_preprocessor(self) -> Any:
-        if isinstance(self.preprocessor, str):
-            return Preprocessor(n_jobs=self.n_jobs)
-        return None if self.preprocessor is None else clone(self.preprocessor)
-
-    def set_params(self, **params: Any) -> BloodCellSegmenter:
-        """Set parameters, those of a `Preprocessor` instance as ``preprocessor__clip_limit``.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter.
-        """
-        nested = [name for name in params if name.startswith("preprocessor__")]
-        preprocessor = params.get("preprocessor", self.preprocessor)
-        if nested and not hasattr(preprocessor, "set_params"):
-            raise ValueError(
-                f"{nested[0]} needs a transformer to set it on, and preprocessor is "
-                f"{preprocessor!r}; pass preprocessor=Preprocessor() to BloodCellSegmenter first."
-            )
-        return super().set_params(**params)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, weights on the CPU so that it loads without a GPU."""
-        state = super().__getstate__()
-        network = state.get("network_")
-        if network is not None and any(w.device.type != "cpu" for w in network.parameters()):
-            state = state | {"network_": copy.deepcopy(network).cpu()}
-        return state
-
-    def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: batches of images in, a target required."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.target_tags.required = True
-        tags.non_deterministic = self.random_state is None
-        return tags
-
-
-def _calibrate(
-    network: NODEsUNet, data: TrainingData, crop_size: int, device: torch.device
-) -> None:
-    """Let a network find its first steps on a few crops."""
-    crops = [image[:crop_size, :crop_size] for image in data.images]
-    alike = [crop for crop in crops if crop.shape == crops[0].shape][:_CALIBRATION_CROPS]
-    network.calibrate(torch.stack([image_tensor(crop) for crop in alike]).to(device))
-
-
-def _transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    if preprocessor is None:
-        return arrays
-    changed = check_images(preprocessor.transform(arrays), name="the preprocessor's output")
-    if [image.shape[:2] for image in changed] != [image.shape[:2] for image in arrays]:
-        raise ValueError(
-            "preprocessor must keep the number of images and their sizes, for the label maps have "
-            f"the same; {type(preprocessor).__name__} does not."
-        )
-    return changed
-
-
-def _training_data(
-    preprocessor: Any,
-    arrays: list[np.ndarray],
-    labels: list[np.ndarray],
-    weights: np.ndarray | None = None,
-    chosen: np.ndarray | None = None,
-) -> TrainingData:
-    """Return the chosen images, preprocessed, with their label maps and weights of mean 1."""
-    chosen = np.arange(len(arrays)) if chosen is None else chosen
-    relative = np.ones(len(chosen))
-    # Held-out images that weigh nothing have to choose the epoch all the same.
-    if weights is not None and weights[chosen].any():
-        relative = weights[chosen] / weights[chosen].mean()
-    prepared = _transformed(preprocessor, [arrays[i] for i in chosen])
-    return TrainingData(prepared, [labels[i] for i in chosen], relative)
-
-
-def _placed(network: nn.Module, device: torch.device) -> None:
-    """Move a network to where it runs, its weights laid out as convolutions are fastest."""
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

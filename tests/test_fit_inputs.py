@@ -90,7 +90,7 @@ def test_a_second_ctrl_c_is_raised(tiny, smears, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module.SegmentationNet, "fit_loop", interrupt)
+    monkeypatch.setattr(train_module.AugmentedNet, "fit_loop", interrupt)
     monkeypatch.setattr(train_module, "_last_interrupt", float("-inf"))
     with pytest.warns(UserWarning, match="Training was interrupted"):
         tiny().fit(smears.images, smears.masks)

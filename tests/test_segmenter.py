@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import bloodseg.segmenter as module
+import bloodseg._estimator as module
 from bloodseg import BloodCellSegmenter, Preprocessor
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
@@ -354,7 +354,7 @@ def test_validation_data_replace_the_split(tiny, smears, recorded):
     _, train, valid, _ = recorded[0]
     assert np.array_equal(train.images, images[:4])
     assert np.array_equal(valid.images, images[4:])
-    assert np.array_equal(valid.masks, masks[4:])
+    assert np.array_equal(valid.targets, masks[4:])
     assert valid.weights.tolist() == [1, 1]
 
 
@@ -387,23 +387,23 @@ def test_one_image_has_nothing_to_hold_out(tiny, smears):
 )
 def test_class_weight(tiny, smears, recorded, class_weight, expected):
     tiny(class_weight=class_weight).fit(smears.images, smears.masks)
-    got = recorded[0][3].class_weight
+    got = recorded[0][3].task.class_weight
     if expected is None:
         assert got is None
         return
     assert np.allclose(got / got.sum(), expected / np.sum(expected))
-    masks = recorded[0][1].masks
+    masks = recorded[0][1].targets
     assert np.isclose(np.mean([got[mask] for mask in masks]), 1)
 
 
 def test_balanced_class_weight(tiny, smears, recorded):
     tiny(class_weight="balanced", validation_fraction=None).fit(smears.images, smears.masks)
     pixels = np.bincount(smears.masks.ravel(), minlength=3)
-    assert np.allclose(recorded[0][3].class_weight, pixels.sum() / (3 * pixels))
+    assert np.allclose(recorded[0][3].task.class_weight, pixels.sum() / (3 * pixels))
     two = np.minimum(smears.masks, 1)
     tiny(class_weight="balanced", validation_fraction=None).fit(smears.images, two)
-    assert recorded[1][3].class_weight[2] == 0
-    assert np.isfinite(recorded[1][3].class_weight).all()
+    assert recorded[1][3].task.class_weight[2] == 0
+    assert np.isfinite(recorded[1][3].task.class_weight).all()
 
 
 def test_what_weighs_nothing_does_not_matter(tiny, smears, same_weights):
@@ -583,7 +583,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 def test_a_finished_training_is_returned_at_once(tiny, smears, tmp_path, monkeypatch, same_weights):
     first = tiny(checkpoint_dir=tmp_path).fit(smears.images, smears.masks)
-    monkeypatch.setattr(train_module.SegmentationNet, "train_step", None)
+    monkeypatch.setattr(train_module.AugmentedNet, "train_step", None)
     second = tiny(checkpoint_dir=str(tmp_path), verbose=1, n_jobs=2, predict_ode_tol=0.1)
     second.fit(smears.images, smears.masks)
     assert same_weights(first, second)
@@ -842,7 +842,7 @@ def test_damaged_files(fitted, tmp_path, content):
         f"{path} cannot be read as a model file: it is damaged, cut short or of another format ("
     ) as caught:
         BloodCellSegmenter.load(path)
-    assert str(caught.value).endswith("Save the model again with BloodCellSegmenter.save.")
+    assert str(caught.value).endswith("Save the model again with its `save`.")
 
 
 def test_a_pickle_is_refused_and_not_executed(tmp_path):
@@ -864,8 +864,8 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "text"),
     [
-        (None, "is a safetensors file, but was not written by BloodCellSegmenter.save."),
-        ({"format": "pt"}, "is a safetensors file, but was not written by BloodCellSegmenter.sa"),
+        (None, "is a safetensors file, but was not written by `save` of a bloodseg model."),
+        ({"format": "pt"}, "is a safetensors file, but was not written by `save`"),
         ({"bloodseg": "{"}, "has a damaged header (JSONDecodeError("),
         ({"bloodseg": "[]"}, "has a damaged header (TypeError("),
         ({"bloodseg": "{}"}, "has a damaged header (KeyError('format'))."),
@@ -971,9 +971,9 @@ def test_parameters_reach_the_training(tiny, smears, recorded):
     ).fit(smears.images, smears.masks)
     network, _, _, settings = recorded[0]
     assert settings.patience == 3
-    assert settings.loss == "cross_entropy+dice"
+    assert settings.task.loss == "cross_entropy+dice"
     assert settings.augment is False
     assert settings.max_epochs == 2
-    assert (settings.crop_size, settings.batch_size) == (32, 4)
+    assert (settings.task.crop_size, settings.batch_size) == (32, 4)
     assert network.pool[1].p == 0.3
     assert settings.device == torch.device("cpu") or torch.cuda.is_available()

@@ -19,14 +19,14 @@ _INERTIA = 10.0
 
 
 class ConvNormReLU(nn.Sequential):
-    """3x3 convolution, batch normalisation, ReLU.
+    """Convolution that keeps a map's size, batch normalisation, ReLU.
 
     The paper has no normalisation; without it training diverges at usual learning rates.
     """
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3):
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )

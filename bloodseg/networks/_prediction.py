@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from ._blocks import ConvNormReLU, PreparedODEFunction, ResidualBlock
-from ._unet import NODEsUNet, UNet
+from ._counting import CountingNetwork, unet_of
+from ._unet import UNet
+
+Network = TypeVar("Network", UNet, CountingNetwork)
 
 
-def for_prediction(network: UNet) -> UNet:
+def for_prediction(network: Network) -> Network:
     """Return a network of the same output in evaluation mode that computes less.
 
     Batch normalisation is folded into the convolutions before it, weights are cast to the network's
@@ -22,12 +25,12 @@ def for_prediction(network: UNet) -> UNet:
 
     Parameters
     ----------
-    network : UNet
+    network : UNet or CountingNetwork
         Left as it is.
 
     Returns
     -------
-    UNet
+    UNet or CountingNetwork
 
     Examples
     --------
@@ -39,20 +42,20 @@ def for_prediction(network: UNet) -> UNet:
     True
     """
     # The right-hand sides are shared with the original: they would only be copied to be read.
-    blocks = network.ode_blocks.values() if isinstance(network, NODEsUNet) else ()
+    blocks = getattr(network, "ode_blocks", {}).values()
     folded = copy.deepcopy(network, {id(block.func): block.func for block in blocks}).eval()
     for module in folded.modules():
         if isinstance(module, ConvNormReLU):
             _fold(module)
         elif isinstance(module, ResidualBlock):
             _fold(module.second)
-    if network.precision != "float32":
+    precision = getattr(unet_of(network), "precision", "float32")
+    if precision != "float32":
         for module in folded.modules():
             if isinstance(module, nn.Conv2d):  # those of right-hand sides are of another class
-                module.to(getattr(torch, network.precision))
-    if isinstance(folded, NODEsUNet):
-        for block in folded.ode_blocks.values():
-            block.func = PreparedODEFunction(block.func)
+                module.to(getattr(torch, precision))
+    for block in getattr(folded, "ode_blocks", {}).values():
+        block.func = PreparedODEFunction(block.func)
     return folded
 
 

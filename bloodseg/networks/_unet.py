@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -103,27 +104,47 @@ class UNet(nn.Module):
         only, and cut off again.
         """
         height, width = x.shape[-2:]
-        x = _mirror_to_stride(x).contiguous(memory_format=torch.channels_last)
-        with self._autocast(x.device.type):
-            skipped = []
-            for stage in self.stages[:4]:
-                x = self._lowered(stage(x))
-                skipped.append(x)
-                x = self.pool(x)
-            x = self._lowered(self.stages[4](x))
-            for upsample, stage in zip(self.upsample, self.stages[5:], strict=False):
-                x = self._lowered(stage(torch.cat([skipped.pop(), upsample(x)], dim=1)))
-            logits = self.head(x)
+        with self.autocast(x.device.type):
+            (last,) = deque(self.stage_maps(x), maxlen=1)
+            logits = self.head(last)
         return logits[..., :height, :width].float()
+
+    def stage_maps(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the maps of the nine stages, from position 1 to 9; call it under `autocast`.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, in_channels, H, W)
+            Images as `forward` takes them.
+
+        Yields
+        ------
+        Tensor of shape (n, width * 2**depth, H' / 2**depth, W' / 2**depth)
+            One after the other, so that those not asked for again are freed. ``depth`` is 0 to 4
+            and back to 0; H' and W' are the sides of the image, padded to a multiple of 16.
+        """
+        x = _mirror_to_stride(x).contiguous(memory_format=torch.channels_last)
+        skipped = []
+        for stage in self.stages[:4]:
+            x = self._lowered(stage(x))
+            skipped.append(x)
+            yield x
+            x = self.pool(x)
+        x = self._lowered(self.stages[4](x))
+        yield x
+        for upsample, stage in zip(self.upsample, self.stages[5:], strict=False):
+            x = self._lowered(stage(torch.cat([skipped.pop(), upsample(x)], dim=1)))
+            yield x
+
+    def autocast(self, device_type: str) -> Any:
+        """Return the context in which convolutions compute in the network's precision."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device_type, dtype=getattr(torch, self.precision))
 
     def _lowered(self, x: Tensor) -> Tensor:
         """Return what an ODE-block gave, in float32, as the next convolution takes it."""
         return x if self.precision == "float32" else x.to(getattr(torch, self.precision))
-
-    def _autocast(self, device_type: str) -> Any:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device_type, dtype=getattr(torch, self.precision))
 
 
 class ResNetUNet(UNet):

@@ -1,8 +1,10 @@
-"""Random changes of crops on the fly, image and label map together; kornia does the geometry."""
+"""Random changes of images on the fly, label maps along with them; kornia does the geometry."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,7 +71,7 @@ class Augmentation:
                 p=0.2,
                 **mirrored,
             ),
-            kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.5),
+            _colour_jiggle(),
             data_keys=["input", "mask"],
         )
         self._stain = RandomStainShift()
@@ -80,9 +82,46 @@ class Augmentation:
 
         The same seed gives the same change; torch's global generator is left as it was.
         """
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with _drawn_from(seed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*align_corners")
-            torch.manual_seed(seed)
             images, maps = self._together(images, masks[:, None].to(images.dtype))
             images = self._stain(images.clamp(0, 1))
         return images, maps[:, 0].round().to(masks.dtype)
+
+
+class WholeImageAugmentation:
+    """Flips, right angles, brightness, colour and stain: what changes no number of cells."""
+
+    def __init__(self) -> None:
+        self._colour = _colour_jiggle()
+        self._stain = RandomStainShift()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, targets: Any, *, seed: int) -> tuple[Tensor, Any]:
+        """Return changed images (n, 3, H, W), or (n, 3, W, H), in [0, 1], and the targets.
+
+        The same seed gives the same change; torch's global generator is left as it was.
+        """
+        with _drawn_from(seed):
+            for axis in (-2, -1):
+                flipped = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
+                images = torch.where(flipped, images.flip(axis), images)
+            # The whole batch, so that its images stay of one size.
+            if torch.rand(()) < 0.5:
+                images = images.transpose(-2, -1)
+            images = self._stain(self._colour(images).clamp(0, 1))
+        return images, targets
+
+
+def _colour_jiggle() -> Any:
+    from kornia import augmentation as kornia
+
+    return kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.5)
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """Let a seed decide what torch draws inside."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

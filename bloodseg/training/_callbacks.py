@@ -13,7 +13,6 @@ from skorch.callbacks import Callback
 from torch import nn
 from tqdm import tqdm
 
-from ..metrics import scores_from_confusion
 from ._checkpoint import Checkpoint
 
 _WARM_UP = 0.05  # share of the steps over which the learning rate rises
@@ -72,15 +71,29 @@ class CosineSchedule(Callback):
             self.step_ += 1
 
 
+def is_score(name: str) -> bool:
+    """Return whether a column of skorch's history is one of ours, not its own bookkeeping."""
+    return name != "batches" and not name.endswith(("_best", "_batch_count", "_batch_size"))
+
+
 class EpochScores(Callback):
-    """Write losses, mean IoU and evaluations of f of each epoch into the history.
+    """Write losses, scores and evaluations of f of each epoch into the history.
 
     Sums, not means, are gathered, so that several processes come to the same numbers.
+
+    Parameters
+    ----------
+    network : Module
+        The network in training.
+    task : Task
+        Says what is scored in validation.
+    accelerator : Accelerator, optional
+        Joins the sums of several processes.
     """
 
-    def __init__(self, network: nn.Module, n_classes: int, accelerator: Any = None):
+    def __init__(self, network: nn.Module, task: Any, accelerator: Any = None):
         self.network = network
-        self.n_classes = n_classes
+        self.task = task
         self.accelerator = accelerator
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
@@ -88,7 +101,7 @@ class EpochScores(Callback):
         blocks = getattr(self.network, "ode_blocks", {})
         self.losses_ = {True: np.zeros(2), False: np.zeros(2)}
         self.evaluations_ = {position: np.zeros(2) for position in blocks}
-        self.confusion_ = np.zeros((self.n_classes, self.n_classes))
+        self.sums_ = self.task.start
 
     def on_batch_end(
         self,
@@ -100,15 +113,13 @@ class EpochScores(Callback):
         **kwargs: Any,
     ) -> None:
         """Add one batch to the sums."""
-        _, (masks, _) = batch
-        self.losses_[training] += (loss.item() * masks.numel(), masks.numel())
+        _, (targets, _) = batch
+        self.losses_[training] += (loss.item() * targets.numel(), targets.numel())
         if training:
             for position, block in getattr(self.network, "ode_blocks", {}).items():
-                self.evaluations_[position] += (block.n_evaluations.sum(), len(masks))
+                self.evaluations_[position] += (block.n_evaluations.sum(), len(targets))
         else:
-            pairs = masks.to(y_pred.device) * self.n_classes + y_pred.argmax(dim=1)
-            counts = torch.bincount(pairs.flatten(), minlength=self.n_classes**2)
-            self.confusion_ += counts.view(self.n_classes, self.n_classes).cpu().numpy()
+            self.sums_ = self.sums_ + self.task.sums(y_pred, targets.to(y_pred.device))
 
     def on_epoch_end(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
         """Join the sums of all processes and record the epoch."""
@@ -116,9 +127,9 @@ class EpochScores(Callback):
         history = net.history
         history.record("train_loss", _mean(train))
         if dataset_valid is not None:
-            scores = scores_from_confusion(self._summed(self.confusion_).astype(np.int64))
             history.record("valid_loss", _mean(valid))
-            history.record("valid_mean_iou", scores["mean_iou"])
+            for name, score in self.task.named(self._summed(self.sums_)).items():
+                history.record(f"valid_{name}", score)
         for position, sums in self.evaluations_.items():
             history.record(f"evaluations_{position}", _mean(self._summed(sums)))
         history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
@@ -235,8 +246,8 @@ class TrainingBar(Callback):
             "epoch": f"{len(net.history)}/{self.max_epochs}",
             "loss": f"{row['train_loss']:.3f}",
         }
-        if "valid_loss" in row:
-            shown |= {"valid": f"{row['valid_loss']:.3f}", "mIoU": f"{row['valid_mean_iou']:.3f}"}
+        scores = (name for name in row if name.startswith("valid_") and is_score(name))
+        shown |= {name: f"{row[name]:.3f}" for name in scores}
         self.bar_.set_postfix(shown)
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:

@@ -1,13 +1,14 @@
-"""Crops for training and blocks for validation, cut from images of any sizes."""
+"""Crops for training and blocks for validation, cut from images of any sizes; whole images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from .._images import to_rgb
 
@@ -81,18 +82,83 @@ class TrainingCrops(Dataset):
         return np.pad(np.arange(start, stop), (missing // 2, missing - missing // 2), "symmetric")
 
 
-class EpochSampler(Sampler[int]):
-    """A new order of the crops every epoch, fixed by seed and epoch."""
+class WholeImages(Dataset):
+    """Whole images with the numbers of cells in them.
 
-    def __init__(self, data_source: TrainingCrops):
-        self.crops = data_source
+    Parameters
+    ----------
+    images : sequence of ndarray
+        Checked images.
+    counts : sequence of ndarray of shape (n_counts,)
+        Cells in each image.
+    weights : ndarray of shape (n,)
+        Weight of each image in the loss.
+    seed : int
+        Seed of the images' order.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        counts: Sequence[np.ndarray],
+        weights: np.ndarray,
+        *,
+        seed: int,
+    ):
+        self.images, self.counts, self.weights, self.seed = images, counts, weights, seed
+        self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> Item:
+        target = self.counts[number], self.weights[number]
+        counts, weight = (torch.as_tensor(each, dtype=torch.float32) for each in target)
+        return image_tensor(self.images[number]), (counts, weight)
+
+
+class EpochSampler(Sampler[int]):
+    """A new order of crops or images every epoch, fixed by seed and epoch."""
+
+    def __init__(self, data_source: TrainingCrops | WholeImages):
+        self.data = data_source
+
+    def __len__(self) -> int:
+        return len(self.data)
 
     def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self.crops.seed, self.crops.epoch))
-        return iter(rng.permutation(len(self.crops)).tolist())
+        rng = np.random.default_rng((self.data.seed, self.data.epoch))
+        return iter(rng.permutation(len(self.data)).tolist())
+
+
+class SameSizeBatches(BatchSampler):
+    """Batches of images of one size each, filled in a sampler's order.
+
+    Parameters
+    ----------
+    sampler : EpochSampler
+        Gives the order of the images.
+    sizes : sequence of hashable
+        Size of each image.
+    batch_size : int
+        Images to a batch; the last of each size may hold fewer.
+    """
+
+    def __init__(self, sampler: EpochSampler, sizes: Sequence[Hashable], batch_size: int):
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.sizes = sizes
+
+    def __len__(self) -> int:
+        return sum(-(-count // self.batch_size) for count in Counter(self.sizes).values())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        waiting: dict[Hashable, list[int]] = defaultdict(list)
+        for number in self.sampler:
+            batch = waiting[self.sizes[number]]
+            batch.append(number)
+            if len(batch) == self.batch_size:
+                yield waiting.pop(self.sizes[number])
+        yield from waiting.values()
 
 
 def _parts(side: int) -> list[slice]:

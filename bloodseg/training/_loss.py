@@ -1,9 +1,13 @@
-"""Losses over logits and label maps, with class and sample weights."""
+"""Losses over label maps and over counts, with class and sample weights."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+_KNEE = 0.5  # errors above this, in units of a count's spread, count by their size, not its square
+_TINY = 1e-8  # keeps the logarithm of a count finite
 
 LOSSES = ("cross_entropy", "cross_entropy+dice")
 
@@ -54,3 +58,36 @@ def _dice_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     # The +1 keeps a class that is absent from the batch from counting as a complete miss.
     total = (probabilities * weights).sum(axes) + labels.sum(axes)
     return 1 - ((2 * shared + 1) / (total + 1)).mean()
+
+
+class CountLoss(nn.Module):
+    """A loss over counts, in units of each count's own spread, so that none outweighs another.
+
+    Parameters
+    ----------
+    kind : {"huber", "squared_error", "poisson"}
+        The Huber loss, squares of errors up to half a unit, or half the Poisson deviance.
+    scale : Tensor of shape (n_counts,)
+        What errors are measured in.
+    """
+
+    scale: Tensor
+
+    def __init__(self, kind: str, scale: Tensor):
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("scale", scale)
+
+    def forward(self, predicted: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the loss of predicted counts (n, K) for counts (n, K) and weights (n,)."""
+        counts, weights = target
+        if self.kind == "poisson":
+            # Of counts apart from the prediction: xlogy has no gradient where both are zero.
+            surprise = torch.xlogy(counts, counts) - counts * (predicted + _TINY).log()
+            losses = (predicted - counts + surprise) / self.scale
+        elif self.kind == "squared_error":
+            losses = ((predicted - counts) / self.scale).square()
+        else:
+            errors = (predicted - counts) / self.scale
+            losses = functional.huber_loss(errors, torch.zeros_like(errors), "none", _KNEE)
+        return (losses * weights[:, None]).mean()

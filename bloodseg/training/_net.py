@@ -6,17 +6,16 @@ from typing import Any
 
 from skorch import NeuralNet
 
-from ._augmentation import Augmentation
 from ._callbacks import derived_seed
 
 
-class SegmentationNet(NeuralNet):
-    """A skorch net whose batches are (images, (masks, weights)), changed at random in training.
+class AugmentedNet(NeuralNet):
+    """A skorch net whose batches are (images, (targets, weights)), changed at random in training.
 
     Parameters
     ----------
-    augmentation : Augmentation or None
-        Applied to each training batch.
+    augmentation : callable or None
+        Applied to each training batch's images and targets.
     augmentation_seed : tuple of int
         Mixed with epoch and step into the seed of each batch's changes.
     **settings
@@ -26,7 +25,7 @@ class SegmentationNet(NeuralNet):
     def __init__(
         self,
         *args: Any,
-        augmentation: Augmentation | None = None,
+        augmentation: Any = None,
         augmentation_seed: tuple[int, ...] = (0,),
         **settings: Any,
     ):
@@ -37,19 +36,19 @@ class SegmentationNet(NeuralNet):
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Augment the batch, then do skorch's step."""
         if self.augmentation is not None:
-            images, (masks, weights) = batch
+            images, (targets, weights) = batch
             row = self.history[-1]
             seed = derived_seed(*self.augmentation_seed, row["epoch"], len(row["batches"]))
-            images, masks = self.augmentation(images, masks, seed=seed)
-            batch = images, (masks, weights)
+            images, targets = self.augmentation(images, targets, seed=seed)
+            batch = images, (targets, weights)
         return super().train_step(batch, **fit_params)
 
 
-def distributed_net(*args: Any, **settings: Any) -> SegmentationNet:
-    """Return a `SegmentationNet` that trains through Hugging Face Accelerate."""
+def distributed_net(*args: Any, **settings: Any) -> AugmentedNet:
+    """Return an `AugmentedNet` that trains through Hugging Face Accelerate."""
     from skorch.hf import AccelerateMixin  # an optional dependency
 
-    class DistributedNet(AccelerateMixin, SegmentationNet):
-        """A `SegmentationNet` whose batches are shared out among processes."""
+    class DistributedNet(AccelerateMixin, AugmentedNet):
+        """An `AugmentedNet` whose batches are shared out among processes."""
 
     return DistributedNet(*args, **settings)

@@ -6,11 +6,9 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from skorch.callbacks import GradientNormClipping
 from skorch.helper import predefined_split
@@ -19,7 +17,6 @@ from skorch.utils import noop
 from torch import nn
 
 from ..ode import SolverError
-from ._augmentation import Augmentation
 from ._callbacks import (
     BestWeights,
     CosineSchedule,
@@ -28,12 +25,12 @@ from ._callbacks import (
     EpochSeed,
     StopEarly,
     TrainingBar,
+    is_score,
 )
 from ._checkpoint import Checkpoint
-from ._data import EpochSampler, TrainingCrops, ValidationBlocks
 from ._distributed import share_buffers
-from ._loss import SegmentationLoss
-from ._net import SegmentationNet, distributed_net
+from ._net import AugmentedNet, distributed_net
+from ._tasks import Task, TrainingData
 
 logger = logging.getLogger("bloodseg")
 
@@ -45,32 +42,20 @@ _last_interrupt = -math.inf
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """Checked images, label maps (H, W) of uint8, and the weight of each image in the loss."""
-
-    images: Sequence[np.ndarray]
-    masks: Sequence[np.ndarray]
-    weights: np.ndarray
-
-
-@dataclass(frozen=True)
 class TrainingSettings:
     """How to train; the names are those of `bloodseg.BloodCellSegmenter`."""
 
+    task: Task
     max_epochs: int
     batch_size: int
     learning_rate: float
-    crop_size: int
     augment: bool
-    loss: str
-    class_weight: np.ndarray | None
     patience: int | None
     seed: int
     device: torch.device
     checkpoint: Checkpoint | None = None
     accelerator: Any = None
     verbose: int = 0
-    n_classes: int = 3
 
 
 def train_network(
@@ -104,16 +89,10 @@ class _Training:
         settings: TrainingSettings,
     ):
         self.network, self.settings = network, settings
-        self.crops = TrainingCrops(
-            train.images,
-            train.masks,
-            train.weights,
-            crop_size=settings.crop_size,
-            seed=settings.seed,
-        )
-        self.valid = (
-            None if valid is None else ValidationBlocks(valid.images, valid.masks, valid.weights)
-        )
+        self.task = settings.task
+        self.data = self.task.training_set(train, settings.seed)
+        self.batches = self.task.batches(self.data, settings.batch_size)
+        self.valid = None if valid is None else self.task.validation_set(valid)
         self.best = BestWeights(network, settings.patience if valid is not None else None)
 
     def run(self) -> tuple[list[dict[str, Any]], int]:
@@ -135,14 +114,14 @@ class _Training:
                 "Lower learning_rate, or look at sample_weight and class_weight.",
                 stacklevel=2,
             )
-        history = [{key: row[key] for key in row if _is_score(key)} for row in rows]
+        history = [{key: row[key] for key in row if is_score(key)} for row in rows]
         return history, self.best.best_epoch or len(history)
 
-    def _fit(self, net: SegmentationNet, epochs: int) -> None:
+    def _fit(self, net: AugmentedNet, epochs: int) -> None:
         # Not net.partial_fit: it would swallow Ctrl-C without a trace.
-        net.notify("on_train_begin", X=self.crops, y=None)
+        net.notify("on_train_begin", X=self.data, y=None)
         try:
-            net.fit_loop(self.crops, epochs=epochs)
+            net.fit_loop(self.data, epochs=epochs)
         except StopEarly:
             logger.info("Stopped early; the best epoch was %d.", self.best.best_epoch)
         except KeyboardInterrupt:
@@ -154,9 +133,9 @@ class _Training:
                 raise
             self._keep_what_there_is(net, f"Training broke down ({error})")
         # Not where an error ends this process: the others would be waited for, and never come.
-        net.notify("on_train_end", X=self.crops, y=None)
+        net.notify("on_train_end", X=self.data, y=None)
 
-    def _keep_what_there_is(self, net: SegmentationNet, reason: str) -> None:
+    def _keep_what_there_is(self, net: AugmentedNet, reason: str) -> None:
         done = sum(map(_complete, net.history.to_list()))
         kept = (
             f"the weights of epoch {self.best.best_epoch}"
@@ -168,16 +147,11 @@ class _Training:
             stacklevel=2,
         )
 
-    def _net(self) -> SegmentationNet:
+    def _net(self) -> AugmentedNet:
         settings = self.settings
         accelerator = settings.accelerator
-        class_weight = (
-            None
-            if settings.class_weight is None
-            else torch.as_tensor(settings.class_weight, dtype=torch.float32)
-        )
-        loss = SegmentationLoss(settings.loss, class_weight).to(settings.device)
-        make: Any = SegmentationNet
+        loss = self.task.criterion().to(settings.device)
+        make: Any = AugmentedNet
         place: dict[str, Any] = {"device": settings.device, "callbacks__print_log": None}
         rank, n_processes = 0, 1
         if accelerator is not None:
@@ -185,13 +159,13 @@ class _Training:
             make = distributed_net
             place = {"accelerator": accelerator, "callbacks__print_log__sink": noop}
             rank, n_processes = accelerator.process_index, accelerator.num_processes
-        steps = math.ceil(len(self.crops) / (settings.batch_size * n_processes))
+        steps = math.ceil(len(self.batches) / n_processes)
         main = rank == 0
         callbacks = [
             ("seed", EpochSeed(settings.seed)),
             ("schedule", CosineSchedule(settings.learning_rate, steps, settings.max_epochs)),
             ("clipping", GradientNormClipping(_GRADIENT_NORM)),
-            ("scores", EpochScores(self.network, settings.n_classes, accelerator)),
+            ("scores", EpochScores(self.network, self.task, accelerator)),
         ]
         if settings.verbose and main:
             callbacks.append(("bar", TrainingBar(steps, settings.max_epochs)))
@@ -204,21 +178,21 @@ class _Training:
             optimizer=torch.optim.AdamW,
             optimizer__lr=settings.learning_rate,
             optimizer__weight_decay=_WEIGHT_DECAY,
-            batch_size=settings.batch_size,
-            iterator_train__sampler=EpochSampler(self.crops),
-            iterator_valid__batch_size=1,
+            # torch wants 1 where the sampler makes batches, and images of validation go one by one.
+            batch_size=1,
+            iterator_train__batch_sampler=self.batches,
             train_split=None if self.valid is None else predefined_split(self.valid),
             callbacks=callbacks,
             callbacks__train_loss=None,
             callbacks__valid_loss=None,
             callbacks__epoch_timer=None,
-            augmentation=Augmentation(settings.crop_size) if settings.augment else None,
+            augmentation=self.task.augmentation() if settings.augment else None,
             augmentation_seed=(settings.seed, rank),
             verbose=0,
             **place,
         )
 
-    def _resume(self, net: SegmentationNet, state: dict[str, Any]) -> None:
+    def _resume(self, net: AugmentedNet, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         net.optimizer_.load_state_dict(state["optimizer"])
         net.history_ = History(state["history"])
@@ -232,11 +206,6 @@ def _interrupted_twice() -> bool:
     global _last_interrupt
     before, _last_interrupt = _last_interrupt, time.monotonic()
     return _last_interrupt - before < _TWICE_WITHIN
-
-
-def _is_score(key: str) -> bool:
-    """Return whether a column of skorch's history is one of ours, not its own bookkeeping."""
-    return key != "batches" and not key.endswith(("_best", "_batch_count", "_batch_size"))
 
 
 def _complete(row: dict[str, Any]) -> bool:
