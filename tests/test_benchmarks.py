@@ -5,8 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from skimage.measure import regionprops
 
+from bloodseg import BloodCellSegmenter
+from bloodseg.datasets import make_smears
 from bloodseg.ode import choose_method
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +56,40 @@ def test_the_plots(solves, tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     names = sorted(path.name for path in (tmp_path / "plots").iterdir())
     assert names == ["cost-against-error.png", "cost-of-positions.png"]
+
+
+def test_counting(tmp_path):
+    smears = make_smears(6, image_size=64, random_state=0, red_cell_diameter=16)
+    for name in ("images", "annotations"):
+        (tmp_path / name).mkdir()
+    names = {1: "WBC", 2: "RBC"}
+    rows = []
+    for index, (image, mask, instances) in enumerate(
+        zip(smears.images, smears.masks, smears.instances, strict=True)
+    ):
+        Image.fromarray(image).save(tmp_path / f"images/{index}.png")
+        objects = ""
+        for cell in regionprops(instances):
+            box = zip(("ymin", "xmin", "ymax", "xmax"), cell.bbox, strict=True)
+            corners = "".join(f"<{corner}>{at}</{corner}>" for corner, at in box)
+            name = names[int(mask[tuple(cell.coords[0])])]
+            objects += f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"
+        (tmp_path / f"annotations/{index}.xml").write_text(f"<annotation>{objects}</annotation>")
+        rows.append(f"{index},{index},{index % 3}\n")
+    (tmp_path / "split.csv").write_text("image,group,fold\n" + "".join(rows))
+    model = BloodCellSegmenter(width=2, max_epochs=1, crop_size=32, random_state=0)
+    model.fit(smears.images, smears.masks).save(tmp_path / "m")
+    options = [tmp_path, "--model", tmp_path / "m", "--pretrained", tmp_path / "m"]
+    found = run("counting", tmp_path, *options, "--folds", "1", "2", "--scale", "1")
+    assert found["errors"].keys() == {
+        "the mean of training",
+        "the median of training",
+        "BloodCellCounter",
+        "segmenting first",
+    }
+    guess = np.abs(smears.counts[[0, 3]] - smears.counts[[1, 2, 4, 5]].mean(axis=0)).mean(axis=0)
+    row = found["errors"]["the mean of training"]
+    assert [row["white"], row["red"]] == pytest.approx(guess)
 
 
 def test_whole_networks(tmp_path):

@@ -12,7 +12,7 @@ import sklearn
 import sklearn.model_selection
 from PIL import Image
 
-from bloodseg import BloodCellSegmenter
+from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.cli._arguments import make_parser
 from bloodseg.datasets import make_smears
 
@@ -47,11 +47,11 @@ def folder(tmp_path, monkeypatch):
     shape = {"label": "rbc", "shape_type": "rectangle", "points": [[2, 1], [5, 3]]}
     document = {"imagePath": "a.png", "shapes": [shape]}
     (tmp_path / "annotated/a.json").write_text(json.dumps(document))
-    picture.save(tmp_path / "bccd/images/a.png")
     box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
-    (tmp_path / "bccd/annotations/a.xml").write_text(
-        f"<annotation><object><name>WBC</name>{box}</object></annotation>"
-    )
+    text = f"<annotation><object><name>WBC</name>{box}</object></annotation>"
+    for name in "abc":
+        picture.resize((60, 40)).save(tmp_path / f"bccd/images/{name}.png")
+        (tmp_path / f"bccd/annotations/{name}.xml").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,10 +59,12 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """Make fits small, and searches try the first value of each parameter alone."""
-    parameters = inspect.signature(BloodCellSegmenter.__init__).parameters
-    defaults = {name: each.default for name, each in parameters.items() if name != "self"}
-    tiny = {**defaults, "width": 4, "max_epochs": 1, "crop_size": 32}
-    monkeypatch.setattr(BloodCellSegmenter.__init__, "__defaults__", tuple(tiny.values()))
+    for estimator in (BloodCellSegmenter, BloodCellCounter):
+        parameters = inspect.signature(estimator.__init__).parameters
+        defaults = {name: each.default for name, each in parameters.items() if name != "self"}
+        small = {"width": 4, "max_epochs": 1, "crop_size": 32}
+        tiny = {name: small.get(name, value) for name, value in defaults.items()}
+        monkeypatch.setattr(estimator.__init__, "__defaults__", tuple(tiny.values()))
 
     class SmallSearch(sklearn.model_selection.GridSearchCV):
         def __init__(self, estimator, param_grid, cv=None):
@@ -82,7 +84,8 @@ def test_python_blocks_run_in_order(page, folder):
             exec(compile(block, f"{page}, python block {number}", "exec"), names)
     assert names["segmenter"].width == 4
     if page == "docs/guide.md":
-        assert names["boxes"].counts.tolist() == [[1, 0]]
+        assert names["boxes"].counts.tolist() == [[1, 0]] * 3
+        assert names["counter"].predict(names["boxes"].images).shape == (3, 2)
         assert names["search"].cv_results_["mean_test_score"].shape == (1,)
         assert list((folder / "checkpoints").iterdir())
 
