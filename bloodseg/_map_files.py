@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,25 @@ def write_map(path: Path, rows: Any, *, dtype: Any, pixel_size: float | None) ->
     with written_whole(path) as unfinished:
         tifffile.imwrite(
             unfinished,
-            strips,
+            _tiles(strips, width),
             shape=(height, width),
             dtype=dtype,
             bigtiff=height * width > 2**28,
             compression="zlib",
-            rowsperstrip=_STRIP,
+            tile=(_STRIP, _STRIP),
             photometric="minisblack",
             **resolution,
         )
+
+
+def _tiles(strips: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
+    """Cut strips into squares, those at the border filled up with zeros."""
+    for strip in strips:
+        for left in range(0, width, _STRIP):
+            piece = strip[:, left : left + _STRIP]
+            tile = np.zeros((_STRIP, _STRIP), strip.dtype)
+            tile[: piece.shape[0], : piece.shape[1]] = piece
+            yield tile
 
 
 def _write_zarr(path: Path, strips: Iterable[np.ndarray], shape: Any, dtype: Any) -> None:

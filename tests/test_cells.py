@@ -177,6 +177,13 @@ def test_the_typical_radius_is_found(diameter):
         assert typical_radius(mask) == pytest.approx(diameter / 2, rel=0.2)
 
 
+def test_a_field_of_one_class_tells_nothing():
+    assert typical_radius(np.full((700, 600), RED)) is None
+    half = np.zeros((700, 600), int)
+    half[:, :300] = RED
+    assert len(find_cells(half)) == 0
+
+
 def test_white_cells_alone_tell_the_scale():
     assert typical_radius(WHITE * discs((200, 200), (100, 100, 34))) == pytest.approx(20, rel=0.1)
 

@@ -13,7 +13,7 @@ from .._images import CLASS_NAMES
 WHITE, RED = CLASS_NAMES.index("white"), CLASS_NAMES.index("red")
 WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/train: 45 and 27)
 
-_MAX_RADIUS = 128  # pixels; larger cells are taken for ones of this radius
+_MAX_RADIUS = 128  # pixels; what is wider is not taken for a cell
 _BIN = 1 / 8  # pixels
 _NOISE = 2  # pixels; what is thinner is a rim or a strand
 _WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed, chosen on smear256/train
@@ -52,7 +52,9 @@ def typical_radius(class_map: Any) -> float | None:
 def _circles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return row and radius of the inscribed circles whose middle lies in no larger one."""
     distance = distance_inside(mask, _MAX_RADIUS)
-    peak = (distance == cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > _NOISE)
+    peak = distance == cv2.dilate(distance, np.ones((3, 3), np.uint8))
+    # What is farther inside is no cell: a field that is all one class has no cell to be seen.
+    peak &= (distance > _NOISE) & (distance < _MAX_RADIUS)
     middles, radii = np.argwhere(peak), distance[peak]
     kept = np.ones(len(radii), bool)
     if len(radii):
