@@ -148,6 +148,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         "counts": metadata_routing.UNUSED,
     }
     __metadata_request__predict = {"images": metadata_routing.UNUSED}  # noqa: RUF012
+    __metadata_request__score = {  # noqa: RUF012
+        "images": metadata_routing.UNUSED,
+        "counts": metadata_routing.UNUSED,
+    }
 
     _parameter_constraints: dict = {  # noqa: RUF012
         **NetworkEstimator._parameter_constraints,
@@ -294,6 +298,24 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             for position in evaluations[0]
         }
         return np.array(counts, dtype=float)
+
+    def score(self, images: Any, counts: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination R², at most 1, averaged over both counts.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            As for `fit`.
+        counts : array-like of shape (n, 2)
+            White and red cells in each image.
+        sample_weight : array-like of shape (n,), optional
+            Weight of each image.
+
+        Returns
+        -------
+        float
+        """
+        return super().score(images, counts, sample_weight)
 
     def _check_targets(
         self, targets: Any, *, images: list[np.ndarray], name: str = "counts"
