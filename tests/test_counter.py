@@ -336,6 +336,21 @@ def test_predict_ode_tol_takes_effect_without_fitting_again(fitted, smears):
     assert all((fitted.n_function_evaluations_[p] > before[p]).all() for p in (4, 5, 6))
 
 
+def test_out_of_memory_names_the_image_as_it_came(tiny, smears, monkeypatch):
+    model = tiny(scale=0.75, max_epochs=1).fit(smears.images, smears.counts)
+
+    def fail(images):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB")
+
+    monkeypatch.setattr(model.network_, "forward", fail)
+    text = (
+        "images[0] of 32 x 32 pixels does not fit into memory; cut it into parts, whose counts add "
+        "up."
+    )
+    with raises(text, MemoryError):
+        model.predict(smears.images)
+
+
 # ---------------------------------------------------------------- what is refused
 
 WRONG_COUNTS = {

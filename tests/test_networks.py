@@ -313,6 +313,19 @@ def test_channels_double_to_the_bottom_and_halve_again():
     assert found == [32, 64, 128, 256, 512, 256, 128, 64, 32]
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_maps_of_the_stages(name):
+    network = make_network(name, width=2).eval()
+    x = images(2, 3, 40, 50)
+    with torch.inference_mode():
+        maps = list(network.stage_maps(x))
+        assert torch.equal(network.head(maps[-1])[..., :40, :50], network(x))
+    depths = [0, 1, 2, 3, 4, 3, 2, 1, 0]
+    assert [tuple(each.shape) for each in maps] == [
+        (2, 2 * 2**depth, 48 // 2**depth, 64 // 2**depth) for depth in depths
+    ]
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_time_is_a_channel(n):
     # Against the plain way: t concatenated as a constant channel that does not end at the border.
