@@ -5,7 +5,8 @@
 
 Each side is measured in a process of its own on a TIFF of a drawn smear, repeated, from file to
 table. Peak memory is that of the whole process, Python and torch included; "GB before" is what it
-takes before the slide is opened.
+takes before the slide is opened. Times are those of the processor, all threads together, so that a
+busy machine can be told apart from slow code.
 Without a model, a network of random weights makes the class maps, so that only times and memory
 mean something; --masks replaces the network by the true class map, to time the cells alone.
 --agreement compares tiles with whole predictions of images (joined into a mosaic), by the share of
@@ -60,9 +61,9 @@ def peak_gigabytes():
 
 
 def timed(call):
-    start = time.perf_counter()
+    start = time.process_time()
     result = call()
-    return result, time.perf_counter() - start
+    return result, time.process_time() - start
 
 
 def make_segmenter(model, width):
@@ -101,7 +102,7 @@ def speeds(side, n_cells, seconds):
     return {
         "side": side,
         "cells": n_cells,
-        "seconds": seconds,
+        "CPU s": seconds,
         "cells per second": n_cells / seconds,
         "megapixels per second": side**2 / 1e6 / seconds,
     }

@@ -32,7 +32,7 @@ logger = logging.getLogger("bloodseg")
 # "auto": images of more pixels than this go through the network in tiles of these sides.
 _WHOLE_PIXELS = 2**20
 _SIDES = {"cpu": 512, "cuda": 1024}
-_OVERLAPS = (64, 128)  # pixels: a quarter of a tile's side within these, if it has room
+_OVERLAPS = (96, 128)  # pixels: a quarter of a tile's side within these, if it has room
 _MIN_SIDE = 64
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -9,48 +10,94 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from .._images import CLASS_NAMES
+from ._outline import Outline
 
 WHITE, RED = CLASS_NAMES.index("white"), CLASS_NAMES.index("red")
 WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/train: 45 and 27)
 
+LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
+
 _MAX_RADIUS = 128  # pixels; what is wider is not taken for a cell
 _BIN = 1 / 8  # pixels
 _NOISE = 2  # pixels; what is thinner is a rim or a strand
-_WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed, chosen on smear256/train
+_WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed
+_CANDIDATES = np.geomspace(0.65, 1.5, 10)  # radii tried, of the first guess
+_BLUR = 0.18  # of a radius, of votes
+_ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of about so many
+
+# The numbers above were chosen on smear256/train: label maps, and those of two networks.
 
 
 def typical_radius(class_map: Any) -> float | None:
     """Return the radius of a typical red cell in pixels, or None where there is no cell.
 
-    The peaks of the distance to the background are the radii of inscribed circles. Those inside of
-    a larger circle stand on rims and rough outlines; of the others, the median, the larger ones
-    weighing more. Where there is no red cell, the white ones tell.
+    A first guess comes from inscribed circles; of the radii about it, the one at which most votes
+    of the outlines meet is taken (see `_outline`). Where there is no red cell, the white ones tell.
 
     Parameters
     ----------
     class_map : array-like of shape (H, W)
         Labels, read in strips of rows.
     """
-    peaks = np.zeros((2, int(_MAX_RADIUS / _BIN) + 1))
-    height = class_map.shape[0]
-    step, margin = 8 * _MAX_RADIUS, 2 * _MAX_RADIUS + 1
-    for top in range(0, height, step):
-        first = max(top - margin, 0)
-        strip = np.asarray(class_map[first : min(top + step + margin, height)])
-        for index, label in enumerate((RED, WHITE)):
-            rows, radii = _circles(strip == label)
-            inner = (rows >= top - first) & (rows < top - first + step)
-            bins = np.rint(radii[inner] / _BIN).astype(np.intp)
-            peaks[index] += np.bincount(bins, minlength=peaks.shape[1])
-    for counts, ratio in zip(peaks, (1, WHITE_OVER_RED), strict=True):
-        if counts.any():
-            weights = np.cumsum(counts * np.arange(counts.size) ** _WEIGHT)
-            return float(np.searchsorted(weights, _QUANTILE * weights[-1]) * _BIN / ratio)
+    for label, ratio in ((RED, 1), (WHITE, WHITE_OVER_RED)):
+        guess = _inscribed_radius(class_map, label)
+        if guess is not None:
+            return _voted_radius(class_map, label, guess) / ratio
     return None
 
 
+def _strips(class_map: Any, label: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
+    """Yield the mask of a class by strips with a margin, and the rows that are no margin."""
+    height, width = class_map.shape
+    step = 8 * _MAX_RADIUS
+    tops = range(0, height, step)
+    every = max(1, len(tops) * step * width // _ENOUGH)
+    for top in tops[::every]:
+        first = max(top - margin, 0)
+        strip = np.asarray(class_map[first : min(top + step + margin, height)])
+        yield strip == label, slice(top - first, min(top + step, height) - first)
+
+
+def _inscribed_radius(class_map: Any, label: int) -> float | None:
+    """Return the median radius of inscribed circles, the larger ones weighing more."""
+    counts = np.zeros(int(_MAX_RADIUS / _BIN) + 1)
+    for mask, inner in _strips(class_map, label, 2 * _MAX_RADIUS + 1):
+        rows, radii = _circles(mask)
+        found = radii[(rows >= inner.start) & (rows < inner.stop)]
+        counts += np.bincount(np.rint(found / _BIN).astype(np.intp), minlength=len(counts))
+    if not counts.any():
+        return None
+    weights = np.cumsum(counts * np.arange(len(counts)) ** _WEIGHT)
+    return float(np.searchsorted(weights, _QUANTILE * weights[-1]) * _BIN)
+
+
+def _voted_radius(class_map: Any, label: int, guess: float) -> float:
+    """Return the radius at which the votes of outlines meet best."""
+    radii = guess * _CANDIDATES
+    squares, numbers = np.zeros(len(radii)), np.zeros(len(radii))
+    margin = int(np.ceil((1 + 4 * _BLUR) * radii[-1]))
+    for mask, inner in _strips(class_map, label, margin):
+        filled = without_holes(mask, LARGEST_HOLE * np.pi * guess**2)
+        outline = Outline.of(filled, guess)
+        for index, radius in enumerate(radii):
+            votes = outline.votes(radius)
+            numbers[index] += votes[inner].sum()
+            blurs = cv2.GaussianBlur(votes.astype(np.float32), (0, 0), _BLUR * radius)
+            squares[index] += np.square(blurs[inner], dtype=np.float64).sum()
+    # How many votes meet where a vote falls, in shares of a circle's.
+    shares = radii * squares / np.maximum(numbers, 1)
+    best = int(np.clip(shares.argmax(), 1, len(radii) - 2))
+    before, at, after = shares[best - 1 : best + 2]
+    bend = before - 2 * at + after
+    shift = 0.5 * (before - after) / bend if bend < 0 else 0.0
+    return float(radii[best] * (_CANDIDATES[1] / _CANDIDATES[0]) ** np.clip(shift, -1, 1))
+
+
 def _circles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and radius of the inscribed circles whose middle lies in no larger one."""
+    """Return row and radius of the inscribed circles whose middle lies in no larger one.
+
+    Those in a larger one stand on rims and rough outlines.
+    """
     distance = distance_inside(mask, _MAX_RADIUS)
     peak = distance == cv2.dilate(distance, np.ones((3, 3), np.uint8))
     # What is farther inside is no cell: a field that is all one class has no cell to be seen.
@@ -74,3 +121,14 @@ def distance_inside(mask: np.ndarray, limit: float) -> np.ndarray:
     """
     distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(distance, np.float32(limit))
+
+
+def without_holes(mask: np.ndarray, largest: float) -> np.ndarray:
+    """Fill the holes of at most this many pixels; what touches the window's border is none."""
+    _, places, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    left, top, width, height, area = stats.T
+    inside = (left > 0) & (top > 0)
+    inside &= (left + width < mask.shape[1]) & (top + height < mask.shape[0])
+    holes = inside & (area <= largest)
+    holes[0] = False  # the mask itself
+    return mask | holes[places] if holes.any() else mask

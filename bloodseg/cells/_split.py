@@ -14,7 +14,15 @@ import numpy as np
 from skimage.measure import label
 from skimage.segmentation import watershed
 
-from ._scale import RED, WHITE, WHITE_OVER_RED, distance_inside
+from ._outline import KERNEL_SUM, Outline, blurred
+from ._scale import (
+    LARGEST_HOLE,
+    RED,
+    WHITE,
+    WHITE_OVER_RED,
+    distance_inside,
+    without_holes,
+)
 
 REACH = 12
 """Radii of a red cell beyond which nothing acts on a cell; its own extent is included."""
@@ -38,13 +46,10 @@ _RULES = (
     _Rule(RED, radius=1.0, join=0.0, apart=0.4, blur=0.25),
 )
 _RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
-_SOFTEN = 0.05  # the blur of outlines before their normals are taken
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
 _SAME = 0.15  # maxima closer than this are one seed
-_LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
 _SMALLEST = 0.12  # in areas of a red cell; what is less is a speck
 _LATTICE = 1 / 4096  # a step in the height of a lattice that divides sheets, see `_score`
-_WEIGHT = 1024  # sum of a blur's whole-numbered kernel, about
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def _split_class(
         return np.zeros(class_map.shape, np.int32), np.empty((0, 2), np.intp)
     others = (class_map > 0) & ~mask
     mask = _joined(mask, rule.join * radius) & ~others
-    mask = _without_holes(mask, _LARGEST_HOLE * np.pi * radius**2) & ~others
+    mask = without_holes(mask, LARGEST_HOLE * np.pi * radius**2) & ~others
     score = _score(mask, rule, radius, origin)
     peaks = (score == cv2.dilate(score, _square(rule.apart * radius))) & (score > _LEAST_SCORE)
     # Maxima may come in pairs, as on a shape of mirror symmetry.
@@ -120,23 +125,11 @@ def _joined(mask: np.ndarray, reach: float) -> np.ndarray:
     return closed.astype(bool)
 
 
-def _without_holes(mask: np.ndarray, largest: float) -> np.ndarray:
-    """Fill the holes of at most this many pixels; what touches the window's border is none."""
-    _, places, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
-    left, top, width, height, area = stats.T
-    inside = (left > 0) & (top > 0)
-    inside &= (left + width < mask.shape[1]) & (top + height < mask.shape[0])
-    holes = inside & (area <= largest)
-    holes[0] = False  # the mask itself
-    return mask | holes[places] if holes.any() else mask
-
-
 def _score(mask: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]) -> np.ndarray:
     """Return how much each pixel looks like the middle of a cell.
 
     The distance to the background, up to a radius, finds the middle of what lies free. In a clump
-    it has one ridge for many cells; there the outline votes: each of its pixels for what lies a
-    cell's radius inwards, along the normal. Of an arc, all votes meet in the middle.
+    it has one ridge for many cells; there the outline votes, see `_outline`.
     """
     depth = distance_inside(mask, radius) / np.float32(radius)
     score = depth + _votes(mask, rule, radius)
@@ -152,34 +145,11 @@ def _score(mask: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]
 
 def _votes(mask: np.ndarray, rule: _Rule, radius: float) -> np.ndarray:
     """Return the outline's votes for centres: about 1 in the middle of a full circle."""
-    height, width = mask.shape
-    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
-    rows, columns = np.nonzero(mask & (inner == 0))
-    soft = _blurred(mask, max(_SOFTEN * radius, 0.5))
-    down = cv2.Sobel(soft, cv2.CV_64F, 0, 1)[rows, columns]
-    right = cv2.Sobel(soft, cv2.CV_64F, 1, 0)[rows, columns]
-    length = np.maximum(np.hypot(down, right), 1)
-    steps = (radius * _RINGS)[:, np.newaxis]
-    # The way is rounded, not its end: halves would go up or down with the window's place.
-    rows = rows + np.rint(steps * (down / length)).astype(np.intp)
-    columns = columns + np.rint(steps * (right / length)).astype(np.intp)
-    within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    votes = np.bincount(rows[within] * width + columns[within], minlength=mask.size)
+    votes = Outline.of(mask, radius).votes(*(radius * _RINGS))
     # A full circle casts its votes onto a blob of the blur's area.
     spread = rule.blur * radius
     full = 2 * np.pi * radius * len(_RINGS) / (2 * np.pi * spread**2)
-    return (_blurred(votes.reshape(mask.shape), spread) / (_WEIGHT**2 * full)).astype(np.float32)
-
-
-def _blurred(counts: np.ndarray, spread: float) -> np.ndarray:
-    """Return counts blurred by a Gaussian, times ``_WEIGHT`` squared.
-
-    In whole numbers, which float64 holds exactly: blurs in floating point round in other ways near
-    a window's right border, and a tie between two pixels would end otherwise in another block.
-    """
-    side = 2 * int(np.ceil(3 * spread)) + 1
-    kernel = np.rint(cv2.getGaussianKernel(side, spread) * _WEIGHT)
-    return cv2.sepFilter2D(counts.astype(np.float64), cv2.CV_64F, kernel, kernel)
+    return (blurred(votes, spread) / (KERNEL_SUM**2 * full)).astype(np.float32)
 
 
 def _square(reach: float) -> np.ndarray:
