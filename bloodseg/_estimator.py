@@ -217,7 +217,7 @@ class NetworkEstimator(BaseEstimator):
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            augment=self.augment,
+            augment=bool(self.augment),
             patience=self.patience if self.early_stopping else None,
             verbose=self.verbose,
             **of_this_fit,

@@ -145,7 +145,7 @@ def class_weights(
     """
     if class_weight is None:
         return None
-    counts = [np.bincount(mask.ravel(), minlength=N_CLASSES) for mask in masks]
+    counts = [np.bincount(mask.ravel(), minlength=N_CLASSES)[:N_CLASSES] for mask in masks]
     pixels = np.average(counts, axis=0, weights=weights)
     if isinstance(class_weight, str):  # "balanced"
         given = np.where(pixels > 0, 1 / np.maximum(pixels, 1e-300), 0.0)

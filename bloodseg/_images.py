@@ -19,6 +19,9 @@ CLASS_NAMES = ("background", "white", "red")
 COUNT_NAMES = CLASS_NAMES[1:]
 """What is counted, in the order of the columns."""
 
+NOT_LABELLED = 255
+"""Label of pixels whose class is not known: they teach nothing and are not scored."""
+
 _PATH_TYPES = (str, bytes, os.PathLike)
 _READ_FIRST = (
     "Read files first, for instance with bloodseg.datasets.load_folder or skimage.io.imread."
@@ -146,6 +149,7 @@ def check_masks(
     *,
     images: Sequence[np.ndarray] | None = None,
     n_classes: int = 3,
+    partial: bool = False,
     name: str = "masks",
 ) -> list[np.ndarray]:
     """Check a batch of label maps and return them as a list of uint8 arrays (H, W).
@@ -158,6 +162,8 @@ def check_masks(
         Checked images that the label maps must match in number and size.
     n_classes : int
         Number of classes.
+    partial : bool
+        Whether pixels may be `NOT_LABELLED`.
     name : str
         What the error messages call the argument.
 
@@ -188,16 +194,17 @@ def check_masks(
         if array.ndim != 2 or array.size == 0 or array.shape != expected:
             wanted = "(H, W)" if images is None else f"{expected}, as its image has"
             raise ValueError(f"{where} must have shape {wanted}; got {array.shape}.")
-        checked.append(_check_labels(array, n_classes=n_classes, name=where))
+        checked.append(_check_labels(array, n_classes=n_classes, partial=partial, name=where))
     return checked
 
 
-def _check_labels(mask: np.ndarray, *, n_classes: int, name: str) -> np.ndarray:
+def _check_labels(mask: np.ndarray, *, n_classes: int, partial: bool, name: str) -> np.ndarray:
     if mask.dtype.kind not in "buif":
         raise ValueError(
             f"{name} must hold numbers; got dtype {mask.dtype}. Cast labels with .astype(np.uint8)."
         )
-    if mask.min() >= 0 and mask.max() < n_classes:
+    known = mask[mask != NOT_LABELLED] if partial and mask.max() == NOT_LABELLED else mask
+    if known.size == 0 or (known.min() >= 0 and known.max() < n_classes):
         labels = mask.astype(np.uint8, copy=False)
         if mask.dtype.kind in "bui" or (labels == mask).all():
             return labels
@@ -206,6 +213,7 @@ def _check_labels(mask: np.ndarray, *, n_classes: int, name: str) -> np.ndarray:
     raise ValueError(
         f"{name} must hold the labels 0 to {n_classes - 1}"
         + (f" ({', '.join(CLASS_NAMES)})" if n_classes == len(CLASS_NAMES) else "")
+        + (f", or {NOT_LABELLED} where the class is not known" if partial else "")
         + f"; got {shown}. Map your labels to these first."
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import make_scorer
 
-from ._images import CLASS_NAMES, check_masks
+from ._images import CLASS_NAMES, NOT_LABELLED, check_masks
 
 __all__ = [
     "class_pixel_accuracy",
@@ -39,11 +39,12 @@ def confusion_matrix(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndar
     Parameters
     ----------
     y_true : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
-        Labels 0 to ``n_classes - 1``; maps in a list may differ in size.
+        Labels 0 to ``n_classes - 1``, or 255 for pixels that are not labelled and not counted; maps
+        in a list may differ in size.
     y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Class maps, as many as ``y_true`` and of the same sizes.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------
@@ -68,21 +69,22 @@ def confusion_matrix(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndar
     for truth, predicted in pairs:
         step = max(1, _BLOCK_PIXELS // truth.shape[1])
         for top in range(0, len(truth), step):
-            cells = truth[top : top + step].astype(np.intp) * n_classes
+            block = truth[top : top + step]
+            cells = block.astype(np.intp) * n_classes
             cells += predicted[top : top + step]
-            counts += np.bincount(cells.ravel(), minlength=counts.size)
+            counts += np.bincount(cells[block != NOT_LABELLED], minlength=counts.size)
     return counts.reshape(n_classes, n_classes)
 
 
 def _check_pairs(
     y_true: Any, y_pred: Any, *, n_classes: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    if not isinstance(n_classes, Integral) or not 1 <= n_classes <= 256:
+    if not isinstance(n_classes, Integral) or not 1 <= n_classes <= NOT_LABELLED:
         raise ValueError(
-            f"n_classes must be an integer from 1 to 256; got {n_classes!r}. "
+            f"n_classes must be an integer from 1 to {NOT_LABELLED}; got {n_classes!r}. "
             "The default, 3, stands for background, white and red cells."
         )
-    truths = check_masks(y_true, name="y_true", n_classes=n_classes)
+    truths = check_masks(y_true, name="y_true", n_classes=n_classes, partial=True)
     predictions = check_masks(y_pred, name="y_pred", n_classes=n_classes)
     if len(truths) != len(predictions):
         raise ValueError(

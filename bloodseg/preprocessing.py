@@ -21,6 +21,9 @@ _LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in cv2.COLOR_RGB2YUV
 _N_LEVELS = 256  # bins of a tile's histogram, whatever the image's dtype
 _MAX_TILES = 256  # along one axis; a table of 256 levels is kept for every tile
 _MIN_OPENCV_TILE = 64  # pixels; in smaller tiles a single one counts for over 4 levels of 255
+_BRIGHT_SHARE = 0.1  # of the pixels, taken for empty glass
+_BALANCED_LIGHT = np.float32(0.92)  # of white: room for what is brighter still
+_N_SAMPLED = 2**18  # pixels that tell the light
 _BLOCK_PIXELS = 2**18  # looked up at a time, which bounds the memory for coordinates
 
 
@@ -41,6 +44,9 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
         it is, values of 256 and above limit nothing.
     tile_grid_size : (int, int), default=(8, 8)
         Rows and columns of tiles, each from 1 to 256. Never more than the image has pixels.
+    white_balance : bool, default=False
+        First divide by the colour of the light, measured in the empty parts of each image, so that
+        they come out a bright grey whatever the lamp and camera.
     n_jobs : int, default=None
         Number of threads over the images of a batch; None is 1 unless a
         `joblib.parallel_config` context says otherwise, -1 uses every core.
@@ -81,6 +87,7 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "clip_limit": [Interval(Real, 0, None, closed="neither")],
         "tile_grid_size": [tuple, list],
+        "white_balance": ["boolean"],
         "n_jobs": [None, Integral],
     }
 
@@ -88,10 +95,12 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
         self,
         clip_limit: float = 2.0,
         tile_grid_size: tuple[int, int] = (8, 8),
+        white_balance: bool = False,
         n_jobs: int | None = None,
     ):
         self.clip_limit = clip_limit
         self.tile_grid_size = tile_grid_size
+        self.white_balance = white_balance
         self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any = None) -> Preprocessor:
@@ -142,13 +151,19 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
         images = check_images(X, name="X")
         # One call, one CLAHE object: OpenCV's are not safe to share between threads.
 
-        def equalise(brightness: np.ndarray) -> np.ndarray:
-            return _equalise(brightness, float(self.clip_limit), self.tile_grid_size)
+        def enhanced(image: np.ndarray) -> np.ndarray:
+            balanced = _balanced(image, light_of(image)) if self.white_balance else image
+            return _enhance(
+                balanced,
+                lambda brightness: _equalise(
+                    brightness, float(self.clip_limit), self.tile_grid_size
+                ),
+            )
 
-        enhanced = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(_enhance)(image, equalise) for image in images
+        changed = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(enhanced)(image) for image in images
         )
-        return in_container_of(list(enhanced), X)
+        return in_container_of(list(changed), X)
 
     def _check_parameters(self) -> None:
         self._validate_params()
@@ -207,6 +222,9 @@ class EnhancedRows:
         preprocessor._check_parameters()
         self.shape = image.shape
         self._image = image
+        self._light = None
+        if preprocessor.white_balance:
+            self._light = light_of(image, strip_height=strip_height)
         height, width = image.shape[:2]
         grid = preprocessor.tile_grid_size
         rows, columns = min(int(grid[0]), height), min(int(grid[1]), width)
@@ -233,7 +251,8 @@ class EnhancedRows:
         return _enhance(strip, lambda brightness: self._equalise(brightness, start))
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        return check_images([np.asarray(self._image[start:stop])], name="image")[0]
+        strip = check_images([np.asarray(self._image[start:stop])], name="image")[0]
+        return strip if self._light is None else _balanced(strip, self._light)
 
     @staticmethod
     def _brightness(strip: np.ndarray) -> np.ndarray:
@@ -249,6 +268,65 @@ class EnhancedRows:
         curves = np.rint(255 * self._curves)  # as OpenCV's tables
         scaled = brightness / np.float32(255)
         return np.rint(_interpolate(scaled, curves, self._tile, top)).astype(np.uint8)
+
+
+def light_of(image: Any, *, strip_height: int = 512) -> np.ndarray:
+    """Return the colour of the light that comes through the empty parts of a smear.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W[, C])
+        Anything with ``shape`` that slices of rows can be taken of.
+    strip_height : int
+        Rows read at a time.
+
+    Returns
+    -------
+    ndarray of shape (1,) or (3,), float32
+        The median colour of the brightest pixels, in the image's units; above zero.
+    """
+    height, width = image.shape[:2]
+    step = max(1, int(np.sqrt(height * width / _N_SAMPLED)))
+    strip_height = -(-strip_height // step) * step
+    strips = [np.asarray(image[top : top + strip_height]) for top in range(0, height, strip_height)]
+    sample = np.concatenate([strip[::step, ::step] for strip in strips])
+    colours = _colours(sample).astype(np.float32)
+    luma = _luma(colours)
+    bright = colours[luma >= np.quantile(luma, 1 - _BRIGHT_SHARE)]
+    return np.maximum(np.median(bright, axis=0), _white_of(sample) / np.float32(255))
+
+
+def optical_density(image: np.ndarray) -> np.ndarray:
+    """Return how much light each pixel takes away, as minus the base-10 logarithm of its share.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3)
+        RGB, uint8 or floating point in [0, 1].
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), float32
+        About 0 where the smear is empty, at most 2.4.
+    """
+    return -np.log10(np.clip(image / light_of(image), 1 / 255, 1)).astype(np.float32)
+
+
+def _balanced(image: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Return a checked image as it would be under white light, as a new array."""
+    balanced = image.copy()
+    if image.dtype == bool:
+        return balanced
+    white = _white_of(image)
+    colours = _colours(image) * (_BALANCED_LIGHT * white / light)
+    colours = colours.clip(0, white)
+    _colours(balanced)[...] = colours if image.dtype.kind == "f" else np.rint(colours)
+    return balanced
+
+
+def _white_of(image: np.ndarray) -> int:
+    """Return the level of white in an image."""
+    return np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
 
 
 def _enhance(image: np.ndarray, equalise: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -275,7 +353,7 @@ def _brightness_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     colours = _colours(image)
     if image.dtype == np.uint8:
         return _luma8(colours), colours.astype(np.int16), 255
-    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    white = _white_of(image)
     colours = colours.astype(np.promote_types(image.dtype, np.float32))
     return _luma(colours) / colours.dtype.type(white), colours, white
 

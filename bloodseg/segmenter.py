@@ -88,8 +88,10 @@ class BloodCellSegmenter(NetworkEstimator):
         Highest learning rate of AdamW: reached after a short warm-up, then falling as a cosine.
     crop_size : int, default=128
         Side of the training crops in pixels, at least 32.
-    augment : bool, default=True
-        Flip, turn, scale, warp, and vary brightness, colour and stain of the crops.
+    augment : bool or "strong", default=True
+        Flip, turn, scale, warp, and vary brightness, colour and stain of the crops. ``"strong"``
+        varies them as far as laboratories differ, and blurs, adds noise and compresses too: for
+        smears unlike those of training.
     validation_fraction : float in (0, 1), default=0.25
         Share of the images (or groups) held out to find the best epoch; None trains on all
         images and keeps the last weights. Not used where ``fit`` is given ``X_val``.
@@ -187,6 +189,7 @@ class BloodCellSegmenter(NetworkEstimator):
         "network": [StrOptions(set(NETWORKS)), callable],
         "loss": [StrOptions({"cross_entropy", "cross_entropy+dice"})],
         "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
+        "augment": ["boolean", StrOptions({"strong"})],
         "crop_size": [Interval(Integral, 32, None, closed="left")],
         "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
         "tile_size": [Integral, StrOptions({"auto"}), None],
@@ -211,7 +214,7 @@ class BloodCellSegmenter(NetworkEstimator):
         batch_size: int = 4,
         learning_rate: float = 2e-3,
         crop_size: int = 128,
-        augment: bool = True,
+        augment: bool | str = True,
         validation_fraction: float | None = 0.25,
         early_stopping: bool = False,
         patience: int = 10,
@@ -279,7 +282,8 @@ class BloodCellSegmenter(NetworkEstimator):
         images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
             RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
         masks : ndarray of shape (n, H, W) or list of (H, W) ndarrays
-            Labels: 0 background, 1 white cells, 2 red cells.
+            Labels: 0 background, 1 white cells, 2 red cells; 255 where the class is not known,
+            which teaches nothing.
         groups : array-like of shape (n,), optional
             Images of one group, such as fields of one slide, stay on one side of the validation
             split.
@@ -457,7 +461,8 @@ class BloodCellSegmenter(NetworkEstimator):
     def score(self, images: Any, masks: Any) -> float:
         """Return the mean IoU over all pixels of all images, in [0, 1].
 
-        A class absent from both masks and predictions is left out of the mean.
+        A class absent from both masks and predictions is left out of the mean, as are pixels
+        labelled 255.
         """
         return mean_iou(masks, self.predict(images))
 
@@ -491,7 +496,7 @@ class BloodCellSegmenter(NetworkEstimator):
     def _check_targets(
         self, targets: Any, *, images: list[np.ndarray], name: str = "masks"
     ) -> list[np.ndarray]:
-        return check_masks(targets, images=images, name=name)
+        return check_masks(targets, images=images, partial=True, name=name)
 
     def _new_network(
         self,
@@ -505,6 +510,7 @@ class BloodCellSegmenter(NetworkEstimator):
     def _task(self, training: TrainingData) -> SegmentationTask:
         return SegmentationTask(
             crop_size=self.crop_size,
+            strong_augmentation=self.augment == "strong",
             loss=self.loss,
             class_weight=class_weights(self.class_weight, training.targets, training.weights),
         )

@@ -218,3 +218,15 @@ def test_results_go_back_into_the_container_they_came_in():
     assert in_container_of(arrays, tuple(arrays)) is arrays
     assert in_container_of(arrays, np.empty(2, dtype=object)) is arrays
     assert len(split_batch(np.zeros((2, 3)), name="a", item="b")) == 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_partial_label_maps(dtype):
+    mask = np.array([[0, 255], [2, 1]], dtype)
+    (checked,) = check_masks([mask], partial=True)
+    assert checked.dtype == np.uint8
+    assert checked.tolist() == mask.tolist()
+    check_masks([np.full((2, 2), 255)], partial=True)
+    text = "(background, white, red), or 255 where the class is not known; got 0, 1, 3, 255. Map"
+    with raises(text):
+        check_masks([np.array([[0, 3], [255, 1]])], partial=True)

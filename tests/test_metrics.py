@@ -135,10 +135,22 @@ def test_dtypes_and_containers_give_the_same(dtype, container):
     assert confusion_matrix(truth, PRED).tolist() == MATRIX
 
 
+def test_pixels_without_a_label_are_not_counted():
+    truth = TRUE.copy()
+    truth[0, 0] = 255
+    known = truth != 255
+    expected = confusion_matrix([TRUE[known][None]], [PRED[known][None]])
+    assert confusion_matrix(truth, PRED).tolist() == expected.tolist()
+    assert expected.sum() == known.sum() < TRUE.size
+    assert np.isnan(mean_iou(np.full((1, 2, 2), 255), np.ones((1, 2, 2), int)))
+    with raises("y_pred[0] must hold the labels 0 to 2 (background, white, red); got"):
+        confusion_matrix(truth, truth)
+
+
 def test_many_classes_do_not_overflow():
-    truth = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
-    matrix = confusion_matrix(truth, truth, n_classes=256)
-    np.testing.assert_array_equal(matrix, np.eye(256))
+    truth = np.arange(255, dtype=np.uint8).reshape(1, 15, 17)
+    matrix = confusion_matrix(truth, truth, n_classes=255)
+    np.testing.assert_array_equal(matrix, np.eye(255))
 
 
 def test_report_holds_plain_floats_and_every_score():
@@ -195,7 +207,7 @@ def test_bad_maps_are_refused_in_words(score, truth, predicted, text):
 
 @pytest.mark.parametrize("n_classes", [0, -3, 257, 2.5, None])
 def test_bad_class_numbers_are_refused_in_words(n_classes):
-    with raises(f"n_classes must be an integer from 1 to 256; got {n_classes!r}. The default"):
+    with raises(f"n_classes must be an integer from 1 to 255; got {n_classes!r}. The default"):
         mean_iou(TRUE, PRED, n_classes=n_classes)
 
 

@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 from bloodseg import preprocessing
-from bloodseg.preprocessing import Preprocessor
+from bloodseg.datasets import make_smears
+from bloodseg.preprocessing import Preprocessor, _balanced, light_of, optical_density
 
 DTYPES = [np.uint8, np.uint16, ">u2", np.float16, np.float32, ">f4", np.float64]
 SHAPES = [(1, 1), (1, 9), (3, 5), (8, 8, 1), (20, 33, 3), (64, 64, 4), (70, 65)]
@@ -243,6 +244,60 @@ def test_bad_clip_limits_are_refused_in_words(method, clip_limit):
         getattr(Preprocessor(clip_limit=clip_limit), method)([smear(8, 8)])
 
 
+# ---------------------------------------------------------------- white balance
+
+
+def tinted(dtype):
+    """A smear under white and under green light."""
+    image = make_smears(1, 96, random_state=0).images[0] / 255 * 0.8
+    images = image, image * np.array([0.6, 1.0, 0.8])
+    if np.dtype(dtype).kind == "f":
+        return [each.astype(dtype) for each in images]
+    return [np.rint(each * np.iinfo(dtype).max).astype(dtype) for each in images]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_white_balance_takes_the_lamps_colour_away(dtype):
+    images = tinted(dtype)
+    given = [image.copy() for image in images]
+    white = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    white_light, green_light = Preprocessor(white_balance=True).transform(images)
+    assert white_light.dtype == green_light.dtype == dtype
+    difference = np.abs(white_light.astype(float) - green_light) / white
+    assert difference.mean() < 0.02
+    plain = Preprocessor().transform(images)
+    assert np.abs(plain[0].astype(float) - plain[1]).mean() / white > 0.1
+    for image, before in zip(images, given, strict=True):
+        np.testing.assert_array_equal(image, before)
+
+
+def test_white_balance_leaves_a_balanced_image_about_as_it_is():
+    image = np.full((64, 64, 3), 235, np.uint8)
+    image[20:40, 20:40] = (200, 100, 120)
+    light = light_of(image)
+    assert light.tolist() == [235, 235, 235]
+    assert np.abs(_balanced(image, light).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 4), (1, 1, 3)])
+def test_white_balance_of_every_shape(shape):
+    image = np.full(shape, 120, np.uint8)
+    changed = Preprocessor(white_balance=True).transform([image])[0]
+    assert changed.shape == shape
+    if shape[-1] == 4:
+        assert (changed[..., 3] == 120).all()
+    black = Preprocessor(white_balance=True).transform([np.zeros(shape, np.uint8)])[0]
+    assert black.max() < 200 or shape[-1] == 4
+
+
+def test_optical_density():
+    image = np.full((30, 30, 3), 200, np.uint8)
+    image[:5] = 20
+    density = optical_density(image)
+    assert density[10:] == pytest.approx(0)
+    assert density[:5] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("method", ["fit", "transform"])
 @pytest.mark.parametrize(
     "grid", [(0, 8), (8, -1), (8,), (8, 8, 8), [8, 257], (8.0, 8), (True, 8), (None, 8)]
@@ -263,6 +318,8 @@ def test_grids_that_are_no_pair_are_refused_in_words(grid):
 
 
 def test_bad_threads_and_images_are_refused_in_words():
+    with raises("The 'white_balance' parameter of Preprocessor must be an instance of 'bool'"):
+        Preprocessor(white_balance="yes").fit([smear(8, 8)])
     with raises("The 'n_jobs' parameter of Preprocessor must be None or an instance of"):
         Preprocessor(n_jobs=1.5).fit([smear(8, 8)])
     for method in (Preprocessor().fit, Preprocessor().transform):

@@ -155,11 +155,12 @@ def test_what_is_missing_is_named_with_its_extra(tmp_path, package, name):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("shape", [(160, 96), (203, 117), (9, 200)])
-def test_rows_are_enhanced_as_the_whole_image(dtype, shape):
+@pytest.mark.parametrize("white_balance", [False, True])
+def test_rows_are_enhanced_as_the_whole_image(dtype, shape, white_balance):
     image = make_smears(1, image_size=(208, 208), random_state=0, red_cell_diameter=20).images[0]
     image = image[: shape[0], : shape[1]]
     image = (image / 255).astype(dtype) if dtype == np.float32 else image.astype(dtype)
-    preprocessor = Preprocessor(clip_limit=3.0, tile_grid_size=(4, 3))
+    preprocessor = Preprocessor(3.0, tile_grid_size=(4, 3), white_balance=white_balance)
     (whole,) = preprocessor.transform([image])
     rows = EnhancedRows(preprocessor, image, strip_height=37)
     for top in range(0, shape[0], 50):

@@ -158,9 +158,9 @@ def test_image_tensor(dtype, channels):
 # ---------------------------------------------------------------- augmentation
 
 
-@pytest.fixture(scope="module")
-def augmentation():
-    return Augmentation(32)
+@pytest.fixture(scope="module", params=[False, True], ids=["usual", "strong"])
+def augmentation(request):
+    return Augmentation(32, strong=request.param)
 
 
 def blobs(n, size=32):
@@ -196,7 +196,7 @@ def test_image_and_mask_stay_together(augmentation):
 
 def test_augmentation_keeps_to_the_range_and_to_the_labels(augmentation):
     images, masks = blobs(16)
-    masks[masks == 1] = 2
+    masks[masks == 1] = 255
     given = images.clone(), masks.clone()
     for seed in range(3):
         changed, labels = augmentation(images, masks, seed=seed)
@@ -205,7 +205,7 @@ def test_augmentation_keeps_to_the_range_and_to_the_labels(augmentation):
         assert changed.min() >= 0
         assert changed.max() <= 1
         assert labels.dtype == masks.dtype
-        assert set(labels.unique().tolist()) <= {0, 2}
+        assert set(labels.unique().tolist()) <= {0, 2, 255}
         assert not torch.equal(changed, images)
     assert torch.equal(images, given[0])
     assert torch.equal(masks, given[1])
@@ -223,8 +223,21 @@ def test_augmentation_is_fixed_by_its_seed(augmentation):
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], third[0])
-    fresh = Augmentation(32)(images, masks, seed=5)
-    assert torch.equal(first[0], fresh[0])
+
+
+def test_augmentation_depends_on_nothing_but_its_seed():
+    images, masks = blobs(4)
+    first, second = (Augmentation(32)(images, masks, seed=5)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_strong_augmentation_changes_colours_more():
+    images, masks = blobs(32)
+    usual, strong = (
+        Augmentation(32, strong=strong)(images, masks, seed=0)[0].mean(dim=(2, 3)).std()
+        for strong in (False, True)
+    )
+    assert strong > 1.2 * usual
 
 
 def test_each_image_is_changed_in_its_own_way(augmentation):
@@ -300,6 +313,23 @@ def test_nothing_of_weight_gives_no_gradient_and_no_nan(batch, kind):
     assert (logits.grad == 0).all()
     only = SegmentationLoss("cross_entropy", torch.tensor([1.0, 0.0, 1.0]))
     assert only(logits, (torch.ones_like(masks), torch.ones(3))).item() == 0
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "cross_entropy+dice"])
+def test_pixels_without_a_label_add_nothing(batch, kind):
+    (logits, masks), weights = batch, torch.tensor([1.0, 0.5, 1.5])
+    logits.requires_grad_()
+    partial = masks.clone()
+    partial[:, :2] = 255
+    loss = SegmentationLoss(kind)(logits, (partial, weights))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert (logits.grad[:, :, :2] == 0).all()
+    assert (logits.grad[:, :, 2:] != 0).any()
+    if kind == "cross_entropy":
+        losses = nn.functional.cross_entropy(logits, masks, reduction="none")
+        losses = losses * weights[:, None, None]
+        assert torch.allclose(loss, losses[:, 2:].sum() / masks.numel())
 
 
 def test_dice_by_hand():

@@ -6,6 +6,7 @@ from ._labelme import load_labelme
 from ._slides import Slide, open_slide
 from ._smears import make_smears
 from ._voc import load_voc
+from ._weak import masks_from_boxes
 
 __all__ = [
     "Slide",
@@ -15,6 +16,7 @@ __all__ = [
     "load_labelme",
     "load_voc",
     "make_smears",
+    "masks_from_boxes",
     "open_slide",
     "read_image",
     "read_pair",

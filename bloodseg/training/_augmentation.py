@@ -11,10 +11,8 @@ import torch
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor, nn
 
-_STAIN_SCALE = 0.15  # relative change of each stain's density
-_STAIN_SHIFT = 0.02  # absolute change, in optical density
+_STAIN_SHIFT = 0.02  # absolute change of each stain, in optical density
 _LIGHT_SHIFT = 0.15  # the same of each colour channel: between 71 and 141 % of its light
-_CHANGED = 0.5  # share of the images that are changed
 
 
 class RandomStainShift(nn.Module):
@@ -23,12 +21,23 @@ class RandomStainShift(nn.Module):
     Romanowsky stains are an eosin and azure dyes, which haematoxylin and eosin come close to. The
     light stands for white balance, lamp and glass, which differ far more between smears.
 
+    Parameters
+    ----------
+    scale : float
+        Greatest relative change of a stain's density.
+    p : float
+        Share of the images that are changed.
+
     References
     ----------
     .. [1] Tellez et al., "Whole-slide mitosis detection in H&E breast histology using PHH3 as a
        reference to train distilled stain-invariant convolutional networks", IEEE Transactions on
        Medical Imaging 37(9), 2018.
     """
+
+    def __init__(self, scale: float = 0.15, p: float = 0.5):
+        super().__init__()
+        self.scale, self.p = scale, p
 
     def forward(self, images: Tensor) -> Tensor:
         """Return changed images (n, 3, H, W) in [0, 1]."""
@@ -38,9 +47,9 @@ class RandomStainShift(nn.Module):
         scale, shift, light = (2 * torch.rand(3, *shape) - 1).to(images)
         density = -torch.log10(images.clamp_min(1e-3))
         stains = torch.einsum("nihw,ij->njhw", density, to_stains)
-        stains = stains * (1 + _STAIN_SCALE * scale) + _STAIN_SHIFT * shift
+        stains = stains * (1 + self.scale * scale) + _STAIN_SHIFT * shift
         density = torch.einsum("nihw,ij->njhw", stains, to_density) + _LIGHT_SHIFT * light
-        changed = (torch.rand(shape[0], 1, 1, 1) < _CHANGED).to(images.device)
+        changed = (torch.rand(shape[0], 1, 1, 1) < self.p).to(images.device)
         return torch.where(changed, torch.pow(10.0, -density).clamp(0, 1), images)
 
 
@@ -51,9 +60,12 @@ class Augmentation:
     ----------
     crop_size : int
         Side of the crops in pixels: the elastic warp scales with it.
+    strong : bool
+        Whether images shall differ as those of many laboratories do: wider ranges, and gamma, blur,
+        noise and JPEG too.
     """
 
-    def __init__(self, crop_size: int):
+    def __init__(self, crop_size: int, *, strong: bool = False):
         from kornia import augmentation as kornia  # a quarter of a second that only training needs
 
         sigma = crop_size / 16
@@ -63,7 +75,9 @@ class Augmentation:
             kornia.RandomHorizontalFlip(p=0.5),
             kornia.RandomVerticalFlip(p=0.5),
             kornia.RandomRotation90(times=(0, 3), p=0.75),
-            kornia.RandomAffine(degrees=45.0, scale=(0.8, 1.25), p=0.5, **mirrored),
+            kornia.RandomAffine(
+                degrees=45.0, scale=(0.7, 1.4) if strong else (0.8, 1.25), p=0.5, **mirrored
+            ),
             kornia.RandomElasticTransform(
                 kernel_size=(kernel, kernel),
                 sigma=(sigma, sigma),
@@ -71,10 +85,10 @@ class Augmentation:
                 p=0.2,
                 **mirrored,
             ),
-            _colour_jiggle(),
+            *([] if strong else [_colour_jiggle()]),
             data_keys=["input", "mask"],
         )
-        self._stain = RandomStainShift()
+        self._look = _other_laboratory() if strong else RandomStainShift()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, masks: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +99,7 @@ class Augmentation:
         with _drawn_from(seed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*align_corners")
             images, maps = self._together(images, masks[:, None].to(images.dtype))
-            images = self._stain(images.clamp(0, 1))
+            images = self._look(images.clamp(0, 1)).clamp(0, 1)
         return images, maps[:, 0].round().to(masks.dtype)
 
 
@@ -111,6 +125,20 @@ class WholeImageAugmentation:
                 images = images.transpose(-2, -1)
             images = self._stain(self._colour(images).clamp(0, 1))
         return images, targets
+
+
+def _other_laboratory() -> Any:
+    """Return what changes images as stain, lamp, focus, camera and file format do."""
+    from kornia import augmentation as kornia
+
+    return nn.Sequential(
+        RandomStainShift(scale=0.3, p=0.8),
+        kornia.ColorJiggle(brightness=0.2, contrast=0.3, saturation=0.4, hue=0.05, p=0.7),
+        kornia.RandomGamma((0.7, 1.4), p=0.4),
+        kornia.RandomGaussianBlur((9, 9), (0.3, 1.8), p=0.25),
+        kornia.RandomGaussianNoise(std=0.03, p=0.25),
+        kornia.RandomJPEG((40.0, 90.0), p=0.2),
+    )
 
 
 def _colour_jiggle() -> Any:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._images import NOT_LABELLED
+
 _KNEE = 0.5  # errors above this, in units of a count's spread, count by their size, not its square
 _TINY = 1e-8  # keeps the logarithm of a count finite
 
@@ -41,18 +43,23 @@ class SegmentationLoss(nn.Module):
     def forward(self, logits: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
         """Return the loss of logits (n, K, H, W) for label maps (n, H, W) and weights (n,).
 
+        Pixels that are not labelled (255) add nothing.
+
         The mean over pixels of weight times loss: weights act across batches, not only in one.
         """
         masks, weights = target
-        losses = functional.cross_entropy(logits, masks, self.class_weight, reduction="none")
+        losses = functional.cross_entropy(
+            logits, masks, self.class_weight, ignore_index=NOT_LABELLED, reduction="none"
+        )
         loss = (losses * weights[:, None, None]).mean()
         return loss if self.kind == "cross_entropy" else loss + _dice_loss(logits, masks, weights)
 
 
 def _dice_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    weights = weights[:, None, None, None]
+    known = masks != NOT_LABELLED
+    weights = weights[:, None, None, None] * known[:, None]
     probabilities = logits.softmax(dim=1)
-    labels = functional.one_hot(masks, logits.shape[1]).movedim(-1, 1) * weights
+    labels = functional.one_hot(masks * known, logits.shape[1]).movedim(-1, 1) * weights
     axes = (0, 2, 3)
     shared = (probabilities * labels).sum(axes)
     # The +1 keeps a class that is absent from the batch from counting as a complete miss.

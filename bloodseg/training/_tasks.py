@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler
 
-from .._images import COUNT_NAMES
+from .._images import COUNT_NAMES, NOT_LABELLED
 from ..metrics import scores_from_confusion
 from ._augmentation import Augmentation, WholeImageAugmentation
 from ._data import EpochSampler, SameSizeBatches, TrainingCrops, ValidationBlocks, WholeImages
@@ -66,6 +66,7 @@ class SegmentationTask:
     crop_size: int
     loss: str
     class_weight: np.ndarray | None
+    strong_augmentation: bool = False
     n_classes: int = 3
 
     def training_set(self, data: TrainingData, seed: int) -> TrainingCrops:
@@ -90,7 +91,7 @@ class SegmentationTask:
 
     def augmentation(self) -> Any:
         """Return changes of crops and their label maps."""
-        return Augmentation(self.crop_size)
+        return Augmentation(self.crop_size, strong=self.strong_augmentation)
 
     @property
     def start(self) -> np.ndarray:
@@ -100,7 +101,7 @@ class SegmentationTask:
     def sums(self, logits: Tensor, masks: Tensor) -> np.ndarray:
         """Return the confusion matrix of a batch."""
         pairs = masks * self.n_classes + logits.argmax(dim=1)
-        counts = torch.bincount(pairs.flatten(), minlength=self.n_classes**2)
+        counts = torch.bincount(pairs[masks != NOT_LABELLED], minlength=self.n_classes**2)
         return counts.view(self.n_classes, self.n_classes).cpu().numpy()
 
     def named(self, sums: np.ndarray) -> dict[str, float]:
