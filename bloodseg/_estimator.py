@@ -29,6 +29,7 @@ from ._hardware import PRECISIONS, choose_device, choose_precision
 from ._images import check_images
 from ._model_file import read_model, write_model
 from ._version import __version__
+from .models import list_models, model_path
 from .networks import (
     NETWORKS,
     NODEsUNet,
@@ -266,13 +267,15 @@ class NetworkEstimator(BaseEstimator):
         self._decide_compilation(network, n_pixels, n_images)
         return for_prediction(network)
 
-    def save(self, path: Any) -> None:
+    def save(self, path: Any, *, half_precision: bool = False) -> None:
         """Save the fitted model: weights in safetensors, parameters as JSON in its header.
 
         Parameters
         ----------
         path : path
             File to write, by custom ``*.safetensors``. Written whole or not at all.
+        half_precision : bool
+            Round the weights to float16, which halves the file. They load as float32.
 
         Raises
         ------
@@ -286,7 +289,10 @@ class NetworkEstimator(BaseEstimator):
         fitted = {name: getattr(self, name) for name in _SAVED_ATTRIBUTES}
         fitted |= {"version": __version__, "estimator": type(self).__name__}
         header = {"parameters": parameters, "fitted": fitted}
-        write_model(path, self.network_.state_dict(), header)
+        weights = self.network_.state_dict()
+        if half_precision:
+            weights = {name: _halved(weight) for name, weight in weights.items()}
+        write_model(path, weights, header)
 
     @classmethod
     def load(cls: type[_Estimator], path: Any) -> _Estimator:
@@ -377,7 +383,7 @@ class NetworkEstimator(BaseEstimator):
         if self.warm_start and hasattr(self, "network_"):
             weights = self.network_.state_dict()
         elif self.pretrained is not None:
-            weights = read_model(self.pretrained)[0]
+            weights = read_model(_model_file(self.pretrained))[0]
         else:
             return None
         return {name: weight.cpu().numpy() for name, weight in weights.items()}
@@ -437,6 +443,15 @@ class NetworkEstimator(BaseEstimator):
         tags.target_tags.required = True
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _model_file(pretrained: str | Path) -> str | Path:
+    """Return the file of a published model's name, or the path that was given."""
+    return model_path(str(pretrained)) if str(pretrained) in list_models() else pretrained
+
+
+def _halved(weight: torch.Tensor) -> torch.Tensor:
+    return weight.half() if weight.is_floating_point() else weight
 
 
 def _examples(training_set: Any) -> torch.Tensor:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .._version import __version__
+from ..models import list_models
 from ._output import PROGRAM
 
 _EPILOG = """\
@@ -31,6 +32,7 @@ _COMMANDS = {
     "count": "count the white and red cells of images",
     "measure": "measure the cells of images one by one",
     "report": "count and measure the cells of images and show them on one HTML page",
+    "models": "list the published models and what is known of them",
     "study": "run the paper's experiments on a folder of images and label maps",
     "demo": "draw blood smears, train on them and show what comes out: no data needed",
 }
@@ -309,6 +311,12 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_quiet(parser)
 
 
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="show the card of this one (default: the newest)"
+    )
+
+
 def _add_pixel_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pixel-size",
@@ -460,6 +468,7 @@ _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "count": _add_count,
     "measure": _add_measure,
     "report": _add_report,
+    "models": _add_models,
     "study": _add_study,
     "demo": _add_demo,
 }
@@ -471,8 +480,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="MODEL",
         type=_path,
-        required=True,
-        help="model file of `bloodseg train`",
+        default=Path(list_models()[0]),
+        help="model file of `bloodseg train`, or a name of `bloodseg models` (default: "
+        f"{list_models()[0]})",
     )
     parser.add_argument(
         "--predict-ode-tol",

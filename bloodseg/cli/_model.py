@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .._hardware import choose_device
+from ..models import list_models
 from ..networks import resolve_tolerances
 from ..ode import SolverError
 from ..segmenter import BloodCellSegmenter
@@ -31,7 +32,10 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter:
     taken for a failure of every image.
     """
     try:
-        segmenter = BloodCellSegmenter.load(arguments.model)
+        if str(arguments.model) in list_models():
+            segmenter = BloodCellSegmenter.from_pretrained(str(arguments.model))
+        else:
+            segmenter = BloodCellSegmenter.load(arguments.model)
         if arguments.device is not None:
             choose_device(arguments.device)
             segmenter.set_params(device=arguments.device)

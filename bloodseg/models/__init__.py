@@ -1,0 +1,90 @@
+"""Published weights, which come with the package, and what is known of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["list_models", "model_card", "model_path"]
+
+_FOLDER = Path(__file__).parent
+_NAMES = ("smears-1",)  # the newest first
+
+
+def list_models() -> list[str]:
+    """Return the names of the published models, the newest first.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from bloodseg.models import list_models
+    >>> list_models()
+    ['smears-1']
+    """
+    return list(_NAMES)
+
+
+def model_path(name: str | None = None) -> Path:
+    """Return where the model file of a published model lies.
+
+    Parameters
+    ----------
+    name : str, optional
+        One of `list_models`; by default the newest.
+
+    Returns
+    -------
+    Path
+        For `bloodseg.BloodCellSegmenter.load`; `bloodseg.BloodCellSegmenter.from_pretrained` does
+        both.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+
+    Examples
+    --------
+    >>> from bloodseg.models import model_path
+    >>> model_path("smears-1").name
+    'smears-1.safetensors'
+    """
+    return _file(name, ".safetensors")
+
+
+def model_card(name: str | None = None) -> str:
+    """Return what is known of a published model: its data, licences, scores and limits.
+
+    Parameters
+    ----------
+    name : str, optional
+        One of `list_models`; by default the newest.
+
+    Returns
+    -------
+    str
+        Markdown.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+
+    Examples
+    --------
+    >>> from bloodseg.models import model_card
+    >>> print(model_card().splitlines()[0])
+    # smears-1
+    """
+    return _file(name, ".md").read_text(encoding="utf-8")
+
+
+def _file(name: str | None, suffix: str) -> Path:
+    if name is not None and name not in _NAMES:
+        raise ValueError(
+            f"name must be that of a published model, one of {', '.join(_NAMES)}; got {name!r}. "
+            "Open a model file of your own with BloodCellSegmenter.load."
+        )
+    return _FOLDER / f"{name or _NAMES[0]}{suffix}"
