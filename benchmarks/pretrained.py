@@ -47,7 +47,8 @@ class Recipe:
     augment: bool | str = "strong"
     loss: str = "cross_entropy"
     width: int = 24
-    n_steps: int = 3000
+    n_steps: int = 2600
+    ode_tol: float = 1e-2  # one step of bosh3 then carries most of the time: 4 evaluations, not 10
     seed: int = 0
 
     def segmenter(self, n_crops: int, **parameters) -> BloodCellSegmenter:
@@ -58,6 +59,7 @@ class Recipe:
             width=self.width,
             loss=self.loss,
             augment=self.augment,
+            ode_tol=self.ode_tol,
             batch_size=batch_size,
             max_epochs=max(1, round(self.n_steps * batch_size / n_crops)),
             validation_fraction=None,

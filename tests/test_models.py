@@ -1,0 +1,113 @@
+"""The published weights: there, honest about themselves, at work, and ready to be trained on."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from bloodseg import BloodCellSegmenter
+from bloodseg.cli import main
+from bloodseg.datasets import make_smears
+from bloodseg.metrics import mean_iou, mean_iou_scorer
+from bloodseg.models import list_models, model_card, model_path
+
+
+@pytest.fixture(scope="module")
+def smears():
+    return make_smears(4, 144, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return BloodCellSegmenter.from_pretrained()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_each_model_has_a_file_and_a_card(name):
+    assert 1e5 < model_path(name).stat().st_size < 25e6
+    card = model_card(name)
+    assert card.startswith(f"# {name}\n")
+    for heading in ("## Trained on", "## Licences", "## Scores", "## Limits"):
+        assert heading in card
+    assert "not a medical device" in card
+    assert isinstance(BloodCellSegmenter.from_pretrained(name), BloodCellSegmenter)
+
+
+def test_names_that_are_none():
+    text = f"name must be that of a published model, one of {list_models()[0]}; got 'x'. Open a"
+    for opened in (model_path, model_card, BloodCellSegmenter.from_pretrained):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            opened("x")
+
+
+def test_it_segments_smears_it_has_never_seen(pretrained, smears):
+    assert mean_iou(smears.masks, pretrained.predict(smears.images)) > 0.6
+    counts = pretrained.count(smears.images)[["white", "red"]].to_numpy()
+    assert np.abs(counts - smears.counts).mean() < 0.35 * smears.counts[:, 1].mean()
+
+
+def test_parameters(pretrained):
+    assert pretrained.pretrained == list_models()[0]
+    assert pretrained.red_cell_diameter == "auto"
+    changed = BloodCellSegmenter.from_pretrained(pixel_size=0.1, max_epochs=3)
+    assert (changed.pixel_size, changed.max_epochs) == (0.1, 3)
+    with pytest.raises(ValueError, match="Invalid parameter 'colour'"):
+        BloodCellSegmenter.from_pretrained(colour="red")
+
+
+def test_fine_tuning_starts_from_the_weights(smears):
+    tiny = {"learning_rate": 1e-9, "max_epochs": 1, "augment": False, "random_state": 0}
+    segmenter = BloodCellSegmenter.from_pretrained(**tiny)
+    before = segmenter.predict(smears.images)
+    tuned = clone(segmenter).fit(smears.images[:1], smears.masks[:1])
+    # Rates of 1e-9 move no weight; batch normalisation sees the new images all the same.
+    weights = segmenter.network_.state_dict()
+    for name, weight in tuned.network_.named_parameters():
+        assert np.allclose(weight.detach(), weights[name], atol=1e-6), name
+    assert (tuned.predict(smears.images) == before).mean() > 0.9
+
+
+def test_fine_tuning_in_searches(smears):
+    segmenter = BloodCellSegmenter.from_pretrained(max_epochs=1, random_state=0)
+    scores = cross_val_score(
+        segmenter, smears.images, smears.masks, cv=2, scoring=mean_iou_scorer, error_score="raise"
+    )
+    assert (scores > 0.5).all()
+    search = GridSearchCV(
+        segmenter, {"learning_rate": [1e-9, 1e-4]}, cv=2, scoring=mean_iou_scorer,
+        error_score="raise",
+    )  # fmt: skip
+    search.fit(smears.images, smears.masks)
+    assert search.best_score_ > 0.5
+
+
+def test_other_networks_do_not_take_the_weights(smears):
+    segmenter = BloodCellSegmenter(width=4, pretrained=list_models()[0], max_epochs=1)
+    with pytest.raises(ValueError, match="the saved weights do not fit the network"):
+        segmenter.fit(smears.images, smears.masks)
+
+
+def test_half_precision_halves_the_file(tmp_path, smears):
+    segmenter = BloodCellSegmenter(width=4, max_epochs=1, crop_size=32, random_state=0)
+    segmenter.fit(smears.images, smears.masks)
+    segmenter.save(tmp_path / "whole")
+    segmenter.save(tmp_path / "half", half_precision=True)
+    whole, half = ((tmp_path / name).stat().st_size for name in ("whole", "half"))
+    assert half < 0.6 * whole
+    maps = [BloodCellSegmenter.load(tmp_path / n).predict(smears.images) for n in ("whole", "half")]
+    assert (maps[0] == maps[1]).mean() > 0.98
+
+
+def test_the_command_line_uses_it(tmp_path, smears, capsys):
+    from skimage.io import imsave
+
+    imsave(tmp_path / "smear.png", smears.images[0])
+    assert main(["count", str(tmp_path / "smear.png"), "--quiet"]) == 0
+    assert "smear.png" in capsys.readouterr().out
+    assert main(["models"]) == 0
+    assert model_card() in capsys.readouterr().out
+    assert main(["models", list_models()[0]]) == 0
+    assert main(["models", "other"]) == 2
+    assert "name must be that of a published model" in capsys.readouterr().err
