@@ -84,8 +84,8 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
 
 def _windows(image: Any) -> Iterator[np.ndarray]:
     """Yield an image as RGB, or windows spread over it."""
-    if not hasattr(image, "shape"):
-        image = np.asarray(image)
+    if isinstance(image, np.ndarray) or not hasattr(image, "shape"):
+        (image,) = check_images([image], name="image")
     places = [
         [0]
         if length <= _WINDOW
@@ -124,7 +124,7 @@ def _stained(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float]]:
     """Yield for each radius how many votes there are, and with how many others they meet."""
     shares, halved = cv2.merge([cells.astype(np.float32), bluish.astype(np.float32)]), 1
-    for radius in _RADII[2 * _RADII <= min(cells.shape)]:
+    for radius in _RADII[: np.searchsorted(2 * _RADII, min(cells.shape), "right")]:
         while radius / halved > _WIDEST:
             height, width = shares.shape[:2]
             shares = cv2.resize(shares, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
