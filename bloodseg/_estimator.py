@@ -29,7 +29,7 @@ from ._hardware import PRECISIONS, choose_device, choose_precision
 from ._images import check_images
 from ._model_file import read_model, write_model
 from ._version import __version__
-from .models import list_models, model_path
+from .models import model_file
 from .networks import (
     NETWORKS,
     NODEsUNet,
@@ -66,15 +66,9 @@ NOT_OF_THE_RESULT = (
     "verbose",
 )
 
-# What a model file holds beside weights and parameters, of which types; the rest follows from it.
-_SAVED_ATTRIBUTES: dict[str, Any] = {
-    "architecture_": dict,
-    "best_epoch_": int,
-    "history_": list,
-    "ode_first_step_": dict,
-    "ode_tol_": dict,
-    "preprocessor_": (Preprocessor, type(None)),
-}
+# Parameters that earlier versions lacked, with the values at which a fit is what it was then: left
+# out there, so that those versions' checkpoints and studies stay valid.
+_LATER = {"red_cell_diameter": None, "preprocessor__white_balance": False}
 
 # Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
 # this machine reads and writes.
@@ -92,6 +86,17 @@ _ARCHITECTURE = (
 )
 
 _N_EXAMPLES = 4  # images that the first steps of the solver are found on
+
+
+def of_the_result(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of an estimator's parameters that tell the results of fits apart."""
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name.split("__")[-1] not in NOT_OF_THE_RESULT
+        and not (name in _LATER and value is _LATER[name])
+    }
+
 
 _Estimator = TypeVar("_Estimator", bound="NetworkEstimator")
 
@@ -131,6 +136,19 @@ class NetworkEstimator(BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    # What a model file holds beside weights and parameters, of which types; the rest follows.
+    _saved_attributes: dict[str, Any] = {  # noqa: RUF012
+        "architecture_": dict,
+        "best_epoch_": int,
+        "history_": list,
+        "ode_first_step_": dict,
+        "ode_tol_": dict,
+        "preprocessor_": (Preprocessor, type(None)),
+    }
+
+    # Those of them that files of earlier versions lack, and what they stand at then.
+    _later_attributes: dict[str, Any] = {}  # noqa: RUF012
+
     # Subclasses that can train in several processes have it as a parameter.
     accelerator: Any = None
 
@@ -151,6 +169,10 @@ class NetworkEstimator(BaseEstimator):
     def _task(self, training: TrainingData) -> Any:
         """Return what the network shall learn."""
         raise NotImplementedError
+
+    def _at_scale(self, data: TrainingData) -> TrainingData:
+        """Return preprocessed data in the magnification that the network learns from."""
+        return data
 
     def _sized(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Return checked images in the size that preprocessor and network see."""
@@ -248,7 +270,9 @@ class NetworkEstimator(BaseEstimator):
         preprocessor = self._new_preprocessor()
         if hasattr(preprocessor, "fit"):
             preprocessor.fit(training.images, training.targets)
-        sides = (side and _preprocessed(side, preprocessor) for side in (training, valid))
+        sides = (
+            side and self._at_scale(_preprocessed(side, preprocessor)) for side in (training, valid)
+        )
         return preprocessor, *sides
 
     def _prediction_network(self, device: torch.device, n_pixels: int, n_images: int) -> Any:
@@ -286,7 +310,7 @@ class NetworkEstimator(BaseEstimator):
         parameters = self.get_params(deep=False)
         for name in _NOT_SAVED:
             parameters.pop(name, None)
-        fitted = {name: getattr(self, name) for name in _SAVED_ATTRIBUTES}
+        fitted = {name: getattr(self, name) for name in self._saved_attributes}
         fitted |= {"version": __version__, "estimator": type(self).__name__}
         header = {"parameters": parameters, "fitted": fitted}
         weights = self.network_.state_dict()
@@ -319,12 +343,13 @@ class NetworkEstimator(BaseEstimator):
         """
         weights, header = read_model(path)
         try:
-            fitted, given = header["fitted"], header["parameters"].items()
+            fitted = cls._later_attributes | header["fitted"]
+            given = header["parameters"].items()
             kind = fitted.get("estimator", "BloodCellSegmenter")  # the first there was
             if kind != cls.__name__:
                 raise ValueError(f"it is a {kind}; open it with {kind}.load")
             estimator = cls(**{name: value for name, value in given if name not in _NOT_SAVED})
-            for name, kinds in _SAVED_ATTRIBUTES.items():
+            for name, kinds in cls._saved_attributes.items():
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
                 setattr(estimator, name, fitted[name])
@@ -383,17 +408,13 @@ class NetworkEstimator(BaseEstimator):
         if self.warm_start and hasattr(self, "network_"):
             weights = self.network_.state_dict()
         elif self.pretrained is not None:
-            weights = read_model(_model_file(self.pretrained))[0]
+            weights = read_model(model_file(self.pretrained))[0]
         else:
             return None
         return {name: weight.cpu().numpy() for name, weight in weights.items()}
 
     def _fingerprint(self, *data: Any) -> str:
-        parameters = {
-            name: value
-            for name, value in self.get_params().items()
-            if name.split("__")[-1] not in NOT_OF_THE_RESULT and name != "preprocessor"
-        }
+        parameters = of_the_result(self.get_params())
         # By class and parameters, not whole: its n_jobs is no part of the result.
         parameters["preprocessor"] = (
             self.preprocessor if isinstance(self.preprocessor, str) else type(self.preprocessor)
@@ -443,11 +464,6 @@ class NetworkEstimator(BaseEstimator):
         tags.target_tags.required = True
         tags.non_deterministic = self.random_state is None
         return tags
-
-
-def _model_file(pretrained: str | Path) -> str | Path:
-    """Return the file of a published model's name, or the path that was given."""
-    return model_path(str(pretrained)) if str(pretrained) in list_models() else pretrained
 
 
 def _halved(weight: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ._files import ArrayFile
 from ._images import check_images
+from ._rescaling import ScaledRows, unscaled
 from .cells import Cells, check_pixel_size
 from .cells._instances import assemble, count_cells, label_into
 from .cells._measure import measure_blocks
@@ -81,8 +82,17 @@ class Segmentation:
     verbose: int = 0
     counts: list[dict[int, int]] = field(default_factory=list)
 
-    def logits(self, image: Any) -> Iterator[tuple[slice, slice, np.ndarray]]:
-        """Yield the logits (3, h, w) of an image block by block, with the block's place."""
+    def logits(self, image: Any, factor: float = 1.0) -> Iterator[tuple[slice, slice, np.ndarray]]:
+        """Yield the logits (3, h, w) of an image block by block, with the block's place.
+
+        The network sees the image scaled by the factor.
+        """
+        if factor == 1:
+            return self._logits(image)
+        scaled = ScaledRows(image, factor)
+        return unscaled(self._logits(scaled), scaled.shape, image.shape)
+
+    def _logits(self, image: Any) -> Iterator[tuple[slice, slice, np.ndarray]]:
         height, width = image.shape[:2]
         side = tile_side(self.side, image.shape, self.network.device)
         most: dict[int, int] = {}
@@ -107,12 +117,15 @@ class Segmentation:
                 bar.update(block[0].stop - done)
                 done = block[0].stop
 
-    def maps(self, image: Any, *, on_disk: bool = False) -> tuple[Any, Any]:
-        """Return the class map of an image, and the probability of each pixel's class in 255ths."""
+    def maps(self, image: Any, factor: float = 1.0, *, on_disk: bool = False) -> tuple[Any, Any]:
+        """Return the class map of an image, and the probability of each pixel's class in 255ths.
+
+        The network sees the image scaled by the factor.
+        """
         shape = image.shape[:2]
         make = ArrayFile if on_disk else np.zeros
         class_map, confidence = make(shape, np.uint8), make(shape, np.uint8)
-        for rows, strips in _in_strips(self.logits(image), shape[1]):
+        for rows, strips in _in_strips(self.logits(image, factor), shape[1]):
             for array, strip in zip((class_map, confidence), strips, strict=True):
                 array[rows, slice(0, shape[1])] = strip
         return class_map, confidence

@@ -19,7 +19,17 @@ from ._estimator import NetworkEstimator, transformed
 from ._fit_inputs import N_CLASSES, class_weights
 from ._hardware import choose_device
 from ._images import check_masks, in_container_of
+from ._magnification import (
+    LEAST,
+    MOST,
+    STANDARD_DIAMETER,
+    at_diameter,
+    check_red_cell_diameter,
+    diameter_in_masks,
+    factor_for,
+)
 from ._map_files import check_output, write_map
+from ._model_file import read_model
 from ._new_network import new_network
 from ._segmentation import (
     LabelRows,
@@ -34,7 +44,7 @@ from ._segmentation import (
 from .cells import Cells, check_pixel_size
 from .datasets import Slide, open_slide
 from .metrics import mean_iou
-from .models import list_models, model_path
+from .models import list_models, model_file, model_path
 from .networks import NETWORKS
 from .ode import one_warning_each
 from .training import SegmentationTask, TrainingData
@@ -124,7 +134,10 @@ class BloodCellSegmenter(NetworkEstimator):
     tile_size : int, "auto" or None, default="auto"
         Side of the tiles, in pixels, that large images go through the network in, a multiple of
         16. ``"auto"`` takes tiles for images of more than a megapixel; None takes none. Takes
-        effect without fitting again, as do the following two.
+        effect without fitting again, as do the following three.
+    red_cell_diameter : float, "auto" or None, default=None
+        For images of any magnification, see Notes: diameter of the red cells in pixels, from 4 to
+        1000, or ``"auto"`` to measure it in each image. None takes images as they are.
     pixel_size : float, optional
         Side of a pixel in micrometres, for counts by area and sizes; by default what an image's
         file says, where it is given as one.
@@ -151,6 +164,9 @@ class BloodCellSegmenter(NetworkEstimator):
         of f for an image, at each ODE-position P), learning_rate, seconds.
     best_epoch_ : int
         The epoch, from 1, whose weights were kept.
+    red_cell_diameter_ : float or None
+        Diameter, in pixels, of a typical red cell as the network sees it; None where the label maps
+        had no cells.
     precision_, ode_method_ : str, dict of int to str
         What "auto" stood for in fit.
     ode_tol_ : dict of int to float
@@ -161,6 +177,16 @@ class BloodCellSegmenter(NetworkEstimator):
     n_function_evaluations_ : dict of int to ndarray of shape (n,)
         Evaluations of f at each position for each image of the last predict; of an image in tiles,
         the most of any tile.
+
+    Notes
+    -----
+    A network knows cells of the size that it has learned. With ``red_cell_diameter``, images and
+    label maps are resampled in ``fit`` so that red cells are 36 pixels wide (or as wide as those of
+    the model that training starts from); ``"auto"`` measures them in the label maps. In prediction
+    an image is resampled so that its red cells are ``red_cell_diameter_`` wide, and the result is
+    brought back to the image's own pixels. There ``"auto"`` estimates them from the image
+    (`bloodseg.cells.estimate_red_cell_diameter`); an image that shows none goes through as it is,
+    with a warning. That works with any fitted model, one that was fitted with None as well.
 
     References
     ----------
@@ -198,8 +224,18 @@ class BloodCellSegmenter(NetworkEstimator):
         "crop_size": [Interval(Integral, 32, None, closed="left")],
         "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
         "tile_size": [Integral, StrOptions({"auto"}), None],
+        "red_cell_diameter": [
+            Interval(Real, LEAST, MOST, closed="both"),
+            StrOptions({"auto"}),
+            None,
+        ],
         "pixel_size": [Interval(Real, 0, None, closed="neither"), None],
     }
+
+    _saved_attributes = NetworkEstimator._saved_attributes | {
+        "red_cell_diameter_": (float, type(None))
+    }
+    _later_attributes = {"red_cell_diameter_": None}  # noqa: RUF012
 
     def __init__(
         self,
@@ -230,6 +266,7 @@ class BloodCellSegmenter(NetworkEstimator):
         compile: bool | str = "auto",
         accelerator: Any = None,
         tile_size: int | str | None = "auto",
+        red_cell_diameter: float | str | None = None,
         pixel_size: float | None = None,
         n_jobs: int | None = None,
         random_state: Any = None,
@@ -262,6 +299,7 @@ class BloodCellSegmenter(NetworkEstimator):
         self.compile = compile
         self.accelerator = accelerator
         self.tile_size = tile_size
+        self.red_cell_diameter = red_cell_diameter
         self.pixel_size = pixel_size
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -314,6 +352,10 @@ class BloodCellSegmenter(NetworkEstimator):
             X_val=X_val,
             y_val=y_val,
         )
+        if self.red_cell_diameter is None:
+            self.red_cell_diameter_ = diameter_in_masks(check_masks(masks, partial=True))
+        else:
+            self.red_cell_diameter_ = self._wanted_diameter()
         return self
 
     @classmethod
@@ -385,9 +427,9 @@ class BloodCellSegmenter(NetworkEstimator):
         """
         segmentation, sources = self._start(images)
         maps = []
-        for _, source, prepared in sources:
+        for _, source, prepared, factor in sources:
             probabilities = np.empty((*source.shape[:2], N_CLASSES), np.float32)
-            for rows, columns, logits in segmentation.logits(prepared):
+            for rows, columns, logits in segmentation.logits(prepared, factor):
                 probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
             maps.append(probabilities)
         self.n_function_evaluations_ = segmentation.evaluations()
@@ -409,8 +451,10 @@ class BloodCellSegmenter(NetworkEstimator):
             ``count`` and ``measure`` give what those of this class give.
         """
         segmentation, sources = self._start(images)
-        for name, source, prepared in sources:
-            class_map, confidence = segmentation.maps(prepared, on_disk=isinstance(source, Slide))
+        for name, source, prepared, factor in sources:
+            class_map, confidence = segmentation.maps(
+                prepared, factor, on_disk=isinstance(source, Slide)
+            )
             self.n_function_evaluations_ = segmentation.evaluations()
             pixel_size = pixel_size_of(source, self.pixel_size)
             yield Segmented(name, source, class_map, confidence, pixel_size)
@@ -507,13 +551,15 @@ class BloodCellSegmenter(NetworkEstimator):
         """
         return mean_iou(masks, self.predict(images))
 
-    def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any]]]:
+    def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any, float]]]:
         """Set the network up for prediction as the parameters say.
 
-        Returns it with the name of each image, the image, and what the network gets of it.
+        Returns it with the name of each image, the image, its preprocessed pixels, and the factor
+        by which the network wants them scaled.
         """
         check_is_fitted(self, "network_")
         check_pixel_size(self.pixel_size)
+        check_red_cell_diameter(self.red_cell_diameter, self._diameter_of_network())
         sources = check_sources(images)
         device = choose_device(self.device)
         height, width = sources[0][1].shape[:2]
@@ -524,15 +570,35 @@ class BloodCellSegmenter(NetworkEstimator):
         segmentation = Segmentation(TileNetwork(network, device), self.tile_size, self.verbose)
         return segmentation, self._prepared(sources)
 
-    def _prepared(self, sources: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield name, image and preprocessed image; of files, what reads them by rows."""
+    def _diameter_of_network(self) -> float | None:
+        return getattr(self, "red_cell_diameter_", None)
+
+    def _wanted_diameter(self) -> float:
+        """Return the diameter that red cells shall have in training."""
+        known = self._diameter_of_network() if self.warm_start else None
+        if known is None and self.pretrained is not None:
+            known = read_model(model_file(self.pretrained))[1]["fitted"].get("red_cell_diameter_")
+        return STANDARD_DIAMETER if known is None else known
+
+    def _prepared(self, sources: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, Any, float]]:
+        """Yield name, image, preprocessed image and factor; of files, what reads them by rows."""
         arrays = [source for _, source in sources if not isinstance(source, Slide)]
         changed = iter(transformed(self.preprocessor_, arrays) if arrays else [])
         for name, source in sources:
-            if isinstance(source, Slide):
-                yield name, source, prepared_rows(self.preprocessor_, source)
-            else:
-                yield name, source, next(changed)
+            of_file = isinstance(source, Slide)
+            prepared = prepared_rows(self.preprocessor_, source) if of_file else next(changed)
+            factor = factor_for(
+                source,
+                self.red_cell_diameter,
+                self._diameter_of_network(),
+                name=name if of_file else f"images[{name}]",
+            )
+            yield name, source, prepared, factor
+
+    def _at_scale(self, data: TrainingData) -> TrainingData:
+        if self.red_cell_diameter is None:
+            return data
+        return at_diameter(data, self.red_cell_diameter, self._wanted_diameter())
 
     def _check_targets(
         self, targets: Any, *, images: list[np.ndarray], name: str = "masks"

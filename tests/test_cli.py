@@ -20,7 +20,7 @@ import bloodseg
 from bloodseg import BloodCellSegmenter
 from bloodseg._pictures import COLOURS, overlay
 from bloodseg.cli import main
-from bloodseg.cli._arguments import class_weights, make_parser, positions, tolerances
+from bloodseg.cli._arguments import class_weights, diameter, make_parser, positions, tolerances
 from bloodseg.cli._train import ended_early
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
@@ -106,6 +106,8 @@ def test_defaults_of_train_are_those_of_the_estimator(capsys):
         (class_weights, "balanced", "balanced"),
         (class_weights, "1,3,1", (1, 3, 1)),
         (class_weights, "white=3", {"white": 3}),
+        (diameter, "auto", "auto"),
+        (diameter, "72.5", 72.5),
     ],
 )
 def test_short_forms_of_values(parse, text, value):
@@ -117,7 +119,7 @@ def test_every_default_can_be_typed_as_it_is_shown():
     unset = defaults.keys() & vars(make_parser("train").parse_args(["train", "x", "-o", "y"]))
     assert unset == {
         *("pretrained", "predict_ode_tol", "class_weight", "checkpoint_dir", "random_state"),
-        "n_jobs",
+        *("red_cell_diameter", "n_jobs"),
     }
     typed = [text for n in unset for text in (f"--{n.replace('_', '-')}", "none")]
     command = ["train", "x", "-o", "y", *typed, "--validation-fraction", "none"]
@@ -148,6 +150,10 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
         (["train", "x", "-o", "y", "--ode-positions", "a"], 'positions are written as "4,5,6"'),
         (["train", "x", "-o", "y", "--ode-tol", "a"], 'tolerances are written as "1e-3", "4=1e-2'),
         (["train", "x", "-o", "y", "--class-weight", "a"], 'weights are written as "1,3,1"'),
+        (
+            ["count", "x", "-m", "y", "--red-cell-diameter", "wide"],
+            'a diameter is written as "auto", a number of pixels or "none"; got',
+        ),
         (
             ["train", "x", "-o", "y", "--validation-fraction", "a"],
             "not a number, nor \"none\": 'a'",
@@ -365,6 +371,18 @@ def test_predict_writes_masks_overlays_and_table(data, model, tmp_path, capsys):
     assert "predicting: 100%" in captured.err
 
 
+def test_predict_at_another_magnification(data, model, tmp_path):
+    image = np.array(Image.open(data / "images/a.png"))
+    Image.fromarray(image.repeat(2, 0).repeat(2, 1)).save(tmp_path / "large.png")
+    segmenter = BloodCellSegmenter.load(model)
+    command = ["predict", "-q", str(tmp_path / "large.png"), "-m", str(model), "--no-overlay"]
+    for given, value in (("auto", "auto"), ("80", 80.0), ("none", None)):
+        segmenter.set_params(red_cell_diameter=value)
+        expected = segmenter.predict([image.repeat(2, 0).repeat(2, 1)])[0]
+        assert main([*command, "-o", str(tmp_path / given), "--red-cell-diameter", given]) == 0
+        assert np.array_equal(Image.open(tmp_path / given / "large_mask.png"), expected)
+
+
 def test_predict_skips_what_it_cannot_read(broken, model, tmp_path, capsys):
     inputs = [str(broken / "images"), str(tmp_path / "none.png")]
     out = tmp_path / "out"
@@ -497,6 +515,11 @@ def test_predict_refuses_what_cannot_be_done(data, model, tmp_path, capsys):
         (images, ["-m", str(model), "-o", images], "images is an input: the next run"),
         (images, ["-m", str(model), "-o", out, "--device", "x"], "device must be 'auto'"),
         (images, ["-m", str(model), "-o", out, "--predict-ode-tol", "0"], "must be positive"),
+        (
+            images,
+            ["-m", str(model), "-o", out, "--red-cell-diameter", "2"],
+            "red_cell_diameter must be 'auto', a number of pixels from 4 to 1000, or None; got 2.0.",
+        ),
         ("none", ["-m", str(model), "-o", out], "none of the inputs is an image."),
         (f"{tmp_path}/b.png", ["-m", str(model), "-o", out], "no image could be labelled."),
     ):

@@ -393,7 +393,7 @@ def test_memory_does_not_grow_with_the_length(fitted):
         image = np.zeros((length, 128, 3), np.uint8)
         fitted.set_params(tile_size=128)
         segmentation, sources = fitted._start([image])
-        ((_, _, prepared),) = sources
+        ((_, _, prepared, _),) = sources
         tracemalloc.start()
         segmentation.maps(prepared, on_disk=True)
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -1,7 +1,16 @@
 """From class maps to cells: found one by one, measured and written out."""
 
+from ._diameter import estimate_red_cell_diameter
 from ._export import to_coco, to_geojson
 from ._instances import Cells, find_cells
 from ._measure import check_pixel_size, measure_cells
 
-__all__ = ["Cells", "check_pixel_size", "find_cells", "measure_cells", "to_coco", "to_geojson"]
+__all__ = [
+    "Cells",
+    "check_pixel_size",
+    "estimate_red_cell_diameter",
+    "find_cells",
+    "measure_cells",
+    "to_coco",
+    "to_geojson",
+]

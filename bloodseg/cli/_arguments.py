@@ -151,6 +151,14 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     add(group, "batch_size", "crops a training step", type=int)
     add(group, "learning_rate", "highest learning rate", type=float)
     add(group, "crop_size", "side of the training crops in pixels", type=int)
+    add(
+        group,
+        "red_cell_diameter",
+        "diameter of the red cells in pixels, or auto to measure it: images are rescaled, and the "
+        "model works at any magnification",
+        type=_or_none(diameter),
+        metavar="auto|PIXELS",
+    )
     group.add_argument(
         "--no-augment",
         dest="augment",
@@ -492,6 +500,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "faster (default: the model's)",
     )
     parser.add_argument(
+        "--red-cell-diameter",
+        metavar="auto|PIXELS",
+        type=_or_none(diameter),
+        default=argparse.SUPPRESS,
+        help="diameter of the images' red cells in pixels, auto to measure it in each image, or "
+        "none to take them as they are (default: the model's)",
+    )
+    parser.add_argument(
         "--device",
         metavar="DEVICE",
         help='"auto" (CUDA where there is one), "cpu", "cuda:0" (default: the model\'s)',
@@ -551,6 +567,16 @@ def tolerances(text: str) -> Any:
             f'tolerances are written as "1e-3", "4=1e-2,5=1e-3" or "paper"; got {text!r}'
         ) from None
     return values[0] if len(values) == 1 else values
+
+
+def diameter(text: str) -> Any:
+    """Parse a diameter of red cells: "auto" or pixels."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'a diameter is written as "auto", a number of pixels or "none"; got {text!r}'
+        ) from None
 
 
 def class_weights(text: str) -> Any:

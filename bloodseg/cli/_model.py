@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .._hardware import choose_device
+from .._magnification import check_red_cell_diameter
 from ..models import list_models
 from ..networks import resolve_tolerances
 from ..ode import SolverError
@@ -43,6 +44,10 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter:
             name = "--predict-ode-tol"
             resolve_tolerances(arguments.predict_ode_tol, tuple(segmenter.ode_tol_), name=name)
             segmenter.set_params(predict_ode_tol=arguments.predict_ode_tol)
+        if hasattr(arguments, "red_cell_diameter"):  # None is a value, too
+            given = arguments.red_cell_diameter
+            check_red_cell_diameter(given, segmenter.red_cell_diameter_)
+            segmenter.set_params(red_cell_diameter=given)
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
     return segmenter

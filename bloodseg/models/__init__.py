@@ -54,6 +54,11 @@ def model_path(name: str | None = None) -> Path:
     return _file(name, ".safetensors")
 
 
+def model_file(given: str | Path) -> Path:
+    """Return the file of a published model's name, or the path that was given."""
+    return model_path(str(given)) if str(given) in _NAMES else Path(given)
+
+
 def model_card(name: str | None = None) -> str:
     """Return what is known of a published model: its data, licences, scores and limits.
 

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.utils import Bunch
 from tqdm import tqdm
 
-from .._estimator import NOT_OF_THE_RESULT
+from .._estimator import of_the_result
 from .._images import check_images, check_masks
 from ..model_selection import check_tolerances
 from ..segmenter import BloodCellSegmenter
@@ -193,11 +193,7 @@ def _identity(job: Job, protocol: str, train: str, test: str) -> dict[str, Any]:
     ``train`` and ``test`` are hashes of the data.
     """
     segmenter = BloodCellSegmenter(**job.parameters, random_state=job.seed)
-    parameters = {
-        name: value
-        for name, value in segmenter.get_params(deep=False).items()
-        if name not in NOT_OF_THE_RESULT
-    }
+    parameters = of_the_result(segmenter.get_params(deep=False))
     training = joblib.hash((parameters, protocol, train))
     # As JSON holds them, to be compared with what a record says.
     parameters = json.loads(json.dumps(parameters, default=repr))

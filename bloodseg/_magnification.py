@@ -1,0 +1,131 @@
+"""The red cell as the ruler: which magnification images have, and which the network wants."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ._rescaling import ScaledRows, scaled_labels
+from .cells import estimate_red_cell_diameter
+from .cells._scale import typical_radius
+from .training import TrainingData
+
+STANDARD_DIAMETER = 36.0
+"""Pixels: how large red cells are for a network that is trained on images of any magnification.
+
+Large enough for outlines and nuclei, small enough to be fast.
+"""
+
+LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
+
+_ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
+_N_MASKS, _SIDE = 32, 1024  # how many label maps, and how much of each, tell the diameter
+
+
+def check_red_cell_diameter(given: Any, of_network: float | None) -> None:
+    """Check a parameter that may have been set since ``fit``, and whether the model can use it.
+
+    Raises
+    ------
+    ValueError
+        If it is none of "auto", a number of pixels and None; or the model knows no diameter.
+    """
+    number = isinstance(given, Real) and not isinstance(given, bool)
+    if not (given is None or given == "auto" or (number and LEAST <= given <= MOST)):
+        raise ValueError(
+            "red_cell_diameter must be 'auto', a number of pixels from "
+            f"{LEAST} to {MOST}, or None; got {given!r}."
+        )
+    if given is not None and of_network is None:
+        raise ValueError(
+            f"red_cell_diameter={given!r} needs a model that knows how large the red cells of its "
+            "training were; this one does not, for its label maps held none or an earlier version "
+            "saved it. Fit again, or set red_cell_diameter=None."
+        )
+
+
+def diameter_in_masks(masks: Sequence[np.ndarray]) -> float | None:
+    """Return the median diameter of typical red cells; None where no label map has a cell."""
+    step = -(-len(masks) // _N_MASKS)
+    found = [diameter for diameter in map(_in_mask, masks[::step]) if diameter is not None]
+    return float(np.median(found)) if found else None
+
+
+def _in_mask(mask: np.ndarray) -> float | None:
+    top, left = (max(length - _SIDE, 0) // 2 for length in mask.shape)
+    radius = typical_radius(mask[top : top + _SIDE, left : left + _SIDE])
+    return None if radius is None else 2 * radius
+
+
+def at_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
+    """Return images and label maps in sizes at which their red cells have the wanted diameter.
+
+    Parameters
+    ----------
+    data : TrainingData
+        Images and label maps.
+    given : float or "auto"
+        The diameter in all of the images; or it is measured in the label maps, and what has no
+        cells takes the median of the others.
+    wanted : float
+        In pixels.
+
+    Raises
+    ------
+    ValueError
+        If no label map has a cell to measure.
+    """
+    diameters = [given] * len(data.images)
+    if given == "auto":
+        measured = [_in_mask(mask) for mask in data.targets]
+        known = [diameter for diameter in measured if diameter is not None]
+        if not known:
+            raise ValueError(
+                "red_cell_diameter='auto' needs cells in the label maps to measure, in those of "
+                f"training and of validation; got {len(measured)} of one side without any. Pass "
+                "the diameter in pixels, or None to take the images as they are."
+            )
+        diameters = [float(np.median(known)) if each is None else each for each in measured]
+    images, masks = [], []
+    for image, mask, diameter in zip(data.images, data.targets, diameters, strict=True):
+        factor = _factor(diameter, wanted)
+        images.append(image if factor == 1 else ScaledRows(image, factor)[:])
+        masks.append(mask if factor == 1 else scaled_labels(mask, factor))
+    return replace(data, images=images, targets=masks)
+
+
+def factor_for(image: Any, given: Any, wanted: float | None, *, name: str) -> float:
+    """Return by how much to scale an image for the network; 1 where it goes through as it is.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W[, C])
+        As the user gave it.
+    given : float, "auto" or None
+        Diameter of its red cells.
+    wanted : float
+        The network's.
+    name : str
+        What a warning calls the image.
+    """
+    if given is None or wanted is None:
+        return 1.0
+    diameter = estimate_red_cell_diameter(image) if given == "auto" else float(given)
+    if diameter is None:
+        warnings.warn(
+            f"The diameter of red cells cannot be told from {name}, which goes through the network "
+            "in its own size; pass red_cell_diameter in pixels.",
+            stacklevel=2,
+        )
+        return 1.0
+    return _factor(diameter, wanted)
+
+
+def _factor(diameter: float, wanted: float) -> float:
+    factor = wanted / diameter
+    return 1.0 if abs(np.log(factor)) < _ALIKE else factor
