@@ -1,14 +1,15 @@
 """Make the published weights, show what each ingredient is worth, and score them.
 
     python -m benchmarks.pretrained train SMEAR256_TRAIN BCCD -o smears.safetensors
-    python -m benchmarks.pretrained ablation SMEAR256_TRAIN BCCD LEUKOCYTE300_TRAIN [--only NAME ...]
+    python -m benchmarks.pretrained ablation SMEAR256_TRAIN BCCD OTHER [--only NAME ...]
     python -m benchmarks.pretrained evaluate MODEL --masks FOLDER ... [--bccd BCCD] [--json FILE]
 
 ``train`` uses the masks of SMEAR256_TRAIN, the boxes of BCCD but those of fold 0, and smears that the
 library draws, each image rescaled so that its red cells are 36 pixels wide. Seed and checkpoints
 make the same weights again. ``ablation`` leaves out one ingredient at a time, in short trainings of
 a narrower network: a quarter of SMEAR256_TRAIN and fold 1 of BCCD are left out of these, and
-LEUKOCYTE300_TRAIN, another laboratory, is trained on in none. ``evaluate`` only reports.
+OTHER, masks of another laboratory, is
+trained on in none. ``evaluate`` only reports.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Recipe:
     n_drawn: int = 0
     white_balance: bool = True
     clahe: bool = True
-    augment: bool | str = "strong"
+    augment: bool | str = True
     loss: str = "cross_entropy"
     width: int = 24
     n_steps: int = 2600
@@ -72,7 +73,7 @@ ABLATION = {
     "all": {},
     "without white balance": {"white_balance": False},
     "without CLAHE": {"clahe": False},
-    "usual augmentation": {"augment": True},
+    "strong augmentation": {"augment": "strong"},
     "without boxes of bccd": {"bccd": False},
     "drawn smears too": {"n_drawn": 100},
     "cross-entropy and Dice": {"loss": "cross_entropy+dice"},
@@ -146,7 +147,9 @@ def train(arguments):
     images, masks = training_data(
         recipe, (smear256.images, smear256.masks), bccd, folds=[1, 2, 3, 4]
     )
-    print(f"{len(images)} images, {sum(mask.size for mask in masks) / 1e6:.1f} megapixels; {recipe}")
+    print(
+        f"{len(images)} images, {sum(mask.size for mask in masks) / 1e6:.1f} megapixels; {recipe}"
+    )
     segmenter = trained(
         recipe, images, masks, checkpoint_dir=arguments.checkpoint_dir, verbose=arguments.verbose
     )
@@ -207,9 +210,7 @@ def evaluate(arguments):
             name: magnified_scores(segmenter, images, masks, factor)
             for name, factor in (("original", 1), ("half", 0.5), ("double", 2))
         }
-        report.setdefault("tolerances", {})[str(folder.name)] = tolerances(
-            segmenter, images, masks
-        )
+        report.setdefault("tolerances", {})[str(folder.name)] = tolerances(segmenter, images, masks)
     if arguments.bccd:
         bccd = load_voc(arguments.bccd)
         report["count error on bccd, fold 0"] = bccd_counts(segmenter, bccd)

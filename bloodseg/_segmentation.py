@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ._doubts import doubts
 from ._files import ArrayFile
 from ._images import check_images
 from ._rescaling import ScaledRows, unscaled
@@ -192,11 +193,25 @@ class Segmented:
     class_map: Any
     confidence: Any
     pixel_size: float | None
+    expected_diameter: float | None = None
 
     @property
     def radius(self) -> float | None:
         """Radius of a typical red cell, in pixels."""
         return typical_radius(self.class_map)
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean probability of the pixels' classes, in [0, 1]."""
+        height = self.class_map.shape[0]
+        strips = (np.asarray(self.confidence[top : top + 512]) for top in range(0, height, 512))
+        return sum(int(strip.sum(dtype=np.int64)) for strip in strips) / (
+            255 * height * self.class_map.shape[1]
+        )
+
+    def doubts(self) -> list[str]:
+        """Return why the image is perhaps no stained smear in focus, in words; none if it is."""
+        return doubts(self.image, self.class_map, self.confidence, self.expected_diameter)
 
     def cells(self) -> Cells:
         """Return the single cells."""
@@ -204,13 +219,13 @@ class Segmented:
 
     def count(self) -> dict[str, Any]:
         """Return a row of the table of counts."""
-        row = {"image": self.name, **count_cells(self.class_map, self.radius)}
+        row: dict[str, Any] = {"image": self.name, **count_cells(self.class_map, self.radius)}
         if self.pixel_size is not None:
             height, width = self.class_map.shape
             area = height * width * self.pixel_size**2 / 1e6
             row |= {"area_mm2": area}
             row |= {f"{name}_per_mm2": row[name] / area for name in ("white", "red")}
-        return row
+        return row | {"confidence": self.mean_confidence}
 
     def measure(self, *, outlines: bool = False) -> Any:
         """Return the table of this image's cells."""

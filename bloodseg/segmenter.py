@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -446,9 +447,16 @@ class BloodCellSegmenter(NetworkEstimator):
         Yields
         ------
         Segmented
-            ``name``, ``image``, ``class_map``, ``confidence`` and ``pixel_size``; of a file,
-            image and maps are read by rows, as ``class_map[top:bottom]``. Its methods ``cells``,
-            ``count`` and ``measure`` give what those of this class give.
+            ``name``, ``image``, ``class_map``, ``confidence`` (of the class, in 255ths),
+            ``pixel_size`` and ``mean_confidence``; of a file, image and maps are read by rows, as
+            ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and ``measure`` give what
+            those of this class give; ``doubts`` says why the image is perhaps no smear in focus.
+
+        Warns
+        -----
+        UserWarning
+            If there are such doubts about an image, and ``red_cell_diameter`` is set: the model is
+            then meant for smears of other laboratories than those of its training.
         """
         segmentation, sources = self._start(images)
         for name, source, prepared, factor in sources:
@@ -457,7 +465,12 @@ class BloodCellSegmenter(NetworkEstimator):
             )
             self.n_function_evaluations_ = segmentation.evaluations()
             pixel_size = pixel_size_of(source, self.pixel_size)
-            yield Segmented(name, source, class_map, confidence, pixel_size)
+            diameter = self._diameter_of_network()
+            expected = None if diameter is None else diameter / factor
+            segmented = Segmented(name, source, class_map, confidence, pixel_size, expected)
+            if self.red_cell_diameter is not None:
+                _warn_of_doubts(segmented)
+            yield segmented
 
     def predict_instances(self, images: Any) -> list[Cells]:
         """Find the single cells.
@@ -488,7 +501,7 @@ class BloodCellSegmenter(NetworkEstimator):
         DataFrame
             One row an image: ``image`` (the path, or the place in the batch), ``white``, ``red``;
             where the size of a pixel is known, ``area_mm2``, ``white_per_mm2`` and
-            ``red_per_mm2`` too.
+            ``red_per_mm2`` too; ``confidence``, the mean probability of the pixels' classes.
         """
         import pandas as pd
 
@@ -625,3 +638,14 @@ class BloodCellSegmenter(NetworkEstimator):
     def _take_over(self, network: nn.Module, history: list[dict]) -> None:
         super()._take_over(network, history)
         self.classes_ = np.arange(N_CLASSES)
+
+
+def _warn_of_doubts(segmented: Segmented) -> None:
+    found = segmented.doubts()
+    if found:
+        name = segmented.name if isinstance(segmented.image, Slide) else f"images[{segmented.name}]"
+        warnings.warn(
+            f"{name} looks unlike a stained smear in focus: {'; '.join(found)}. Look at what was "
+            "found in it before you use it.",
+            stacklevel=3,
+        )

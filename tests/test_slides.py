@@ -265,7 +265,7 @@ def test_a_file_is_preprocessed_as_its_array(fitted, field, slide):
 
 def test_tables_of_a_batch(fitted, smears):
     counts = fitted.count(smears.images)
-    assert list(counts) == ["image", "white", "red"]
+    assert list(counts) == ["image", "white", "red", "confidence"]
     assert counts["image"].tolist() == list(range(6))
     cells = fitted.predict_instances(smears.images)
     assert [each.counts["red"] for each in cells] == counts["red"].tolist()

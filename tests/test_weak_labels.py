@@ -75,7 +75,7 @@ def test_boxes_at_the_border(box):
     [
         ([], [[]], "boxes must have an entry for each of 1 images; got 0. Pass an empty one"),
         ([[]], [[], []], "labels must have an entry for each of 1 images; got 2."),
-        ([[[0, 0, 9, 9]]], [[3]], "boxes[0] must be rows of xmin < xmax and ymin < ymax, each with"),
+        ([[[0, 0, 9, 9]]], [[3]], "boxes[0] must be rows of xmin < xmax and ymin < ymax, each"),
         ([[[0, 0, 9, 9]]], [[]], "got 1 boxes, labels []"),
         ([[[9, 0, 0, 9]]], [[2]], "boxes[0] must be rows of xmin < xmax"),
         ([[[0, 0, np.nan, 9]]], [[2]], "boxes[0] must be rows of xmin < xmax"),
