@@ -35,9 +35,9 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
     """Estimate the diameter of a typical red cell from the image alone.
 
     Red cells absorb green light, and blue more than red; that tells them from the field and from
-    nuclei. Then each pixel of the outlines of what is red votes for what lies a radius inwards: the
-    radius at which most votes meet, in the middles of cells, is taken. Cells may touch, overlap, and
-    be pale in the middle.
+    nuclei. Then each pixel of the outlines of what is red votes for what lies a radius inwards, and
+    the radius at which most votes meet, in the middles of cells, is taken. Cells may touch, overlap
+    and be pale in the middle.
 
     Parameters
     ----------
