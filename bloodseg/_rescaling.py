@@ -48,7 +48,8 @@ class _Axis:
 
     def finished(self, inputs: slice) -> slice:
         """Return the outputs that need no input after these, and one of these."""
-        return slice(*map(int, np.searchsorted(self._stops, (inputs.start, inputs.stop), "right")))
+        start, stop = np.searchsorted(self._stops, (inputs.start, inputs.stop), "right")
+        return slice(int(start), int(stop))
 
     def resample(self, values: np.ndarray, axis: int, outputs: slice, first: int) -> np.ndarray:
         """Return outputs of values (float32), which are those from ``first`` on along an axis."""
@@ -153,7 +154,9 @@ def unscaled(
     """
     down = _Axis(scaled[0], shape[0], _linear, 1)
     across = _Axis(scaled[1], shape[1], _linear, 1)
-    above, lowest, beside = None, [], None
+    above: Any = None
+    beside: Any = None
+    lowest: list[np.ndarray] = []
     for rows, columns, values in _in_pieces(blocks, scaled[1]):
         if above is not None:
             values = np.concatenate([above[:, :, columns], values], axis=1)

@@ -98,3 +98,15 @@ def test_whole_networks(tmp_path):
     assert found["training"]["torchdiffeq over ours"] > 0
     for block in found["gradients"].values():
         assert block["relative error"] < 1e-4
+
+
+def test_the_diameter_of_red_cells(tmp_path):
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/masks").mkdir()
+    smears = make_smears(2, 160, 0, red_cell_diameter=24)
+    for index in range(2):
+        Image.fromarray(smears.images[index]).save(tmp_path / f"data/images/{index}.png")
+        Image.fromarray(smears.masks[index]).save(tmp_path / f"data/masks/{index}.png")
+    rows = run("diameter", tmp_path, "--data", tmp_path / "data")["rows"]
+    assert [row["magnified"] for row in rows] == [1, 1, 1, 1, 0.5, 2]
+    assert all(row["off by 25 %"] == 0 for row in rows)

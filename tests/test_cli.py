@@ -518,7 +518,7 @@ def test_predict_refuses_what_cannot_be_done(data, model, tmp_path, capsys):
         (
             images,
             ["-m", str(model), "-o", out, "--red-cell-diameter", "2"],
-            "red_cell_diameter must be 'auto', a number of pixels from 4 to 1000, or None; got 2.0.",
+            "red_cell_diameter must be 'auto', a number of pixels from 4 to 1000, or None; got",
         ),
         ("none", ["-m", str(model), "-o", out], "none of the inputs is an image."),
         (f"{tmp_path}/b.png", ["-m", str(model), "-o", out], "no image could be labelled."),

@@ -104,7 +104,7 @@ def test_places_come_back(height, width, factor):
 
 @pytest.mark.parametrize("factor", [0.21, 0.8, 1.3, 4.7])
 def test_blocks_are_brought_back_as_the_whole(rng, factor):
-    shape = (230, 170)
+    shape = (250, 190) if factor < 1 else (60, 50)
     scaled = scaled_shape(shape, factor)
     image = rng.random(scaled).astype(np.float32)
     blocks = [
@@ -149,10 +149,10 @@ def test_a_label_takes_the_most_of_a_pixel():
 # ---------------------------------------------------------------- estimation from the image
 
 
-@pytest.mark.parametrize("diameter", [9, 16, 40, 90, 200])
+@pytest.mark.parametrize("diameter", [9, 16, 40, 120])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_diameter_is_estimated(diameter, seed):
-    size = min(7 * diameter + 60, 900)
+    size = 5 * diameter + 60
     image = make_smears(1, size, seed, red_cell_diameter=diameter).images[0]
     assert estimate_red_cell_diameter(image) == pytest.approx(diameter, rel=0.12)
 

@@ -13,10 +13,8 @@ from .._images import check_images, to_rgb
 from ._outline import Outline
 from ._scale import without_holes
 
-SMALLEST, LARGEST = 8, 300  # pixels: the diameters that are looked for
-
 _STEP = 2 ** (1 / 4)  # from one radius tried to the next
-_RADII = SMALLEST / 2 * _STEP ** np.arange(-1, 23)
+_RADII = 4 * _STEP ** np.arange(-1, 23)  # pixels; the first and the last for comparison only
 _WIDEST = 14  # pixels: the image is halved until the radius tried is no more than this
 _BLUR, _WIDE_BLUR = 0.18, 0.5  # of a radius, of votes
 _NUCLEUS = 0.3  # of a radius: the least half width of what is taken for a nucleus
@@ -25,7 +23,7 @@ _MIDDLE = 512  # pixels: of a window, halved or not, the middle has enough cells
 _SOFTEN = 0.8  # pixels, against noise
 _LARGEST_HOLE = 0.15  # in areas of a cell: pallor
 _LEVEL = 0.4  # of the density of a red cell: where its outline is
-_BLUISH = 0.15  # density for red over that for blue: what has more is a white cell or a platelet
+_BLUISH = 0.15  # density for red less that for blue: above are white cells and platelets
 _FAINTEST = 0.06  # density of a red cell over the field's
 _AGREEMENT = 1.6  # of votes; those of straight outlines give 1.4
 _SMALLER = 1.05  # true diameters over those found, for outlines are blurred
@@ -37,9 +35,9 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
     """Estimate the diameter of a typical red cell from the image alone.
 
     Red cells absorb green light, and blue more than red; that tells them from the field and from
-    nuclei. Then the outlines of what is red vote for the middles of cells (see `typical_radius` of
-    label maps): the radius at which most votes meet is taken. Cells may touch, overlap, and be pale
-    in the middle.
+    nuclei. Then each pixel of the outlines of what is red votes for what lies a radius inwards, and
+    the radius at which most votes meet, in the middles of cells, is taken. Cells may touch, overlap
+    and be pale in the middle.
 
     Parameters
     ----------
@@ -50,7 +48,7 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
     Returns
     -------
     float or None
-        Pixels, from 8 to 300; None where no red cells are found.
+        Pixels, from about 8 to 300; None where no red cells are found.
 
     Raises
     ------
@@ -86,15 +84,13 @@ def _windows(image: Any) -> Iterator[np.ndarray]:
     """Yield an image as RGB, or windows spread over it."""
     if isinstance(image, np.ndarray) or not hasattr(image, "shape"):
         (image,) = check_images([image], name="image")
-    places = [
-        [0]
-        if length <= _WINDOW
-        else np.linspace(0, length - _WINDOW, min(_N_WINDOWS, -(-length // _WINDOW))).astype(int)
+    tops, lefts = (
+        np.linspace(0, max(length - _WINDOW, 0), min(_N_WINDOWS, -(-length // _WINDOW))).astype(int)
         for length in image.shape[:2]
-    ]
-    for top in places[0]:
+    )
+    for top in tops:
         strip = check_images([np.asarray(image[top : top + _WINDOW])], name="image")[0]
-        for left in places[1]:
+        for left in lefts:
             yield to_rgb(strip[:, left : left + _WINDOW])
 
 
