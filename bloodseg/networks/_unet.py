@@ -336,7 +336,8 @@ def check_positions(ode_positions: Any) -> tuple[int, ...]:
 def _mirror_to_stride(x: Tensor) -> Tensor:
     """Pad below and to the right, by mirroring, to a multiple of the stride.
 
-    The same operations for any size, so that an exported network takes any size, too.
+    The same operations for any size, so that a traced network takes any size, too; and no division
+    of negative numbers, which ONNX rounds towards zero.
     """
     for axis in (-2, -1):
         side = x.shape[axis]
