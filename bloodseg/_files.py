@@ -14,6 +14,15 @@ from typing import Any
 import numpy as np
 
 
+def check_place(path: Any, what: str) -> Path:
+    """Return a path where a file can be written, or raise an OSError that says what can't be."""
+    path = Path(path).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        why = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
+        raise OSError(f"{what} cannot be written: {path} {why}.")
+    return path
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give the name of a file to write, which takes the place of ``path`` once it is complete."""

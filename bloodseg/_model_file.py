@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ._files import written_whole
+from ._files import check_place, written_whole
 from .preprocessing import Preprocessor
 
 _KEY = "bloodseg"
@@ -80,10 +80,7 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
     ValueError
         If the header holds what JSON can't; the message names the entry.
     """
-    path = Path(path).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
-        raise OSError(f"The model cannot be written: {path} {what}.")
+    path = check_place(path, "The model")
     encoded = {
         section: {name: to_json(value, name=name) for name, value in entries.items()}
         for section, entries in header.items()

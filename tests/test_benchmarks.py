@@ -92,6 +92,21 @@ def test_counting(tmp_path):
     assert [row["white"], row["red"]] == pytest.approx(guess)
 
 
+def test_a_network_against_its_onnx_file(tmp_path):
+    smears = make_smears(3, image_size=40, random_state=0)
+    for kind, pictures in (("images", smears.images), ("masks", smears.masks)):
+        (tmp_path / kind).mkdir()
+        for index, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / kind / f"{index}.png")
+    model = BloodCellSegmenter(width=2, max_epochs=1, crop_size=32, random_state=0)
+    model.fit(smears.images, smears.masks).save(tmp_path / "m")
+    found = run("export", tmp_path, tmp_path / "m", tmp_path)
+    assert found["steps"].keys() == {"4", "5", "6"}
+    assert found["changed"] < 0.01
+    assert 0 < found["megabytes"] < 1
+    assert min(found["seconds"].values()) > 0
+
+
 def test_whole_networks(tmp_path):
     found = run("network", tmp_path)
     assert found["prediction"]["evaluations"].keys() == {"4", "5", "6"}

@@ -33,6 +33,7 @@ _COMMANDS = {
     "measure": "measure the cells of images one by one",
     "report": "count and measure the cells of images and show them on one HTML page",
     "models": "list the published models and what is known of them",
+    "export": "write a model's network as an ONNX file, with fixed steps of the solver",
     "study": "run the paper's experiments on a folder of images and label maps",
     "demo": "draw blood smears, train on them and show what comes out: no data needed",
 }
@@ -325,6 +326,35 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=_path, help="model file of `bloodseg train`")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=_path,
+        required=True,
+        help="ONNX file to write. Images go into it after the preprocessor, which is not in it",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="IMAGE",
+        nargs="+",
+        type=_path,
+        default=[],
+        help="image files, or folders of them, to find the number of steps on and to compare with "
+        "the model (default: steps as long as the solver's first)",
+    )
+    parser.add_argument(
+        "--steps",
+        metavar="LIST",
+        type=_step_numbers,
+        help='numbers of steps: "2", or "4=2,5=3" (default: as many as the solver takes)',
+    )
+    _add_prediction(parser)
+    _add_overwrite(parser)
+
+
 def _add_pixel_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pixel-size",
@@ -477,6 +507,7 @@ _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "measure": _add_measure,
     "report": _add_report,
     "models": _add_models,
+    "export": _add_export,
     "study": _add_study,
     "demo": _add_demo,
 }
@@ -492,6 +523,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="model file of `bloodseg train`, or a name of `bloodseg models` (default: "
         f"{list_models()[0]})",
     )
+    _add_prediction(parser)
+
+
+def _add_prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predict-ode-tol",
         metavar="TOL",
@@ -591,6 +626,18 @@ def class_weights(text: str) -> Any:
         raise argparse.ArgumentTypeError(
             f'weights are written as "1,3,1" (background, white, red), "white=3" or "balanced"; '
             f"got {text!r}"
+        ) from None
+
+
+def _step_numbers(text: str) -> Any:
+    """Parse numbers of steps: "2" or "4=2,5=3"."""
+    try:
+        if "=" in text:
+            return {int(key): int(value) for key, value in _pairs(text)}
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'numbers of steps are written as "2" or "4=2,5=3"; got {text!r}'
         ) from None
 
 

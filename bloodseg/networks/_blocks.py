@@ -162,6 +162,6 @@ def _two_convolutions(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:
 
 
 def _convolved(t: Tensor, h: Tensor, filters: Tensor, bias: Tensor, time: Tensor) -> Tensor:
-    if len(h) == 1:
+    if len(t) == 1:
         return functional.conv2d(h, filters, bias + t.flatten() * time, padding=1)
     return functional.conv2d(h, filters, bias, padding=1) + t * time[:, None, None]

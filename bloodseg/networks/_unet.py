@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -335,11 +334,14 @@ def check_positions(ode_positions: Any) -> tuple[int, ...]:
 
 
 def _mirror_to_stride(x: Tensor) -> Tensor:
-    """Pad below and to the right, by mirroring, to a multiple of the stride."""
+    """Pad below and to the right, by mirroring, to a multiple of the stride.
+
+    The same operations for any size, so that a traced network takes any size, too; and no division
+    of negative numbers, which ONNX rounds towards zero.
+    """
     for axis in (-2, -1):
         side = x.shape[axis]
-        missing = -side % STRIDE
-        if missing:
-            mirrored = np.pad(np.arange(side), (0, missing), mode="symmetric")
-            x = x.index_select(axis, torch.as_tensor(mirrored, device=x.device))
+        padded = torch.arange((side + STRIDE - 1) // STRIDE * STRIDE, device=x.device)
+        back_and_forth = padded % torch.full_like(padded, 2 * side)
+        x = x.index_select(axis, torch.minimum(back_and_forth, 2 * side - 1 - back_and_forth))
     return x

@@ -2,10 +2,12 @@
 
 The room knows tensors and nothing of images. Lowest first: the methods' tableaus, the control of
 the step size, the arithmetic of the stages, the search for the steps, the gradient through them,
-`solve`, and `ODEBlock`, the layer.
+`solve`, `ODEBlock`, the layer,
+and `FixedStepBlock`, the layer without a search.
 """
 
 from ._block import ODEBlock
+from ._fixed import FixedStepBlock, fixed_steps
 from ._precision import PRECISIONS, tolerance_floor
 from ._solution import ODESolution, SolverError, SolverWarning, Status, one_warning_each
 from ._solve import BACKENDS, GRADIENTS, pays_to_compile, solve
@@ -16,12 +18,14 @@ __all__ = [
     "GRADIENTS",
     "METHODS",
     "PRECISIONS",
+    "FixedStepBlock",
     "ODEBlock",
     "ODESolution",
     "SolverError",
     "SolverWarning",
     "Status",
     "choose_method",
+    "fixed_steps",
     "one_warning_each",
     "pays_to_compile",
     "solve",
