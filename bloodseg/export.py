@@ -244,6 +244,7 @@ def _metadata(model: BloodCellSegmenter, blocks: Mapping[Any, Any]) -> dict[str,
         "classes": json.dumps(CLASS_NAMES),
         "ode_blocks": json.dumps(blocks),
         "preprocessor": json.dumps(described, default=repr),
+        "red_cell_diameter": json.dumps(model.red_cell_diameter_),
     }
 
 
