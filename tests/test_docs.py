@@ -40,6 +40,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with tiny data of every kind that the pages read."""
     save_folder(tmp_path / "smears/train", 6, seed=0)
     save_folder(tmp_path / "smears/test", 2, seed=1)
+    Image.fromarray(make_smears(1, 96, random_state=0).images[0]).save(tmp_path / "smear.jpg")
     picture = Image.fromarray(np.full((20, 30, 3), 200, np.uint8))
     for name in ("annotated", "bccd/images", "bccd/annotations"):
         (tmp_path / name).mkdir(parents=True)
@@ -90,7 +91,7 @@ def test_python_blocks_run_in_order(page, folder):
         assert list((folder / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/study.md"])
+@pytest.mark.parametrize("page", [*PAGES, "docs/study.md", "docs/pretrained.md"])
 def test_commands_are_ones_that_the_command_line_takes(page):
     lines = "".join(blocks(page, "bash")).splitlines()
     for line in lines:
