@@ -96,7 +96,7 @@ def test_commands_are_ones_that_the_command_line_takes(page):
     lines = "".join(blocks(page, "bash")).splitlines()
     for line in lines:
         if line.startswith("bloodseg "):
-            _, *arguments = shlex.split(line)
+            _, *arguments = shlex.split(line, comments=True)
             assert make_parser(arguments[0]).parse_args(arguments).command == arguments[0]
     assert page != "README.md" or any(line.startswith("bloodseg ") for line in lines)
 

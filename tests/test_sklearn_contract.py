@@ -109,6 +109,7 @@ def test_get_params_and_set_params():
     assert set(deep) - set(shallow) == {
         "preprocessor__clip_limit",
         "preprocessor__tile_grid_size",
+        "preprocessor__white_balance",
         "preprocessor__n_jobs",
     }
     given = {"width": -1, "ode_tol": "junk", "preprocessor__clip_limit": "high"}
