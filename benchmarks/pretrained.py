@@ -7,8 +7,8 @@
 ``train`` uses the masks of SMEAR256_TRAIN and the boxes of BCCD but those of fold 0, each image
 rescaled so that its red cells are 36 pixels wide. Seed and checkpoints make the same weights again.
 ``ablation`` changes one ingredient at a time, in short trainings of a narrower network: a quarter
-of SMEAR256_TRAIN and fold 1 of BCCD are left out of these, and OTHER, masks of another laboratory, is
-trained on in none. ``evaluate`` only reports.
+of SMEAR256_TRAIN and fold 1 of BCCD are left out of these, and OTHER, masks of another laboratory,
+is trained on in none. ``evaluate`` only reports.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ import bloodseg
 from bloodseg import BloodCellSegmenter
 from bloodseg._pictures import COLOURS, overlay
 from bloodseg.cli import main
-from bloodseg.cli._arguments import class_weights, diameter, make_parser, positions, tolerances
+from bloodseg.cli._arguments import make_parser
 from bloodseg.cli._train import ended_early
+from bloodseg.cli._values import class_weights, diameter, positions, tolerances
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
 from bloodseg.training import _callbacks

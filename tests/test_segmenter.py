@@ -269,7 +269,10 @@ def test_parameters_that_are_refused(tiny, smears, parameters, text):
         ({"images": "inf"}, "images[1] must hold finite values; got NaN or infinity."),
         ({"images": "range"}, "images[1] has dtype float64, so its values must lie in [0, 1]; got"),
         ({"images": "single"}, "which looks like a single image. Pass images[np.newaxis]"),
-        ({"masks": "label"}, "masks[1] must hold the labels 0 to 2 (background, white, red), or 255"),
+        (
+            {"masks": "label"},
+            "masks[1] must hold the labels 0 to 2 (background, white, red), or 255",
+        ),
         ({"masks": "shape"}, "masks[1] must have shape (32, 32), as its image has; got (31, 32)."),
         ({"masks": "short"}, "masks must hold one label map an image; got 5 label maps for 6 im"),
         ({"groups": [1, 2]}, "groups must hold one name or number for each of 6 images, none of "),

@@ -1,4 +1,4 @@
-"""Options of the commands, and the short forms in which values are written.
+"""Options of the commands.
 
 Nothing here imports torch, so that ``bloodseg --help`` answers at once; only the options of
 ``train`` are read off the estimator.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +15,16 @@ from typing import Any, NoReturn
 from .._version import __version__
 from ..models import list_models
 from ._output import PROGRAM
+from ._values import (
+    class_weights,
+    diameter,
+    formats,
+    or_none,
+    path,
+    positions,
+    step_numbers,
+    tolerances,
+)
 
 _EPILOG = """\
 exit codes:
@@ -76,7 +85,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DIR",
-        type=_path,
+        type=path,
         help="folder with images/NAME.png, masks/NAME.png (labels 0 background, 1 white, 2 red) "
         "and perhaps groups.csv (image,group), whose groups the validation split keeps together",
     )
@@ -84,7 +93,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="MODEL",
-        type=_path,
+        type=path,
         required=True,
         help="model file to write, such as cells.safetensors; the history of the training goes "
         "to cells.history.csv beside it",
@@ -107,7 +116,7 @@ def _adder(defaults: dict[str, Any], **common: Any) -> Callable[..., None]:
     def add(group: Any, name: str, text: str, **settings: Any) -> None:
         default = defaults[name]
         if default is None:
-            settings["type"] = _or_none(settings["type"])
+            settings["type"] = or_none(settings["type"])
         settings.setdefault("metavar", None if "choices" in settings else _metavar(name))
         settings = {"default": default, **common, **settings}
         group.add_argument(_flag(name), help=f"{text} (default: {_shown(default)})", **settings)
@@ -128,7 +137,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     add(group, "network", "the network", choices=sorted(NETWORKS))
     add(group, "width", "channels of the first stage", type=int)
     add(group, "dropout", "probability of dropout", type=float)
-    add(group, "pretrained", "saved model whose weights training starts from", type=_path)
+    add(group, "pretrained", "saved model whose weights training starts from", type=path)
 
     group = parser.add_argument_group("ODE-blocks")
     add(
@@ -157,7 +166,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         "red_cell_diameter",
         "diameter of the red cells in pixels, or auto to measure it: images are rescaled, and the "
         "model works at any magnification",
-        type=_or_none(diameter),
+        type=or_none(diameter),
         metavar="auto|PIXELS",
     )
     group.add_argument(
@@ -178,7 +187,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         group,
         "validation_fraction",
         'share of images (or groups) that choose the best epoch; "none" trains on all',
-        type=_or_none(float),
+        type=or_none(float),
     )
     group.add_argument(
         "--early-stopping",
@@ -191,7 +200,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         group,
         "checkpoint_dir",
         "folder for checkpoints; the same command then goes on where it was broken off",
-        type=_path,
+        type=path,
     )
     add(group, "random_state", "seed, for results that can be had again", type=int)
 
@@ -222,7 +231,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "images",
         metavar="IMAGE",
         nargs="+",
-        type=_path,
+        type=path,
         help="image files, or folders of them (PNG, JPEG, TIFF, BMP; subfolders are not searched)",
     )
 
@@ -233,7 +242,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        type=_path,
+        type=path,
         required=True,
         help="folder for STEM_mask.png (labels 0 background, 1 white, 2 red), STEM_overlay.png "
         "and predictions.csv. Of images with one STEM, those after the first become STEM-2, "
@@ -247,13 +256,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "data", metavar="DIR", type=_path, help="folder with images/NAME.png and masks/NAME.png"
+        "data", metavar="DIR", type=path, help="folder with images/NAME.png and masks/NAME.png"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        type=_path,
+        type=path,
         help="folder for metrics.json, metrics.csv and overlays/ (default: print only)",
     )
     _add_model(parser)
@@ -267,7 +276,7 @@ def _add_count(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="CSV",
-        type=_path,
+        type=path,
         help="table of the counts, one row an image (default: print only)",
     )
     _add_pixel_size(parser)
@@ -282,7 +291,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        type=_path,
+        type=path,
         required=True,
         help="folder for cells.csv (one row a cell), cells.coco.json, and STEM.geojson for each "
         "image",
@@ -291,7 +300,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         "--format",
         dest="formats",
         metavar="LIST",
-        type=_formats,
+        type=formats,
         default=("csv",),
         help='what to write: "csv", "geojson", "coco" or several, as "csv,geojson" (default: csv)',
     )
@@ -307,7 +316,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="PAGE",
-        type=_path,
+        type=path,
         default=Path("report.html"),
         help="HTML file to write, complete in itself (default: report.html)",
     )
@@ -327,12 +336,12 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=_path, help="model file of `bloodseg train`")
+    parser.add_argument("model", metavar="MODEL", type=path, help="model file of `bloodseg train`")
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        type=_path,
+        type=path,
         required=True,
         help="ONNX file to write. Images go into it after the preprocessor, which is not in it",
     )
@@ -340,7 +349,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--images",
         metavar="IMAGE",
         nargs="+",
-        type=_path,
+        type=path,
         default=[],
         help="image files, or folders of them, to find the number of steps on and to compare with "
         "the model (default: steps as long as the solver's first)",
@@ -348,7 +357,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps",
         metavar="LIST",
-        type=_step_numbers,
+        type=step_numbers,
         help='numbers of steps: "2", or "4=2,5=3" (default: as many as the solver takes)',
     )
     _add_prediction(parser)
@@ -369,7 +378,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        type=_path,
+        type=path,
         default=Path("bloodseg-demo"),
         help="folder for overview.png, metrics.csv, metrics.json and model.safetensors "
         "(default: bloodseg-demo)",
@@ -407,18 +416,18 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
         )
     text = "tables, verdicts and figures of the studies in a folder"
     report = parsers.add_parser("report", help=text, description=f"{text}.", allow_abbrev=False)
-    report.add_argument("output", metavar="DIR", type=_path, help="output folder of studies")
+    report.add_argument("output", metavar="DIR", type=path, help="output folder of studies")
 
 
 def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) -> None:
     from ..study import network_names
 
     folder = "folder with images/NAME.png, masks/NAME.png and perhaps groups.csv"
-    parser.add_argument("train", metavar="TRAIN", type=_path, help=f"{folder}, to train on")
+    parser.add_argument("train", metavar="TRAIN", type=path, help=f"{folder}, to train on")
     parser.add_argument(
         "test",
         metavar="TEST",
-        type=_path,
+        type=path,
         nargs="?",
         help=f"{folder}, to test on; left out with --protocol paper",
     )
@@ -426,7 +435,7 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) ->
         "-o",
         "--output",
         metavar="DIR",
-        type=_path,
+        type=path,
         required=True,
         help="folder for results.csv, report.md, figures, models and checkpoints; the same command "
         "goes on where it was broken off, and several may share a folder",
@@ -457,7 +466,7 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) ->
     group.add_argument(
         "--results",
         metavar="CSV",
-        type=_path,
+        type=path,
         help="table that the rows are put into, too, in place of those of the same run",
     )
     _add_quiet(parser)
@@ -518,7 +527,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         metavar="MODEL",
-        type=_path,
+        type=path,
         default=Path(list_models()[0]),
         help="model file of `bloodseg train`, or a name of `bloodseg models` (default: "
         f"{list_models()[0]})",
@@ -530,14 +539,14 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predict-ode-tol",
         metavar="TOL",
-        type=_or_none(tolerances),
+        type=or_none(tolerances),
         help='tolerance of the solver: a number, "4=1e-2,5=1e-3,6=1e-2" or "paper"; looser is '
         "faster (default: the model's)",
     )
     parser.add_argument(
         "--red-cell-diameter",
         metavar="auto|PIXELS",
-        type=_or_none(diameter),
+        type=or_none(diameter),
         default=argparse.SUPPRESS,
         help="diameter of the images' red cells in pixels, auto to measure it in each image, or "
         "none to take them as they are (default: the model's)",
@@ -575,99 +584,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)
-
-
-def positions(text: str) -> tuple[int, ...]:
-    """Parse positions of ODE-blocks: "4,5,6", or "none" or "" for a U-Net."""
-    if text.strip() in ("", "none"):
-        return ()
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'positions are written as "4,5,6", or "none"; got {text!r}'
-        ) from None
-
-
-def tolerances(text: str) -> Any:
-    """Parse tolerances: "1e-3", "paper", "4=1e-2,5=1e-3" or "1e-2,1e-3,1e-2"."""
-    if text == "paper":
-        return text
-    try:
-        if "=" in text:
-            return {int(key): float(value) for key, value in _pairs(text)}
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'tolerances are written as "1e-3", "4=1e-2,5=1e-3" or "paper"; got {text!r}'
-        ) from None
-    return values[0] if len(values) == 1 else values
-
-
-def diameter(text: str) -> Any:
-    """Parse a diameter of red cells: "auto" or pixels."""
-    try:
-        return text if text == "auto" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'a diameter is written as "auto", a number of pixels or "none"; got {text!r}'
-        ) from None
-
-
-def class_weights(text: str) -> Any:
-    """Parse weights of the classes: "balanced", "1,3,1" or "white=3"."""
-    if text == "balanced":
-        return text
-    try:
-        if "=" in text:
-            return {key.strip(): float(value) for key, value in _pairs(text)}
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'weights are written as "1,3,1" (background, white, red), "white=3" or "balanced"; '
-            f"got {text!r}"
-        ) from None
-
-
-def _step_numbers(text: str) -> Any:
-    """Parse numbers of steps: "2" or "4=2,5=3"."""
-    try:
-        if "=" in text:
-            return {int(key): int(value) for key, value in _pairs(text)}
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'numbers of steps are written as "2" or "4=2,5=3"; got {text!r}'
-        ) from None
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    """Parse formats of tables: "csv", "csv,geojson,coco"."""
-    names = tuple(part.strip() for part in text.split(","))
-    if not names or not set(names) <= {"csv", "geojson", "coco"}:
-        raise argparse.ArgumentTypeError(
-            f'formats are "csv", "geojson" and "coco", several with commas between; got {text!r}'
-        )
-    return names
-
-
-def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return ``parse`` with "none" for None, which is how `_shown` prints it."""
-
-    def parse_or_none(text: str) -> Any:
-        try:
-            return None if text.strip() == "none" else parse(text)
-        except ValueError:
-            noun = "a whole number" if parse is int else "a number"
-            raise argparse.ArgumentTypeError(f'not {noun}, nor "none": {text!r}') from None
-
-    return parse_or_none
-
-
-def _path(text: str) -> Path:
-    """Parse a path; shells leave the ~ of ``-o=~/x`` and ``'~/x'`` as it is."""
-    return Path(os.path.expanduser(text))
-
-
-def _pairs(text: str) -> list[list[str]]:
-    return [part.split("=") for part in text.split(",")]

@@ -1,0 +1,105 @@
+"""The short forms in which values are written on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def positions(text: str) -> tuple[int, ...]:
+    """Parse positions of ODE-blocks: "4,5,6", or "none" or "" for a U-Net."""
+    if text.strip() in ("", "none"):
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'positions are written as "4,5,6", or "none"; got {text!r}'
+        ) from None
+
+
+def tolerances(text: str) -> Any:
+    """Parse tolerances: "1e-3", "paper", "4=1e-2,5=1e-3" or "1e-2,1e-3,1e-2"."""
+    if text == "paper":
+        return text
+    try:
+        if "=" in text:
+            return {int(key): float(value) for key, value in _pairs(text)}
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'tolerances are written as "1e-3", "4=1e-2,5=1e-3" or "paper"; got {text!r}'
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
+def diameter(text: str) -> Any:
+    """Parse a diameter of red cells: "auto" or pixels."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'a diameter is written as "auto", a number of pixels or "none"; got {text!r}'
+        ) from None
+
+
+def class_weights(text: str) -> Any:
+    """Parse weights of the classes: "balanced", "1,3,1" or "white=3"."""
+    if text == "balanced":
+        return text
+    try:
+        if "=" in text:
+            return {key.strip(): float(value) for key, value in _pairs(text)}
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'weights are written as "1,3,1" (background, white, red), "white=3" or "balanced"; '
+            f"got {text!r}"
+        ) from None
+
+
+def step_numbers(text: str) -> Any:
+    """Parse numbers of steps: "2" or "4=2,5=3"."""
+    try:
+        if "=" in text:
+            return {int(key): int(value) for key, value in _pairs(text)}
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'numbers of steps are written as "2" or "4=2,5=3"; got {text!r}'
+        ) from None
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Parse formats of tables: "csv", "csv,geojson,coco"."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not names or not set(names) <= {"csv", "geojson", "coco"}:
+        raise argparse.ArgumentTypeError(
+            f'formats are "csv", "geojson" and "coco", several with commas between; got {text!r}'
+        )
+    return names
+
+
+def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return ``parse`` with "none" for None, which is how `_shown` prints it."""
+
+    def parse_or_none(text: str) -> Any:
+        try:
+            return None if text.strip() == "none" else parse(text)
+        except ValueError:
+            noun = "a whole number" if parse is int else "a number"
+            raise argparse.ArgumentTypeError(f'not {noun}, nor "none": {text!r}') from None
+
+    return parse_or_none
+
+
+def path(text: str) -> Path:
+    """Parse a path; shells leave the ~ of ``-o=~/x`` and ``'~/x'`` as it is."""
+    return Path(os.path.expanduser(text))
+
+
+def _pairs(text: str) -> list[list[str]]:
+    return [part.split("=") for part in text.split(",")]
