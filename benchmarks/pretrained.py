@@ -22,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from sklearn.model_selection import GroupShuffleSplit
 
 from bloodseg import BloodCellSegmenter, Preprocessor
+from bloodseg._fit_inputs import check_groups, split_images
 from bloodseg.cells import find_cells
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import load_folder, load_voc, make_smears, masks_from_boxes
@@ -160,15 +160,15 @@ def ablation(arguments):
     smear256 = load_folder(arguments.smear256)
     bccd = load_voc(arguments.bccd)
     other = all_rescaled(*pair_of(load_folder(arguments.leukocyte300)))
-    splitter = GroupShuffleSplit(1, test_size=0.25, random_state=0)
-    parts = next(splitter.split(smear256.images, groups=smear256.groups))
+    groups = check_groups(smear256.groups, len(smear256.images))
+    parts = split_images(len(smear256.images), groups, 0.25, seed=0)
     train, held_out = (
         ([smear256.images[i] for i in part], [smear256.masks[i] for i in part]) for part in parts
     )
     held_out = all_rescaled(*held_out)
     fold = np.flatnonzero(bccd.fold == 1)
     boxed = all_rescaled(*labelled_by_boxes(bccd, [1]))
-    short = Recipe(width=arguments.width, n_steps=arguments.n_steps)
+    short = Recipe(width=arguments.width, n_steps=arguments.n_steps, ode_tol=1e-3)
     for name in arguments.only or ABLATION:
         for seed in arguments.seeds:
             recipe = replace(short, seed=seed, **ABLATION[name])
@@ -201,21 +201,19 @@ def count_error(segmenter, images, counts):
 
 def evaluate(arguments):
     segmenter = BloodCellSegmenter.load(arguments.model)
-    report = {"machine": machine(torch.device("cpu")), "model": str(arguments.model)}
+    report = {"mean IoU": {}, "tolerances": {}}
     for folder in arguments.masks or []:
         images, masks = pair_of(load_folder(folder))
-        rows = report.setdefault("mean IoU", {})
-        rows[folder.parts[-2] + "/" + folder.name] = {
-            name: magnified_scores(segmenter, images, masks, factor)
-            for name, factor in (("original", 1), ("half", 0.5), ("double", 2))
+        name = f"{folder.resolve().parent.name}/{folder.name}"
+        report["mean IoU"][name] = {
+            size: magnified_scores(segmenter, images, masks, factor)
+            for size, factor in (("original", 1), ("half", 0.5), ("double", 2))
         }
-        report.setdefault("tolerances", {})[str(folder.name)] = tolerances(segmenter, images, masks)
+        report["tolerances"][name] = tolerances(segmenter, images, masks)
     if arguments.bccd:
-        bccd = load_voc(arguments.bccd)
-        report["count error on bccd, fold 0"] = bccd_counts(segmenter, bccd)
-    print(json.dumps(report, indent=2))
-    if arguments.json:
-        write_json(arguments.json, report)
+        report["count error on bccd, fold 0"] = bccd_counts(segmenter, load_voc(arguments.bccd))
+    print(json.dumps(report, indent=1))
+    write_json(arguments.json, machine=machine(torch.device("cpu")), **report)
 
 
 def magnified_scores(segmenter, images, masks, factor):

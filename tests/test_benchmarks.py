@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from skimage.measure import regionprops
 
+from benchmarks import pretrained
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
 from bloodseg.ode import choose_method
@@ -58,25 +59,30 @@ def test_the_plots(solves, tmp_path):
     assert names == ["cost-against-error.png", "cost-of-positions.png"]
 
 
-def test_counting(tmp_path):
-    smears = make_smears(6, image_size=64, random_state=0, red_cell_diameter=16)
+def save_boxes(folder, smears):
+    """Write smears in the form of BCCD, in three folds."""
     for name in ("images", "annotations"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
     names = {1: "WBC", 2: "RBC"}
     rows = []
     for index, (image, mask, instances) in enumerate(
         zip(smears.images, smears.masks, smears.instances, strict=True)
     ):
-        Image.fromarray(image).save(tmp_path / f"images/{index}.png")
+        Image.fromarray(image).save(folder / f"images/{index}.png")
         objects = ""
         for cell in regionprops(instances):
             box = zip(("ymin", "xmin", "ymax", "xmax"), cell.bbox, strict=True)
             corners = "".join(f"<{corner}>{at}</{corner}>" for corner, at in box)
             name = names[int(mask[tuple(cell.coords[0])])]
             objects += f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"
-        (tmp_path / f"annotations/{index}.xml").write_text(f"<annotation>{objects}</annotation>")
+        (folder / f"annotations/{index}.xml").write_text(f"<annotation>{objects}</annotation>")
         rows.append(f"{index},{index},{index % 3}\n")
-    (tmp_path / "split.csv").write_text("image,group,fold\n" + "".join(rows))
+    (folder / "split.csv").write_text("image,group,fold\n" + "".join(rows))
+
+
+def test_counting(tmp_path):
+    smears = make_smears(6, image_size=64, random_state=0, red_cell_diameter=16)
+    save_boxes(tmp_path, smears)
     model = BloodCellSegmenter(width=2, max_epochs=1, crop_size=32, random_state=0)
     model.fit(smears.images, smears.masks).save(tmp_path / "m")
     options = [tmp_path, "--model", tmp_path / "m", "--pretrained", tmp_path / "m"]
@@ -125,3 +131,33 @@ def test_the_diameter_of_red_cells(tmp_path):
     rows = run("diameter", tmp_path, "--data", tmp_path / "data")["rows"]
     assert [row["magnified"] for row in rows] == [1, 1, 1, 1, 0.5, 2]
     assert all(row["off by 25 %"] == 0 for row in rows)
+
+
+def test_published_weights(tmp_path, capsys):
+    smears = make_smears(6, 96, random_state=0, red_cell_diameter=30)
+    fields, boxes, model = tmp_path / "fields", tmp_path / "boxes", tmp_path / "m"
+    for folder in (fields / "images", fields / "masks", boxes):
+        folder.mkdir(parents=True)
+    save_boxes(boxes, smears)
+    for index in range(4):
+        Image.fromarray(smears.images[index]).save(fields / f"images/{index}.png")
+        Image.fromarray(smears.masks[index]).save(fields / f"masks/{index}.png")
+    tiny = ["--width", "2", "--n-steps", "1"]
+    pretrained.main(["train", str(fields), str(boxes), "-o", str(model), *tiny])
+    assert BloodCellSegmenter.load(model).red_cell_diameter_ == pytest.approx(36, abs=3)
+    places = [str(fields), str(boxes), str(fields)]
+    pretrained.main(["ablation", *places, *tiny, "--only", "all", "without boxes of bccd"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [row["recipe"] for row in rows] == ["all", "without boxes of bccd"]
+    assert 0 <= rows[0]["other laboratory"]["mean_iou"] <= 100
+    report = tmp_path / "report.json"
+    options = ["--masks", str(fields), "--bccd", str(boxes), "--json", str(report)]
+    pretrained.main(["evaluate", str(model), *options])
+    found = json.loads(report.read_text())
+    (sizes,) = found["mean IoU"].values()
+    assert sizes.keys() == {"original", "half", "double"}
+    (rows,) = found["tolerances"].values()
+    assert [*rows] == ["1e-06", "1e-05", "1e-04", "1e-03", "1e-02", "1e-01"]
+    assert rows["1e-06"]["evaluations an image"] >= rows["1e-01"]["evaluations an image"]
+    assert len(found["count error on bccd, fold 0"]["segmented and counted"]) == 2
