@@ -17,7 +17,9 @@ from bloodseg.datasets import make_smears
 
 OUT = Path("out")
 
-images = [imread(path) for path in sys.argv[1:]] or list(make_smears(2, 384, random_state=3).images)
+images = [imread(path) for path in sys.argv[1:]]
+if not images:
+    images = list(make_smears(2, 384, random_state=3, white_cells=(2, 2)).images)
 segmenter = BloodCellSegmenter.from_pretrained(pixel_size=None)  # micrometres, if you know it
 
 results = list(segmenter.segment(images))  # one prediction for all that follows
