@@ -288,8 +288,12 @@ def light_of(image: Any, *, strip_height: int = 512) -> np.ndarray:
     height, width = image.shape[:2]
     step = max(1, int(np.sqrt(height * width / _N_SAMPLED)))
     strip_height = -(-strip_height // step) * step
-    strips = [np.asarray(image[top : top + strip_height]) for top in range(0, height, strip_height)]
-    sample = np.concatenate([strip[::step, ::step] for strip in strips])
+    # Copies: a view would keep its strip, and all strips are the whole slide.
+    samples = [
+        np.asarray(image[top : top + strip_height])[::step, ::step].copy()
+        for top in range(0, height, strip_height)
+    ]
+    sample = np.concatenate(samples)
     colours = _colours(sample).astype(np.float32)
     luma = _luma(colours)
     bright = colours[luma >= np.quantile(luma, 1 - _BRIGHT_SHARE)]

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import weakref
 
 import cv2
 import numpy as np
@@ -269,6 +270,23 @@ def test_white_balance_takes_the_lamps_colour_away(dtype):
     assert np.abs(plain[0].astype(float) - plain[1]).mean() / white > 0.1
     for image, before in zip(images, given, strict=True):
         np.testing.assert_array_equal(image, before)
+
+
+def test_the_light_of_a_slide_is_found_in_bounded_memory():
+    image = np.random.default_rng(0).integers(0, 255, (1500, 700, 3), dtype=np.uint8)
+    given = []
+
+    class Rows:
+        shape = image.shape
+
+        def __getitem__(self, rows):
+            assert sum(strip() is not None for strip in given) <= 1
+            strip = image[rows].copy()
+            given.append(weakref.ref(strip))
+            return strip
+
+    assert light_of(Rows(), strip_height=100).tolist() == light_of(image).tolist()
+    assert len(given) > 10
 
 
 def test_white_balance_leaves_a_balanced_image_about_as_it_is():
