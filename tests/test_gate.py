@@ -115,9 +115,9 @@ def test_no_dependency_is_under_gpl():
             package = metadata.metadata(name)
         except metadata.PackageNotFoundError:
             continue
-        short = (package["License"] or "").splitlines()[:1]
+        short = (package.get("License") or "").splitlines()[:1]
         licence = " ".join(
-            [*short, package["License-Expression"] or "", *package.get_all("Classifier", [])]
+            [*short, package.get("License-Expression") or "", *package.get_all("Classifier", [])]
         )
         found = re.findall(r"(?<!L)\bA?GPL[^;]*|GNU (?:Affero )?General Public", licence)
         assert not found, f"{name}: {found}"
