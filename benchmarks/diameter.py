@@ -13,7 +13,6 @@ import argparse
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -21,6 +20,7 @@ from bloodseg.cells import estimate_red_cell_diameter
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import load_folder, load_voc, make_smears
 
+from ._resizing import resized
 from ._timing import write_json
 
 FACTORS = (1, 0.5, 2)
@@ -55,17 +55,10 @@ def of_boxes(path):
     return pairs
 
 
-def zoomed(image, factor):
-    if factor == 1:
-        return image
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=how)
-
-
 def measure(name, pairs, factor):
     errors, start = [], time.perf_counter()
     for image, diameter in pairs:
-        found = estimate_red_cell_diameter(zoomed(image, factor))
+        found = estimate_red_cell_diameter(resized(image, factor))
         errors.append(np.nan if found is None else found / (factor * diameter) - 1)
     seconds = (time.perf_counter() - start) / len(pairs)
     off = np.nan_to_num(np.abs(errors), nan=np.inf)

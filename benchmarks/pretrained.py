@@ -30,6 +30,7 @@ from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import load_folder, load_voc, make_smears, masks_from_boxes
 from bloodseg.metrics import confusion_matrix, scores_from_confusion
 
+from ._resizing import resized
 from ._timing import machine, write_json
 
 DIAMETER = 36  # pixels of a red cell in training
@@ -91,11 +92,6 @@ def rescaled(image, mask):
     labels = np.unique(mask)
     shares = [resized((mask == label).astype(np.float32), factor) for label in labels]
     return resized(image, factor), labels[np.argmax(shares, axis=0)]
-
-
-def resized(image, factor):
-    size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
 
 
 def all_rescaled(images, masks):

@@ -39,10 +39,10 @@ def doubts(
     expected_diameter : float or None
         How wide red cells are in this image if it has the magnification that the network was shown.
     """
-    window = _middle(image.shape)
-    pixels, classes, sure = (np.asarray(each[window[0]])[:, window[1]] for each in (
-        image, class_map, confidence
-    ))  # fmt: skip
+    rows, columns = _middle(image.shape)
+    pixels, classes, sure = (
+        np.asarray(each[rows])[:, columns] for each in (image, class_map, confidence)
+    )
     cells = classes > 0
     radius = typical_radius(classes)
     if radius is None or cells.mean() < _LEAST_CELLS:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -195,7 +196,7 @@ class Segmented:
     pixel_size: float | None
     expected_diameter: float | None = None
 
-    @property
+    @cached_property
     def radius(self) -> float | None:
         """Radius of a typical red cell, in pixels."""
         return typical_radius(self.class_map)

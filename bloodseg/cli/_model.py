@@ -9,7 +9,7 @@ import torch
 
 from .._hardware import choose_device
 from .._magnification import check_red_cell_diameter
-from ..models import list_models
+from ..models import model_file
 from ..networks import resolve_tolerances
 from ..ode import SolverError
 from ..segmenter import BloodCellSegmenter
@@ -33,10 +33,7 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter:
     taken for a failure of every image.
     """
     try:
-        if str(arguments.model) in list_models():
-            segmenter = BloodCellSegmenter.from_pretrained(str(arguments.model))
-        else:
-            segmenter = BloodCellSegmenter.load(arguments.model)
+        segmenter = BloodCellSegmenter.load(model_file(arguments.model))
         if arguments.device is not None:
             choose_device(arguments.device)
             segmenter.set_params(device=arguments.device)
