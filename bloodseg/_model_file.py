@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,24 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     ValueError
         If the file is damaged, or no model file of this package.
     """
+    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def read_header(path: Any) -> dict[str, Any]:
+    """Return what a model file says beside its weights, which are not read; as `read_model`."""
+    return _read(path, lambda file: {})[1]
+
+
+def _read(
+    path: Any, weights_of: Callable[[Any], dict[str, torch.Tensor]]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {path}.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             text = (file.metadata() or {}).get(_KEY)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = weights_of(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as a model file: it is damaged, cut short or of another "

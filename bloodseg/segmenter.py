@@ -30,7 +30,7 @@ from ._magnification import (
     factor_for,
 )
 from ._map_files import check_output, write_map
-from ._model_file import read_model
+from ._model_file import read_header
 from ._new_network import new_network
 from ._segmentation import (
     LabelRows,
@@ -590,7 +590,7 @@ class BloodCellSegmenter(NetworkEstimator):
         """Return the diameter that red cells shall have in training."""
         known = self._diameter_of_network() if self.warm_start else None
         if known is None and self.pretrained is not None:
-            known = read_model(model_file(self.pretrained))[1]["fitted"].get("red_cell_diameter_")
+            known = read_header(model_file(self.pretrained))["fitted"].get("red_cell_diameter_")
         return STANDARD_DIAMETER if known is None else known
 
     def _prepared(self, sources: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, Any, float]]:
