@@ -14,7 +14,7 @@ from .preprocessing import optical_density
 RED = CLASS_NAMES.index("red")
 
 _WINDOW = 1024  # pixels: the middle of a large image tells enough
-_LEAST_CELLS = 0.005  # share of the pixels
+LEAST_CELLS = 0.005  # share of the pixels
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
 _DARKEST_FIELD = 0.14  # density that a tenth of the field exceeds
 _CONTRASTS = 0.05, 0.6  # density of red cells over that of the field, in green
@@ -45,7 +45,7 @@ def doubts(
     )
     cells = classes > 0
     radius = typical_radius(classes)
-    if radius is None or cells.mean() < _LEAST_CELLS:
+    if radius is None or cells.mean() < LEAST_CELLS:
         return ["it has no cells"]
     checks = [_sizes(radius, expected_diameter), _confidence(sure)]
     if not cells.all():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._rescaling import ScaledRows, scaled_labels
-from .cells import estimate_red_cell_diameter
+from .cells._diameter import measured_diameter
 from .cells._scale import typical_radius
 from .training import TrainingData
 
@@ -24,6 +24,11 @@ Large enough for outlines and nuclei, small enough to be fast.
 LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
 
 _ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
+# Where the image alone does not tell, the network is asked: about these sizes, shown so much.
+_SIZES = 2.0 ** np.arange(-1, 1.5, 0.5)  # in diameters found, if any; else in pixels
+_ANY_SIZES = 12 * 2.0 ** np.arange(0, 4.5, 0.5)
+_SHOWN = 256  # pixels, as the network sees them
+
 _N_MASKS, _SIDE = 32, 1024  # how many label maps, and how much of each, tell the diameter
 
 
@@ -99,23 +104,39 @@ def at_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
     return replace(data, images=images, targets=masks)
 
 
-def factor_for(image: Any, given: Any, wanted: float | None, *, name: str) -> float:
+def factor_for(
+    image: Any,
+    prepared: Any,
+    given: Any,
+    wanted: float | None,
+    sureness: Callable[[np.ndarray], float],
+    *,
+    name: str,
+) -> float:
     """Return by how much to scale an image for the network; 1 where it goes through as it is.
 
     Parameters
     ----------
-    image : array-like of shape (H, W[, C])
-        As the user gave it.
+    image, prepared : array-like of shape (H, W[, C])
+        As the user gave it, and as the network takes it.
     given : float, "auto" or None
         Diameter of its red cells.
     wanted : float
         The network's.
+    sureness : callable
+        From an image of at most 256 pixels a side to how sure the network is of what it sees, 0
+        where it sees no cells. Asked where the image alone does not tell.
     name : str
         What a warning calls the image.
     """
     if given is None or wanted is None:
         return 1.0
-    diameter = estimate_red_cell_diameter(image) if given == "auto" else float(given)
+    if given != "auto":
+        return _factor(float(given), wanted)
+    diameter, reliable = measured_diameter(image)
+    if not reliable:
+        sizes = _ANY_SIZES if diameter is None else diameter * _SIZES
+        diameter = _surest(prepared, sizes, wanted, sureness)
     if diameter is None:
         warnings.warn(
             f"The diameter of red cells cannot be told from {name}, which goes through the network "
@@ -124,6 +145,28 @@ def factor_for(image: Any, given: Any, wanted: float | None, *, name: str) -> fl
         )
         return 1.0
     return _factor(diameter, wanted)
+
+
+def _surest(
+    image: Any, sizes: np.ndarray, wanted: float, sureness: Callable[[np.ndarray], float]
+) -> float | None:
+    """Return the diameter at which the network is surest of the middle of an image, if of any."""
+    found = np.array([sureness(_shown(image, wanted / size)) for size in sizes])
+    best = int(found.argmax())
+    if found[best] == 0:
+        return None
+    if not 0 < best < len(sizes) - 1:
+        return float(sizes[best])
+    before, at, after = found[best - 1 : best + 2]
+    shift = 0.5 * (before - after) / (before - 2 * at + after)
+    return float(sizes[best] * (sizes[1] / sizes[0]) ** shift)
+
+
+def _shown(image: Any, factor: float) -> np.ndarray:
+    side = max(1, int(_SHOWN / factor))
+    top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
+    window = np.asarray(image[top : top + side])[:, left : left + side]
+    return ScaledRows(window, factor)[:]
 
 
 def _factor(diameter: float, wanted: float) -> float:

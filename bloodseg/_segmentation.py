@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import nn
 from tqdm import tqdm
 
-from ._doubts import doubts
+from ._doubts import LEAST_CELLS, doubts
 from ._files import ArrayFile
 from ._images import check_images
 from ._rescaling import ScaledRows, unscaled
@@ -131,6 +132,13 @@ class Segmentation:
             for array, strip in zip((class_map, confidence), strips, strict=True):
                 array[rows, slice(0, shape[1])] = strip
         return class_map, confidence
+
+    def sureness(self, pixels: np.ndarray) -> float:
+        """Return the mean probability of each pixel's class in a small image; 0 without cells."""
+        probabilities = softmax(self.network(pixels)[0], axis=0)
+        if (probabilities.argmax(axis=0) > 0).mean() < LEAST_CELLS:
+            return 0.0
+        return float(probabilities.max(axis=0).mean())
 
     def evaluations(self) -> dict[int, np.ndarray]:
         """Return the evaluations at each position, one number an image."""

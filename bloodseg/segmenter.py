@@ -186,8 +186,9 @@ class BloodCellSegmenter(NetworkEstimator):
     the model that training starts from); ``"auto"`` measures them in the label maps. In prediction
     an image is resampled so that its red cells are ``red_cell_diameter_`` wide, and the result is
     brought back to the image's own pixels. There ``"auto"`` estimates them from the image
-    (`bloodseg.cells.estimate_red_cell_diameter`); an image that shows none goes through as it is,
-    with a warning. That works with any fitted model, one that was fitted with None as well.
+    (`bloodseg.cells.estimate_red_cell_diameter`); where it does not tell, the network is shown the
+    image's middle in several sizes, and the one that it is surest of is taken. An image that shows
+    no cells goes through as it is, with a warning. That works with any fitted model, one that was fitted with None as well.
 
     References
     ----------
@@ -581,7 +582,7 @@ class BloodCellSegmenter(NetworkEstimator):
         n_tiles = len(sources) * height * width // n_pixels
         network = self._prediction_network(device, n_pixels, n_tiles)
         segmentation = Segmentation(TileNetwork(network, device), self.tile_size, self.verbose)
-        return segmentation, self._prepared(sources)
+        return segmentation, self._prepared(sources, segmentation.sureness)
 
     def _diameter_of_network(self) -> float | None:
         return getattr(self, "red_cell_diameter_", None)
@@ -593,7 +594,9 @@ class BloodCellSegmenter(NetworkEstimator):
             known = read_header(model_file(self.pretrained))["fitted"].get("red_cell_diameter_")
         return STANDARD_DIAMETER if known is None else known
 
-    def _prepared(self, sources: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, Any, float]]:
+    def _prepared(
+        self, sources: list[tuple[Any, Any]], sureness: Callable[[np.ndarray], float]
+    ) -> Iterator[tuple[Any, Any, Any, float]]:
         """Yield name, image, preprocessed image and factor; of files, what reads them by rows."""
         arrays = [source for _, source in sources if not isinstance(source, Slide)]
         changed = iter(transformed(self.preprocessor_, arrays) if arrays else [])
@@ -602,8 +605,10 @@ class BloodCellSegmenter(NetworkEstimator):
             prepared = prepared_rows(self.preprocessor_, source) if of_file else next(changed)
             factor = factor_for(
                 source,
+                prepared,
                 self.red_cell_diameter,
                 self._diameter_of_network(),
+                sureness,
                 name=name if of_file else f"images[{name}]",
             )
             yield name, source, prepared, factor

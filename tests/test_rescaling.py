@@ -14,9 +14,11 @@ from torch import nn
 
 from bloodseg import BloodCellSegmenter, _estimator
 from bloodseg._fit_inputs import fingerprint
+from bloodseg._magnification import factor_for
 from bloodseg._model_file import read_model, write_model
 from bloodseg._rescaling import ScaledRows, scaled_labels, scaled_shape, unscaled
 from bloodseg.cells import estimate_red_cell_diameter
+from bloodseg.cells._diameter import measured_diameter
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
@@ -317,6 +319,68 @@ def test_an_image_without_cells_goes_through_as_it_is(fitted, smear, tmp_path):
     tifffile.imwrite(tmp_path / "empty.tif", empty)
     with pytest.warns(UserWarning, match=r"cannot be told from .*empty\.tif"):
         fitted.predict([tmp_path / "empty.tif"])
+
+
+def surest_of(wanted_size, image, wanted=36):
+    """Return a stand-in for a network that is surest of an image at one diameter, and its log."""
+    sizes = []
+
+    def sureness(window):
+        sizes.append(wanted * image.shape[0] / window.shape[0])
+        return 0.9 - 0.01 * np.log(sizes[-1] / wanted_size) ** 2
+
+    return sureness, sizes
+
+
+@pytest.mark.parametrize("size", [30, 48, 75])
+def test_where_the_image_does_not_tell_the_network_does(size):
+    empty = np.full((160, 160, 3), 240, np.uint8)
+    sureness, sizes = surest_of(size, empty)
+    factor = factor_for(empty, empty, "auto", 36, sureness, name="images[0]")
+    assert 36 / factor == pytest.approx(size, rel=0.05)
+    assert min(sizes) < 40
+    assert max(sizes) > 150
+
+
+def test_an_unreliable_estimate_is_looked_at_in_its_neighbourhood():
+    # Two cells: outlines enough for a guess.
+    image = np.full((160, 160, 3), 235, np.uint8)
+    for middle in ((50, 50), (110, 105)):
+        rows, columns = np.indices((160, 160))
+        image[np.hypot(rows - middle[0], columns - middle[1]) < 24] = (205, 130, 140)
+    estimate, reliable = measured_diameter(image)
+    assert estimate == pytest.approx(48, rel=0.1)
+    assert not reliable
+    sureness, sizes = surest_of(60, image)
+    factor = factor_for(image, image, "auto", 36, sureness, name="images[0]")
+    assert 36 / factor == pytest.approx(60, rel=0.05)
+    assert len(sizes) == 5
+    assert max(sizes) < 2.1 * estimate
+
+
+@pytest.mark.parametrize("given", ["auto", 20, None])
+def test_the_network_is_asked_only_where_need_be(given):
+    image = make_smears(1, 300, 0, red_cell_diameter=20, white_cells=(0, 0)).images[0]
+
+    def never(window):
+        raise AssertionError
+
+    factor = factor_for(image, image, given, 36, never, name="images[0]")
+    assert factor == (1 if given is None else pytest.approx(36 / 20, rel=0.1))
+
+
+def test_windows_of_large_images_are_small():
+    image = np.full((2000, 3000, 3), 240, np.uint8)
+    sizes = set()
+    factor_for(image, image, "auto", 36, lambda w: sizes.add(w.shape) or 0.5, name="images[0]")
+    assert all(max(shape) <= 256 for shape in sizes)
+
+
+def test_a_network_is_sure_of_nothing_where_it_sees_no_cells(fitted, smear):
+    segmentation, _ = fitted._start([smear[0]])
+    assert 0.5 < segmentation.sureness(smear[0]) < 1
+    assert segmentation.sureness(np.full_like(smear[0], 240)) == 0
+    assert segmentation.counts == []  # evaluations are those of predictions
 
 
 # ---------------------------------------------------------------- training

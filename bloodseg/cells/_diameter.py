@@ -26,6 +26,7 @@ _LEVEL = 0.4  # of the density of a red cell: where its outline is
 _BLUISH = 0.15  # density for red less that for blue: above are white cells and platelets
 _FAINTEST = 0.06  # density of a red cell over the field's
 _AGREEMENT = 1.6  # of votes; those of straight outlines give 1.4
+_SURE_AGREEMENT, _SURE_CIRCLES = 2.6, 3  # of votes, and how many circles they would make
 _SMALLER = 1.05  # true diameters over those found, for outlines are blurred
 
 # The numbers above were chosen on smear256/train, leukocyte300/train and folds 1 to 4 of bccd.
@@ -63,6 +64,11 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
     >>> 27 < estimate_red_cell_diameter(image) < 33
     True
     """
+    return measured_diameter(image)[0]
+
+
+def measured_diameter(image: Any) -> tuple[float | None, bool]:
+    """Return the estimate, and whether it is one to rely on: many outlines, of one size."""
     numbers, meeting = np.zeros(len(_RADII)), np.zeros(len(_RADII))
     for window in _windows(image):
         stained = _stained(window)
@@ -74,10 +80,11 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
     agreement = meeting / np.maximum(numbers, 1)
     best = int(agreement.argmax())
     if agreement[best] < _AGREEMENT or not 0 < best < len(_RADII) - 1:
-        return None
+        return None, False
     before, at, after = agreement[best - 1 : best + 2]
     shift = 0.5 * (before - after) / (before - 2 * at + after)
-    return float(2 * _SMALLER * _RADII[best] * _STEP**shift)
+    sure = agreement[best] >= _SURE_AGREEMENT and numbers[best] >= _SURE_CIRCLES
+    return float(2 * _SMALLER * _RADII[best] * _STEP**shift), bool(sure)
 
 
 def _windows(image: Any) -> Iterator[np.ndarray]:
@@ -118,7 +125,10 @@ def _stained(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float]]:
-    """Yield for each radius how many votes there are, and with how many others they meet."""
+    """Yield for each radius how many circles its votes would make, and how well those meet.
+
+    The second over the first is with how many others a vote meets.
+    """
     shares, halved = cv2.merge([cells.astype(np.float32), bluish.astype(np.float32)]), 1
     for radius in _RADII[: np.searchsorted(2 * _RADII, min(cells.shape), "right")]:
         while radius / halved > _WIDEST:
@@ -132,8 +142,8 @@ def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float
         kept = ~_near_nuclei(bluish, reach)[outline.rows, outline.columns]
         # The outermost pixels of a cell have their middles half a pixel inside.
         votes = _chosen(outline, kept, 2 * _WIDEST).votes(reach - 0.5).astype(np.float32)
-        number = float(votes.sum())
-        if number < 2 * np.pi * reach:
+        circles = float(votes.sum()) / (2 * np.pi * reach)
+        if circles < 1:
             yield 0.0, 0.0
             continue
         # Where all lies thick, votes meet by chance; the wide blur tells how many.
@@ -141,7 +151,7 @@ def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float
             np.square(cv2.GaussianBlur(votes, (0, 0), blur * reach), dtype=np.float64).sum()
             for blur in (_BLUR, _WIDE_BLUR)
         )
-        yield number, float(reach * (narrow - wide))
+        yield circles, float(narrow - wide) / (2 * np.pi)
 
 
 def _middle(image: np.ndarray, side: int) -> np.ndarray:
