@@ -24,9 +24,9 @@ Large enough for outlines and nuclei, small enough to be fast.
 LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
 
 _ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
-# Where the image alone does not tell, the network is asked: about these sizes, shown so much.
-_SIZES = 2.0 ** np.arange(-1, 1.5, 0.5)  # in diameters found, if any; else in pixels
-_ANY_SIZES = 12 * 2.0 ** np.arange(0, 4.5, 0.5)
+# Where the image alone does not tell, the network is asked about sizes, and shown so much.
+_OCTAVE_STEP = 0.5
+_ANY_SIZES = 12 * 2 ** np.arange(0, 4.5, _OCTAVE_STEP)  # pixels
 _SHOWN = 256  # pixels, as the network sees them
 
 _N_MASKS, _SIDE = 32, 1024  # how many label maps, and how much of each, tell the diameter
@@ -133,9 +133,12 @@ def factor_for(
         return 1.0
     if given != "auto":
         return _factor(float(given), wanted)
-    diameter, reliable = measured_diameter(image)
-    if not reliable:
-        sizes = _ANY_SIZES if diameter is None else diameter * _SIZES
+    diameter, octaves = measured_diameter(image)
+    if octaves:
+        sizes = _ANY_SIZES
+        if diameter is not None:
+            steps = np.arange(-octaves, octaves + _OCTAVE_STEP, _OCTAVE_STEP)
+            sizes = diameter * 2**steps
         diameter = _surest(prepared, sizes, wanted, sureness)
     if diameter is None:
         warnings.warn(
@@ -159,7 +162,7 @@ def _surest(
         return float(sizes[best])
     before, at, after = found[best - 1 : best + 2]
     shift = 0.5 * (before - after) / (before - 2 * at + after)
-    return float(sizes[best] * (sizes[1] / sizes[0]) ** shift)
+    return float(sizes[best] * 2 ** (_OCTAVE_STEP * shift))
 
 
 def _shown(image: Any, factor: float) -> np.ndarray:

@@ -26,7 +26,7 @@ _LEVEL = 0.4  # of the density of a red cell: where its outline is
 _BLUISH = 0.15  # density for red less that for blue: above are white cells and platelets
 _FAINTEST = 0.06  # density of a red cell over the field's
 _AGREEMENT = 1.6  # of votes; those of straight outlines give 1.4
-_SURE_AGREEMENT, _SURE_CIRCLES = 2.6, 3  # of votes, and how many circles they would make
+_SURE_AGREEMENT, _SURE_CIRCLES = 2.6, 3  # of votes, and circles they make: less may mislead
 _SMALLER = 1.05  # true diameters over those found, for outlines are blurred
 
 # The numbers above were chosen on smear256/train, leukocyte300/train and folds 1 to 4 of bccd.
@@ -67,8 +67,8 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
     return measured_diameter(image)[0]
 
 
-def measured_diameter(image: Any) -> tuple[float | None, bool]:
-    """Return the estimate, and whether it is one to rely on: many outlines, of one size."""
+def measured_diameter(image: Any) -> tuple[float | None, float]:
+    """Return the estimate, and by how many octaves it may be off: 0 for one to rely on."""
     numbers, meeting = np.zeros(len(_RADII)), np.zeros(len(_RADII))
     for window in _windows(image):
         stained = _stained(window)
@@ -80,11 +80,13 @@ def measured_diameter(image: Any) -> tuple[float | None, bool]:
     agreement = meeting / np.maximum(numbers, 1)
     best = int(agreement.argmax())
     if agreement[best] < _AGREEMENT or not 0 < best < len(_RADII) - 1:
-        return None, False
+        return None, np.inf
     before, at, after = agreement[best - 1 : best + 2]
     shift = 0.5 * (before - after) / (before - 2 * at + after)
-    sure = agreement[best] >= _SURE_AGREEMENT and numbers[best] >= _SURE_CIRCLES
-    return float(2 * _SMALLER * _RADII[best] * _STEP**shift), bool(sure)
+    diameter = float(2 * _SMALLER * _RADII[best] * _STEP**shift)
+    if numbers[best] < _SURE_CIRCLES:
+        return diameter, 1.0
+    return diameter, 0.5 if agreement[best] < _SURE_AGREEMENT else 0.0
 
 
 def _windows(image: Any) -> Iterator[np.ndarray]:
