@@ -29,6 +29,7 @@ from bloodseg.cells import find_cells
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import load_folder, load_voc, make_smears, masks_from_boxes
 from bloodseg.metrics import confusion_matrix, scores_from_confusion
+from bloodseg.models import model_file
 
 from ._resizing import resized
 from ._timing import machine, write_json
@@ -196,7 +197,7 @@ def count_error(segmenter, images, counts):
 
 
 def evaluate(arguments):
-    segmenter = BloodCellSegmenter.load(arguments.model)
+    segmenter = BloodCellSegmenter.load(model_file(arguments.model))
     report = {"mean IoU": {}, "tolerances": {}}
     for folder in arguments.masks or []:
         images, masks = pair_of(load_folder(folder))
