@@ -188,7 +188,8 @@ class BloodCellSegmenter(NetworkEstimator):
     brought back to the image's own pixels. There ``"auto"`` estimates them from the image
     (`bloodseg.cells.estimate_red_cell_diameter`); where it does not tell, the network is shown the
     image's middle in several sizes, and the one that it is surest of is taken. An image that shows
-    no cells goes through as it is, with a warning. That works with any fitted model, one that was fitted with None as well.
+    no cells goes through as it is, with a warning. That works with any fitted model, one that was
+    fitted with None as well.
 
     References
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _PAPER = "0.45"
 _MARKERS = "osD^vP"
 _DPI = 130
+_SAME_COST = 0.06  # relative: points no farther apart have one label
 
 Record = Mapping[str, Any]
 
@@ -159,6 +160,9 @@ def _positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
         ylabel="seconds",
         title=f"Time for {images} test images\n(paper: 20, other hardware)",
     )
+    axes[2].yaxis.get_major_locator().set_params(subs=(1, 2, 5))
+    axes[2].yaxis.set_major_formatter("{x:g}")
+    axes[2].minorticks_off()
     _finish(axes)
     figure.suptitle(f"One ODE-block at each position: {dataset} and the paper's Table 1")
     return {"table-1": figure}
@@ -197,10 +201,10 @@ def _tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
             colour, marker = _style(number)
             label = f"trained at {tol}\n(seeds ± {deviation:.2f})"
             axis.plot(cost, score, f"{marker}-", color=colour, ms=5, lw=1, label=label)
-            for name in cost.index:
+            for names, at in _apart(cost, score):
                 axis.annotate(
-                    name,
-                    (cost[name], score[name]),
+                    ", ".join(names),
+                    at,
                     color=colour,
                     fontsize=7,
                     xytext=(3, 4 + 8 * number),
@@ -214,6 +218,17 @@ def _tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
         "points are means over seeds, with the tolerance of prediction beside them"
     )
     return {"front": figure}
+
+
+def _apart(cost: pd.Series, score: pd.Series) -> Iterator[tuple[list[str], tuple[float, float]]]:
+    """Yield names of points and where to write them, those that lie on each other together."""
+    names: list[str] = []
+    for name in cost.index:
+        if names and abs(cost[name] / cost[names[-1]] - 1) > _SAME_COST:
+            yield names, (cost[names].min(), score[names[0]])
+            names = []
+        names.append(name)
+    yield names, (cost[names].min(), score[names[0]])
 
 
 def _style(number: int) -> tuple[str, str]:
