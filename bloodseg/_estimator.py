@@ -29,7 +29,7 @@ from ._hardware import PRECISIONS, choose_device, choose_precision
 from ._images import check_images
 from ._model_file import read_model, write_model
 from ._version import __version__
-from .models import model_file
+from .models import list_models, model_file
 from .networks import (
     NETWORKS,
     NODEsUNet,
@@ -71,7 +71,7 @@ NOT_OF_THE_RESULT = (
 _LATER = {"red_cell_diameter": None, "preprocessor__white_balance": False}
 
 # Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
-# this machine reads and writes.
+# this machine reads and writes. The name of a published model is no such place.
 _NOT_SAVED = ("accelerator", "checkpoint_dir", "pretrained", "verbose")
 
 # What the network is built from; kept apart from the parameters, which may change after fit.
@@ -307,9 +307,7 @@ class NetworkEstimator(BaseEstimator):
             If a parameter is something that JSON can't hold, such as a callable network.
         """
         check_is_fitted(self, "network_")
-        parameters = self.get_params(deep=False)
-        for name in _NOT_SAVED:
-            parameters.pop(name, None)
+        parameters = _savable(self.get_params(deep=False))
         fitted = {name: getattr(self, name) for name in self._saved_attributes}
         fitted |= {"version": __version__, "estimator": type(self).__name__}
         header = {"parameters": parameters, "fitted": fitted}
@@ -344,11 +342,10 @@ class NetworkEstimator(BaseEstimator):
         weights, header = read_model(path)
         try:
             fitted = cls._later_attributes | header["fitted"]
-            given = header["parameters"].items()
             kind = fitted.get("estimator", "BloodCellSegmenter")  # the first there was
             if kind != cls.__name__:
                 raise ValueError(f"it is a {kind}; open it with {kind}.load")
-            estimator = cls(**{name: value for name, value in given if name not in _NOT_SAVED})
+            estimator = cls(**_savable(header["parameters"]))
             for name, kinds in cls._saved_attributes.items():
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
@@ -464,6 +461,14 @@ class NetworkEstimator(BaseEstimator):
         tags.target_tags.required = True
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name not in _NOT_SAVED or (name == "pretrained" and value in list_models())
+    }
 
 
 def _halved(weight: torch.Tensor) -> torch.Tensor:

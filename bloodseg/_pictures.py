@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ._images import CLASS_NAMES, check_images, to_rgb
+from ._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
 
 # Blue and orange of Okabe and Ito, which colour-blind people tell apart; neither is a colour of
 # the usual stains. https://jfly.uni-koeln.de/color/
@@ -56,7 +56,8 @@ def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None
 
 def coloured(mask: np.ndarray) -> np.ndarray:
     """Return a label map as a picture (H, W, 3), uint8."""
-    palette = np.array([COLOURS.get(name, _BACKGROUND) for name in CLASS_NAMES], np.uint8)
+    palette = np.full((NOT_LABELLED + 1, 3), _GREY, np.uint8)
+    palette[: len(CLASS_NAMES)] = [COLOURS.get(name, _BACKGROUND) for name in CLASS_NAMES]
     return palette[mask]
 
 
@@ -68,7 +69,7 @@ def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> n
     image : ndarray of shape (H, W, 3)
         uint8, or floating point in [0, 1].
     truth, predicted : ndarray of shape (H, W)
-        Labels 0 background, 1 white cells, 2 red cells.
+        Labels 0 background, 1 white cells, 2 red cells; 255 in the truth is not known.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> n
     grey = _to_bytes(image).mean(axis=2, keepdims=True)
     picture = np.repeat(128 + grey / 2, 3, axis=2).astype(np.uint8)
     palette = np.array([COLOURS.get(name, MISSED) for name in CLASS_NAMES], np.uint8)
-    wrong = truth != predicted
+    wrong = (truth != predicted) & (truth != NOT_LABELLED)
     picture[wrong] = palette[predicted[wrong]]
     return picture
 

@@ -207,7 +207,8 @@ class Segmented:
     @cached_property
     def radius(self) -> float | None:
         """Radius of a typical red cell, in pixels."""
-        return typical_radius(self.class_map)
+        expected = self.expected_diameter
+        return typical_radius(self.class_map, None if expected is None else expected / 2)
 
     @property
     def mean_confidence(self) -> float:

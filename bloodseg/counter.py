@@ -61,7 +61,8 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     predict_ode_tol : float, dict, tuple or "paper", optional
         The same for prediction; None takes what ``fit`` used. Takes effect without fitting again.
     ode_method : str, default="auto"
-        Runge-Kutta method; ``"auto"`` picks by tolerance, see `bloodseg.ode.choose_method`.
+        Runge-Kutta method; ``"auto"`` picks by tolerance, see `bloodseg.ode.choose_method`. Set
+        after fit, another waits for the next one.
     ode_gradient : {"checkpoint", "direct", "adjoint"}, default="checkpoint"
         How gradients pass the solver, see `bloodseg.ode.solve`.
     width : int, default=32
@@ -119,7 +120,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     best_epoch_ : int
         The epoch, from 1, whose weights were kept.
     precision_, ode_method_ : str, dict of int to str
-        What "auto" stood for in fit.
+        What "auto" stood for: the precision in the last fit or prediction, the methods in fit.
     ode_tol_ : dict of int to float
         Tolerances of training.
     ode_first_step_ : dict of int to float or None

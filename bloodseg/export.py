@@ -37,6 +37,7 @@ _INPUT = (
     "images: float32 (n, 3, height, width), RGB in [0, 1], after the preprocessor. Sides of any "
     "length."
 )
+_SCALED = " Scaled so that red cells are about {:.0f} pixels wide: the file does not do that."
 _OUTPUT = "logits: float32 (n, 3, height, width). The class of a pixel is the argmax over axis 1."
 
 
@@ -236,10 +237,11 @@ def _metadata(model: BloodCellSegmenter, blocks: Mapping[Any, Any]) -> dict[str,
     described = None
     if preprocessor is not None:
         described = {"class": type(preprocessor).__name__, **preprocessor.get_params(deep=False)}
+    scaled = "" if model.red_cell_diameter is None else _SCALED.format(model.red_cell_diameter_)
     return {
         "bloodseg_version": __version__,
         "notice": _NOTICE,
-        "input": _INPUT,
+        "input": _INPUT + scaled,
         "output": _OUTPUT,
         "classes": json.dumps(CLASS_NAMES),
         "ode_blocks": json.dumps(blocks),

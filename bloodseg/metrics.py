@@ -153,7 +153,7 @@ def segmentation_report(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> dict
     y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def class_pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.
     y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------
@@ -244,7 +244,7 @@ def iou_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray
     y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------
@@ -273,7 +273,7 @@ def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------
@@ -302,7 +302,7 @@ def dice_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarra
     y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------
@@ -331,7 +331,7 @@ def mean_dice(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     y_true, y_pred : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
-        Number of classes, 1 to 256.
+        Number of classes, 1 to 255.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label
 
+from bloodseg._rescaling import scaled_labels
 from bloodseg.cells import Cells, find_cells
 from bloodseg.cells._blocks import blocks_of_cells
 from bloodseg.cells._instances import count_cells
@@ -185,6 +186,18 @@ def test_the_scale_does_not_depend_on_rough_outlines(rng):
     assert typical_radius(RED * rough) == pytest.approx(typical_radius(RED * mask), rel=0.05)
 
 
+@pytest.mark.parametrize("diameter", [150, 320, 700])
+def test_cells_of_any_size_are_found_where_they_are_expected(diameter):
+    unit = diameter / 40
+    small = make_smears(1, image_size=160, random_state=0, red_cell_diameter=40).masks[0]
+    large = scaled_labels(small, unit)
+    rng = np.random.default_rng(0)
+    large[rng.random(large.shape) < 1e-4] = RED  # specks are no cells, whatever they would tell
+    radius = typical_radius(large, expected=0.5 * diameter)
+    assert radius == pytest.approx(unit * typical_radius(small), rel=0.1)
+    assert count_cells(large, radius) == count_cells(small, typical_radius(small))
+
+
 def test_a_field_of_one_class_tells_nothing():
     assert typical_radius(np.full((700, 600), RED)) is None
     half = np.zeros((700, 600), int)
@@ -252,9 +265,9 @@ def test_labels_put_together_from_blocks(smear, monkeypatch):
         ),
         (
             {"red_cell_diameter": 2},
-            "red_cell_diameter must be a number of pixels from 4 to 256; got 2. Rescale",
+            "red_cell_diameter must be a number of pixels from 4 to 1000; got 2. Rescale",
         ),
-        ({"red_cell_diameter": "big"}, "from 4 to 256; got 'big'."),
+        ({"red_cell_diameter": "big"}, "from 4 to 1000; got 'big'."),
     ],
 )
 def test_bad_arguments(arguments, text):

@@ -123,7 +123,7 @@ def test_a_path_that_is_no_folder_is_refused(folder):
     ("mask", "message"),
     [
         (LABELS[:-1], r"a\.png must have the size of its image, \(12, 10\); got \(11, 10\)"),
-        (LABELS * 127, r"labels 0 .* and 2 \(red\); got 0, 127, 254\. Map your values"),
+        (LABELS * 127, r"labels 0 .* and 2 \(red\), or 255 .*; got 0, 127, 254\. Map your values"),
         (LABELS + np.uint8(1), r"got 1, 2, 3\. Map your values"),
         (PICTURE, r"one channel with a label a pixel; got an image of mode RGB"),
     ],
@@ -131,6 +131,22 @@ def test_a_path_that_is_no_folder_is_refused(folder):
 def test_wrong_masks_are_refused(folder, mask, message):
     Image.fromarray(mask).save(folder / "masks/a.png")
     with pytest.raises(ValueError, match=message):
+        load_folder(folder)
+
+
+def test_masks_may_leave_pixels_open(folder):
+    open_ = LABELS.copy()
+    open_[:3] = 255
+    Image.fromarray(open_).save(folder / "masks" / "a.png")
+    assert (load_folder(folder).masks[0][:3] == 255).all()
+
+
+def test_masks_of_cells_alone_are_not_taken_for_open_ones(folder):
+    for name in "ab":
+        Image.fromarray(np.where(LABELS > 0, 255, 0).astype(np.uint8)).save(
+            folder / "masks" / f"{name}.png"
+        )
+    with pytest.raises(ValueError, match=r"must have cells in its label maps.*got only 0 and 255"):
         load_folder(folder)
 
 

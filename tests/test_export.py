@@ -124,6 +124,13 @@ def test_any_number_and_size_of_images(session, shared_fitted, n, height, width)
     np.testing.assert_allclose(logits, expected, atol=2e-3 * np.abs(expected).max())
 
 
+def test_the_file_says_that_it_does_not_scale(fitted, tmp_path):
+    segmenter = copy.deepcopy(fitted).set_params(red_cell_diameter="auto")
+    said = metadata(to_onnx(segmenter, tmp_path / "a.onnx").path)
+    wide = f"red cells are about {segmenter.red_cell_diameter_:.0f} pixels wide"
+    assert wide in said["input"]
+
+
 def test_the_file_says_what_it_is(written, fitted):
     proto = onnx.load(written.path)
     onnx.checker.check_model(proto, full_check=True)
@@ -133,7 +140,7 @@ def test_the_file_says_what_it_is(written, fitted):
     said = metadata(written.path)
     assert json.loads(said["classes"]) == ["background", "white", "red"]
     assert "not a medical device" in said["notice"]
-    assert "after the preprocessor" in said["input"]
+    assert said["input"].endswith("after the preprocessor. Sides of any length.")
     parameters = json.loads(said["preprocessor"])
     assert parameters.pop("class") == "Preprocessor"
     parameters["tile_grid_size"] = tuple(parameters["tile_grid_size"])

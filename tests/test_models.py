@@ -69,6 +69,11 @@ def test_fine_tuning_starts_from_the_weights(smears):
     assert (tuned.predict(smears.images) == before).mean() > 0.9
 
 
+def test_a_saved_model_knows_its_pretrained_weights(pretrained, tmp_path):
+    pretrained.save(tmp_path / "m")
+    assert BloodCellSegmenter.load(tmp_path / "m").pretrained == list_models()[0]
+
+
 def test_fine_tuning_in_searches(smears):
     segmenter = BloodCellSegmenter.from_pretrained(max_epochs=1, random_state=0)
     scores = cross_val_score(

@@ -87,6 +87,12 @@ def test_a_map_shows_each_class_in_its_colour(smear):
         assert np.array_equal((picture == COLOURS[name]).all(axis=-1), mask == label)
 
 
+def test_a_difference_marks_nothing_where_the_truth_is_not_known(smear):
+    image, truth = smear
+    unknown = np.full_like(truth, 255)
+    assert np.array_equal(difference(image, unknown, truth), difference(image, truth, truth))
+
+
 def test_a_difference_marks_the_wrong_pixels_and_no_others(smear):
     image, truth = smear
     predicted = truth.copy()

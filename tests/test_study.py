@@ -113,6 +113,12 @@ def test_a_training_of_another_command_is_taken_over(tmp_path):
     assert after.stat().st_mtime_ns == written
 
 
+def test_label_maps_may_leave_pixels_open(tmp_path):
+    open_ = [np.where(mask == 1, 255, mask) for mask in TEST.masks]
+    table = study(tmp_path, train=TRAIN, test=Bunch(images=TEST.images, masks=open_))
+    assert table.mean_iou.notna().all()
+
+
 def test_groups_reach_fit(tmp_path, monkeypatch):
     seen = []
     fit = BloodCellSegmenter.fit

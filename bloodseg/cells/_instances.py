@@ -70,7 +70,8 @@ def find_cells(
     confidence : array-like of shape (H, W), optional
         Probability of each pixel's class: floating point in [0, 1], or uint8 in 255ths.
     red_cell_diameter : float, optional
-        Diameter of a typical red cell in pixels. By default it is found from the class map.
+        Diameter of a typical red cell in pixels. By default it is found from the class map, up to
+        256 pixels.
 
     Returns
     -------
@@ -105,9 +106,9 @@ def check_diameter(diameter: Any) -> float | None:
     if diameter is None:
         return None
     number = isinstance(diameter, Real) and not isinstance(diameter, bool)
-    if not number or not 4 <= diameter <= 256:
+    if not number or not 4 <= diameter <= 1000:
         raise ValueError(
-            f"red_cell_diameter must be a number of pixels from 4 to 256; got {diameter!r}. "
+            f"red_cell_diameter must be a number of pixels from 4 to 1000; got {diameter!r}. "
             "Rescale images with larger or smaller cells."
         )
     return float(diameter) / 2

@@ -17,7 +17,7 @@ WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/tr
 
 LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
 
-_MAX_RADIUS = 128  # pixels; what is wider is not taken for a cell
+_MAX_RADIUS = 128  # pixels; what is wider is not taken for a cell, unless expected
 _BIN = 1 / 8  # pixels
 _NOISE = 2  # pixels; what is thinner is a rim or a strand
 _WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed
@@ -28,7 +28,7 @@ _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of ab
 # The numbers above were chosen on smear256/train: label maps, and those of two networks.
 
 
-def typical_radius(class_map: Any) -> float | None:
+def typical_radius(class_map: Any, expected: float | None = None) -> float | None:
     """Return the radius of a typical red cell in pixels, or None where there is no cell.
 
     A first guess comes from inscribed circles; of the radii about it, the one at which most votes
@@ -38,12 +38,32 @@ def typical_radius(class_map: Any) -> float | None:
     ----------
     class_map : array-like of shape (H, W)
         Labels, read in strips of rows.
+    expected : float, optional
+        About how large the radius is, if known. Large cells are measured in a thinned map.
     """
+    every = 1
+    while expected is not None and expected / every > _MAX_RADIUS / 2:
+        every *= 2
+    if every > 1:
+        class_map = _Thinned(class_map, every)
     for label, ratio in ((RED, 1), (WHITE, WHITE_OVER_RED)):
         guess = _inscribed_radius(class_map, label)
         if guess is not None:
-            return _voted_radius(class_map, label, guess) / ratio
+            return every * _voted_radius(class_map, label, guess) / ratio
     return None
+
+
+class _Thinned:
+    """One pixel of so many along each side of a class map, read by rows."""
+
+    def __init__(self, class_map: Any, every: int):
+        self.shape = tuple(-(-side // every) for side in class_map.shape)
+        self._class_map, self._every = class_map, every
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(self.shape[0])
+        strip = self._class_map[start * self._every : stop * self._every]
+        return np.asarray(strip)[:: self._every, :: self._every]
 
 
 def _strips(class_map: Any, label: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, NOT_LABELLED
 from ._files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -32,8 +32,9 @@ def load_folder(path: str | os.PathLike) -> Bunch:
 
     The folder holds ``images/NAME.png`` (or jpg, jpeg, tif, tiff, bmp) and for each image
     ``masks/NAME.png`` (or tif, tiff, bmp): one channel with the labels 0 background, 1 white cells,
-    2 red cells. Of paletted masks the palette's indices are the labels. A file ``groups.csv`` with
-    the columns image and group may say which images show the same patient or field.
+    2 red cells, or 255 where the class is not known. Of paletted masks the palette's indices are
+    the labels. A file ``groups.csv`` with the columns image and group may say which images show the
+    same patient or field.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def load_folder(path: str | os.PathLike) -> Bunch:
         images : list of ndarray of shape (H, W, 3)
             RGB, uint8; or float32 in [0, 1] for files of 16 bits a channel.
         masks : list of ndarray of shape (H, W), uint8
-            Labels 0, 1 and 2.
+            Labels 0, 1 and 2, and 255.
         names : list of str
             File names without suffix; all lists are sorted by them.
         groups : ndarray of str of shape (n,), or None
@@ -83,6 +84,13 @@ def load_folder(path: str | os.PathLike) -> Bunch:
         image, mask = read_pair(pair)
         images.append(image)
         masks.append(mask)
+    labels = set().union(*(np.unique(mask).tolist() for mask in masks))
+    if labels == {0, NOT_LABELLED}:  # the two values of a mask of cells, more likely
+        raise ValueError(
+            f"{path} must have cells in its label maps, 1 (white) and 2 (red); got only 0 and "
+            f"{NOT_LABELLED}, which is for pixels whose class is not known. Map your values to "
+            "these labels and save the label maps again."
+        )
     table = Path(path) / "groups.csv"
     groups = read_table(table, ["group"], names)["group"] if table.exists() else None
     return Bunch(images=images, masks=masks, names=names, groups=groups, target_names=CLASS_NAMES)
@@ -218,10 +226,11 @@ def _read_mask(file: Path, image: np.ndarray, image_file: Path) -> np.ndarray:
             f"Export it again from {image_file.name}."
         )
     found = np.unique(mask)
-    if found[0] < 0 or found[-1] >= len(CLASS_NAMES):
+    if not np.isin(found, (*range(len(CLASS_NAMES)), NOT_LABELLED)).all():
         shown = ", ".join(map(str, found[:8])) + (", ..." if found.size > 8 else "")
         raise ValueError(
-            f"{file} must hold the labels 0 (background), 1 (white) and 2 (red); got {shown}. "
-            "Map your values to these labels and save it again."
+            f"{file} must hold the labels 0 (background), 1 (white) and 2 (red), or "
+            f"{NOT_LABELLED} where the class is not known; got {shown}. Map your values to these "
+            "labels and save it again."
         )
     return mask.astype(np.uint8)

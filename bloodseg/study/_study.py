@@ -230,7 +230,7 @@ def _checked(data: Any, name: str) -> Bunch:
             f"got {type(data).__name__}."
         )
     images = check_images(data.images, name=f"{name}.images")
-    masks = check_masks(data.masks, images=images, name=f"{name}.masks")
+    masks = check_masks(data.masks, images=images, partial=True, name=f"{name}.masks")
     names = getattr(data, "names", range(len(images)))
     return Bunch(
         images=images,
