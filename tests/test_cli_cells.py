@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -122,6 +123,19 @@ def test_bad_inputs_are_reported_and_left_out(command, model, images, tmp_path, 
     (images / "a.png").unlink()
     assert run(*arguments, "--overwrite") == 2
     assert f"no image could be {command}d" in capsys.readouterr().err.replace("counted", "countd")
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+def test_a_missing_package_costs_the_files_that_need_it(
+    command, model, images, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "s.zarr").mkdir()
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    out = tmp_path / "out"
+    assert run(command, tmp_path / "s.zarr", images, "-m", model, "-o", out) == 1
+    said = "s.zarr skipped: {} is a folder, taken for Zarr, which needs the package zarr: pip"
+    assert said.format(tmp_path / "s.zarr") in capsys.readouterr().err
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

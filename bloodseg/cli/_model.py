@@ -19,6 +19,7 @@ from ._output import CommandError
 INPUT_ERRORS = (
     OSError,
     ValueError,
+    ImportError,  # of the package that reads its format
     MemoryError,
     SolverError,
     FloatingPointError,
