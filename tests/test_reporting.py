@@ -4,6 +4,7 @@ import html
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_with_a_pixel_size_it_counts_per_square_millimetre():
 def test_no_cells_are_dashes():
     row = Page(render_report([result(cells=table())], run={})).tables["images"][1]
     assert row[2:7] == ["0", "0", DASH, DASH, DASH]
+
+
+def test_without_matplotlib_a_note_stands_for_the_histogram(monkeypatch):
+    note = "The histogram needs matplotlib: pip install 'bloodseg[plot]'."
+    assert note not in render_report([result()], run={})
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    page = render_report([result()], run={})
+    assert note in page
+    assert "<svg" not in page
+    assert Page(page).tables["images"][1][0] == "field.png"
 
 
 def test_it_needs_nothing_from_elsewhere():

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("no image could be read.")
     try:
         page = render_report(results, run=_run_of(segmenter, arguments), title=arguments.title)
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise CommandError(first_line(error)) from error
     with reported(arguments.output), written_whole(arguments.output) as unfinished:
         unfinished.write_text(page, encoding="utf-8")

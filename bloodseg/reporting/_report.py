@@ -112,13 +112,12 @@ def render_report(
     str
         The page. Nothing in it is loaded from elsewhere, and names are escaped. Where the size of
         a pixel is known, diameters are in micrometres and counts come per square millimetre, too.
+        Without matplotlib a note stands in place of the histogram.
 
     Raises
     ------
     ValueError
         If there is no result, or the size of a pixel is known for some images only.
-    ImportError
-        If matplotlib, which draws the histogram, is missing.
 
     Examples
     --------
@@ -212,8 +211,11 @@ def _embedded(picture: Image.Image) -> str:
 
 
 def _histogram(cells: pd.DataFrame) -> str:
-    """Return the histogram of the diameters as SVG, to stand in the page."""
-    from matplotlib.figure import Figure
+    """Return the histogram of the diameters as SVG, to stand in the page; "" without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # an extra
+        return ""
 
     from ..plotting import CellSizeDisplay
 
