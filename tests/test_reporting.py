@@ -96,6 +96,15 @@ def test_with_a_pixel_size_it_counts_per_square_millimetre():
     assert "median µm" in header[6]
 
 
+def test_in_pixels_it_stands_beside_images_of_unknown_size():
+    known = result("known.png", table(*CELLS, unit="um").assign(area=1.0), pixel_size=0.5)
+    text = render_report([known.in_pixels(), result().in_pixels()], run={})
+    header, *rows = Page(text).tables["images"]
+    assert header[4] == "red, median px"
+    assert [row[4] for row in rows] == ["84.0", "42.0"]
+    assert "area" not in known.in_pixels().cells
+
+
 def test_no_cells_are_dashes():
     row = Page(render_report([result(cells=table())], run={})).tables["images"][1]
     assert row[2:7] == ["0", "0", DASH, DASH, DASH]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,16 @@ class ImageResult:
             pixel_size=segmented.pixel_size,
         )
 
+    def in_pixels(self) -> ImageResult:
+        """Return the same with sizes in pixels, to stand beside images of unknown pixel size."""
+        if self.pixel_size is None:
+            return self
+        diameters = self.cells["diameter"] / self.pixel_size
+        # Other sizes are not on the page, and must not stay in another unit.
+        cells = self.cells[["class", "confidence", "touches_border"]]
+        cells = cells.assign(diameter=diameters, unit="px")
+        return replace(self, cells=cells, pixel_size=None)
+
     @property
     def area(self) -> float:
         """Square millimetres; NaN where the size of a pixel is not known."""
@@ -139,7 +149,7 @@ def render_report(
     if len(known) > 1:
         raise ValueError(
             "results must know the size of a pixel for all images or for none; got some of each. "
-            "Set pixel_size, or report them apart."
+            "Set pixel_size, report them apart, or call in_pixels of each."
         )
     (has_area,) = known
     cells = pd.concat([result.cells for result in results], ignore_index=True)
