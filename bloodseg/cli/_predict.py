@@ -16,7 +16,7 @@ from .._images import CLASS_NAMES
 from .._pictures import LEGEND, overlay
 from ..datasets import list_images, read_image
 from ..segmenter import BloodCellSegmenter
-from ._model import INPUT_ERRORS, evaluations, load_model
+from ._model import INPUT_ERRORS, evaluations, load_model, predict_one
 from ._output import (
     CommandError,
     complain,
@@ -134,7 +134,7 @@ def _output_files(folder: Path, name: str, *, with_overlay: bool) -> list[Path]:
 def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path]) -> dict[str, Any]:
     """Label one image, write its outputs and return its row of the table."""
     image = read_image(file)
-    mask = segmenter.predict([image])[0]
+    mask = predict_one(segmenter, image, file)
     # The label map comes last: where it is, the image is done.
     for output in outputs[1:]:
         write_png(output, overlay(image, mask))
