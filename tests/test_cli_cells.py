@@ -11,6 +11,7 @@ import zarr
 from PIL import Image
 
 from bloodseg import BloodCellSegmenter
+from bloodseg._pictures import overlay
 from bloodseg.cli import main
 from bloodseg.datasets import make_smears
 
@@ -106,6 +107,28 @@ def test_slides_are_inputs_too(model, tmp_path):
     assert sizes[inputs[0]] == pytest.approx(np.multiply(sizes[inputs[1]], 0.2**2))
     assert (out / "s.geojson").exists()
     assert (out / "s-2.geojson").exists()
+
+
+def test_predict_takes_slides_as_count_does(model, tmp_path, capsys, monkeypatch):
+    image = SMEARS.images[0]
+    zarr.open_array(str(tmp_path / "z.zarr"), mode="w", shape=image.shape, dtype="u1")[:] = image
+    with tifffile.TiffWriter(tmp_path / "p.ome.tif") as file:
+        file.write(image, subifds=1, metadata={"axes": "YXS"})
+        file.write(image[::2, ::2], subfiletype=1)
+    tifffile.imwrite(tmp_path / "c.ome.tif", np.moveaxis(image, -1, 0), metadata={"axes": "CYX"})
+    inputs = [tmp_path / name for name in ("z.zarr", "p.ome.tif", "c.ome.tif")]
+    command = ["predict", *inputs, "-m", model, "-o", tmp_path / "out"]
+    assert run(*command) == 0
+    segmenter = BloodCellSegmenter.load(model)
+    for file in inputs:
+        mask = np.array(Image.open(tmp_path / f"out/{file.stem}_mask.png"))
+        assert np.array_equal(mask, segmenter.predict([file])[0])
+        drawn = np.array(Image.open(tmp_path / f"out/{file.stem}_overlay.png"))
+        assert np.array_equal(drawn, overlay(image, mask))
+    monkeypatch.setattr("bloodseg.cli._predict.MAX_PIXELS", 96 * 96 - 1)
+    assert run(*command, "--overwrite") == 2
+    said = f"{inputs[0]} must have at most 9,215 pixels, for its label map is a PNG file; got 96 x"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["count", "measure"])
