@@ -5,6 +5,7 @@ import json
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import zarr
@@ -54,7 +55,10 @@ def test_count_prints_and_writes_what_the_api_counts(model, images, tmp_path, ca
     assert [row["image"] for row in rows] == expected["image"].tolist()
     assert expected["red"].sum() > 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["white", "red", "image"]
+    assert lines[0].split() == ["white", "red", "confidence", "image"]
+    for line, row in zip(lines[1:], expected.itertuples(), strict=False):
+        shown = [str(row.white), str(row.red), f"{row.confidence:.3f}", row.image]
+        assert line.split() == shown
     assert lines[3].split() == [str(expected[n].sum()) for n in ("white", "red")] + ["2", "images"]
 
 
@@ -89,6 +93,14 @@ def test_measure_writes_every_format(model, images, tmp_path, capsys):
     assert [each["height"] for each in coco["images"]] == [96, 96]
     assert len(coco["annotations"]) == len(table)
     assert f"{len(table)} cells in 2 images, 0 failed" in capsys.readouterr().out
+
+
+def test_a_table_without_cells_keeps_its_columns(model, tmp_path):
+    Image.new("RGB", (96, 96), "white").save(tmp_path / "empty.png")
+    assert run("measure", tmp_path / "empty.png", "-m", model, "-o", tmp_path / "out") == 0
+    table = pd.read_csv(tmp_path / "out/cells.csv")
+    assert len(table) == 0
+    assert list(table) == list(BloodCellSegmenter.load(model).measure(SMEARS.images))
 
 
 def test_slides_are_inputs_too(model, tmp_path):
