@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -503,6 +504,23 @@ def test_memory_that_runs_out_costs_one_image(command, data, model, tmp_path, ca
     )
     table = "predictions.csv" if command == "predict" else "metrics.csv"
     assert len(rows_of(out / table)) == 3 + (command == "evaluate")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_warnings_name_the_image(command, data, model, tmp_path, capsys, monkeypatch):
+    predict = BloodCellSegmenter.predict
+
+    def warn(self, images):
+        warnings.warn("images[0] looks unlike a smear.", stacklevel=1)
+        return predict(self, images)
+
+    monkeypatch.setattr(BloodCellSegmenter, "predict", warn)
+    inputs = data / "images" if command == "predict" else data
+    assert main([command, str(inputs), "-q", "-m", str(model), "-o", str(tmp_path / "out")]) == 0
+    names = [data / f"images/{name}.png" if command == "predict" else name for name in "abcd"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"bloodseg: warning: {name} looks unlike a smear." for name in names
+    ]
 
 
 def test_predict_refuses_what_cannot_be_done(data, model, tmp_path, capsys):

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import zarr
 from PIL import Image
 
 from bloodseg import BloodCellSegmenter
+from bloodseg._pictures import overlay
 from bloodseg.cli import main
 from bloodseg.datasets import make_smears
 
@@ -52,7 +55,10 @@ def test_count_prints_and_writes_what_the_api_counts(model, images, tmp_path, ca
     assert [row["image"] for row in rows] == expected["image"].tolist()
     assert expected["red"].sum() > 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["white", "red", "image"]
+    assert lines[0].split() == ["white", "red", "confidence", "image"]
+    for line, row in zip(lines[1:], expected.itertuples(), strict=False):
+        shown = [str(row.white), str(row.red), f"{row.confidence:.3f}", row.image]
+        assert line.split() == shown
     assert lines[3].split() == [str(expected[n].sum()) for n in ("white", "red")] + ["2", "images"]
 
 
@@ -89,6 +95,14 @@ def test_measure_writes_every_format(model, images, tmp_path, capsys):
     assert f"{len(table)} cells in 2 images, 0 failed" in capsys.readouterr().out
 
 
+def test_a_table_without_cells_keeps_its_columns(model, tmp_path):
+    Image.new("RGB", (96, 96), "white").save(tmp_path / "empty.png")
+    assert run("measure", tmp_path / "empty.png", "-m", model, "-o", tmp_path / "out") == 0
+    table = pd.read_csv(tmp_path / "out/cells.csv")
+    assert len(table) == 0
+    assert list(table) == list(BloodCellSegmenter.load(model).measure(SMEARS.images))
+
+
 def test_slides_are_inputs_too(model, tmp_path):
     image = SMEARS.images[2]
     tifffile.imwrite(tmp_path / "s.tif", image, resolution=(5e4, 5e4), resolutionunit="CENTIMETER")
@@ -107,6 +121,28 @@ def test_slides_are_inputs_too(model, tmp_path):
     assert (out / "s-2.geojson").exists()
 
 
+def test_predict_takes_slides_as_count_does(model, tmp_path, capsys, monkeypatch):
+    image = SMEARS.images[0]
+    zarr.open_array(str(tmp_path / "z.zarr"), mode="w", shape=image.shape, dtype="u1")[:] = image
+    with tifffile.TiffWriter(tmp_path / "p.ome.tif") as file:
+        file.write(image, subifds=1, metadata={"axes": "YXS"})
+        file.write(image[::2, ::2], subfiletype=1)
+    tifffile.imwrite(tmp_path / "c.ome.tif", np.moveaxis(image, -1, 0), metadata={"axes": "CYX"})
+    inputs = [tmp_path / name for name in ("z.zarr", "p.ome.tif", "c.ome.tif")]
+    command = ["predict", *inputs, "-m", model, "-o", tmp_path / "out"]
+    assert run(*command) == 0
+    segmenter = BloodCellSegmenter.load(model)
+    for file in inputs:
+        mask = np.array(Image.open(tmp_path / f"out/{file.stem}_mask.png"))
+        assert np.array_equal(mask, segmenter.predict([file])[0])
+        drawn = np.array(Image.open(tmp_path / f"out/{file.stem}_overlay.png"))
+        assert np.array_equal(drawn, overlay(image, mask))
+    monkeypatch.setattr("bloodseg.cli._predict.MAX_PIXELS", 96 * 96 - 1)
+    assert run(*command, "--overwrite") == 2
+    said = f"{inputs[0]} must have at most 9,215 pixels, for its label map is a PNG file; got 96 x"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["count", "measure"])
 def test_bad_inputs_are_reported_and_left_out(command, model, images, tmp_path, capsys):
     (images / "b.png").write_bytes(b"junk")
@@ -122,6 +158,19 @@ def test_bad_inputs_are_reported_and_left_out(command, model, images, tmp_path, 
     (images / "a.png").unlink()
     assert run(*arguments, "--overwrite") == 2
     assert f"no image could be {command}d" in capsys.readouterr().err.replace("counted", "countd")
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+def test_a_missing_package_costs_the_files_that_need_it(
+    command, model, images, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "s.zarr").mkdir()
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    out = tmp_path / "out"
+    assert run(command, tmp_path / "s.zarr", images, "-m", model, "-o", out) == 1
+    said = "s.zarr skipped: {} is a folder, taken for Zarr, which needs the package zarr: pip"
+    assert said.format(tmp_path / "s.zarr") in capsys.readouterr().err
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

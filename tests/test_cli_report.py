@@ -64,6 +64,23 @@ def test_what_cannot_be_read_is_left_out(images, command, capsys):
     assert "b.png" not in page.read_text(encoding="utf-8")
 
 
+def test_sizes_are_in_pixels_where_not_all_files_know_theirs(images, command, capsys):
+    arguments, page = command
+    Image.open(images / "a.png").save(images / "c.tif", dpi=(254_000, 254_000))
+    assert main([*arguments, str(images / "c.tif")]) == 0
+    assert "per mm²" in page.read_text(encoding="utf-8")
+    assert "pixels for all" not in capsys.readouterr().err
+    assert main([*arguments, str(images), "--overwrite"]) == 0
+    assert "known for some images only, so that sizes are in pixels for all. Give it with " in (
+        capsys.readouterr().err
+    )
+    text = page.read_text(encoding="utf-8")
+    rows = re.findall(r'<tr><td><a href="#smear-\d">.+?</td>(.+?)<td>[\d.]+</td></tr>', text, re.S)
+    assert len(rows) == 3
+    assert rows[0] == rows[2]  # one picture, with and without the size of its pixels
+    assert "mm²" not in text
+
+
 def test_nothing_to_read_is_an_error(images, command, capsys):
     arguments, page = command
     for file in images.iterdir():

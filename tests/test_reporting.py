@@ -4,6 +4,7 @@ import html
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -95,9 +96,28 @@ def test_with_a_pixel_size_it_counts_per_square_millimetre():
     assert "median µm" in header[6]
 
 
+def test_in_pixels_it_stands_beside_images_of_unknown_size():
+    known = result("known.png", table(*CELLS, unit="um").assign(area=1.0), pixel_size=0.5)
+    text = render_report([known.in_pixels(), result().in_pixels()], run={})
+    header, *rows = Page(text).tables["images"]
+    assert header[4] == "red, median px"
+    assert [row[4] for row in rows] == ["84.0", "42.0"]
+    assert "area" not in known.in_pixels().cells
+
+
 def test_no_cells_are_dashes():
     row = Page(render_report([result(cells=table())], run={})).tables["images"][1]
     assert row[2:7] == ["0", "0", DASH, DASH, DASH]
+
+
+def test_without_matplotlib_a_note_stands_for_the_histogram(monkeypatch):
+    note = "The histogram needs matplotlib: pip install 'bloodseg[plot]'."
+    assert note not in render_report([result()], run={})
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    page = render_report([result()], run={})
+    assert note in page
+    assert "<svg" not in page
+    assert Page(page).tables["images"][1][0] == "field.png"
 
 
 def test_it_needs_nothing_from_elsewhere():

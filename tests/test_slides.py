@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from bloodseg import BloodCellSegmenter, Preprocessor
 from bloodseg._files import ArrayFile
 from bloodseg._map_files import write_map
-from bloodseg.datasets import make_smears, open_slide
+from bloodseg.datasets import make_smears, open_slide, read_image
 from bloodseg.preprocessing import EnhancedRows
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (133, 201, 3)).astype(np.uint8)
@@ -115,10 +116,37 @@ def test_grey_16_bit(tmp_path):
 
 
 def test_other_images_are_read_whole(tmp_path):
-    from PIL import Image
-
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     assert np.array_equal(open_slide(tmp_path / "a.png")[3:9], PIXELS[3:9])
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "miniswhite"])
+def test_colours_are_those_of_read_image(tmp_path, mode):
+    file = tmp_path / "a.tif"
+    if mode == "miniswhite":
+        write_tiff(file, PIXELS[..., 0], photometric=mode, **PER_CM)
+    else:
+        Image.fromarray(PIXELS).convert(mode).save(file, dpi=(254_000, 254_000))
+    slide = open_slide(file)
+    assert slide.pixel_size == pytest.approx(0.1)
+    assert np.array_equal(slide[10:20], read_image(file)[10:20])
+
+
+def test_jpeg_in_tiff_is_read_by_strips(tmp_path):
+    file = tmp_path / "a.tif"
+    write_tiff(file, PIXELS, photometric="ycbcr", compression="jpeg", tile=(64, 64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bloodseg.datasets._slides.read_image", None)
+        rows = open_slide(file)[60:70]
+    assert np.abs(rows.astype(int) - read_image(file)[60:70]).max() <= 2  # as decoders differ
+
+
+def test_pages_of_other_colours_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(2):
+            file.write(PIXELS[..., 0], photometric="miniswhite")
+    with raises("a.tif cannot be read as an image: it holds 2 pages. Save the page you want"):
+        open_slide(tmp_path / "a.tif")
 
 
 def test_files_that_are_no_slides(tmp_path):

@@ -66,9 +66,9 @@ def segmented(segmenter: BloodCellSegmenter, image: Path) -> Segmented:
 
 def _table(rows: list[dict]) -> Iterator[str]:
     """Yield the lines of a table with a last one for all images."""
-    yield f"{'white':>8}{'red':>8}  image"
+    yield f"{'white':>8}{'red':>8}{'confidence':>12}  image"
     for row in rows:
-        yield f"{row['white']:>8}{row['red']:>8}  {row['image']}"
+        yield f"{row['white']:>8}{row['red']:>8}{row['confidence']:>12.3f}  {row['image']}"
     if len(rows) > 1:
         totals = (sum(row[name] for row in rows) for name in ("white", "red"))
-        yield "".join(f"{total:>8}" for total in totals) + f"  {len(rows)} images"
+        yield "".join(f"{total:>8}" for total in totals) + f"{'':12}  {len(rows)} images"

@@ -99,8 +99,9 @@ def _evaluate(
     predictions: list[np.ndarray] = []
     pairs = list(zip(smears.images, smears.masks, strict=True))
     for image, mask in progress(pairs, label="evaluating", quiet=quiet):
-        predicted, cost = timed_prediction(segmenter, image)
-        result.add(f"smear {len(predictions) + 1}", mask, predicted, **cost)
+        name = f"smear {len(predictions) + 1}"
+        predicted, cost = timed_prediction(segmenter, image, name)
+        result.add(name, mask, predicted, **cost)
         predictions.append(predicted)
     return result, predictions
 

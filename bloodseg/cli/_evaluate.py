@@ -18,7 +18,7 @@ from .._pictures import LEGEND, overlay
 from ..datasets import list_pairs, read_pair
 from ..metrics import confusion_matrix, scores_from_confusion
 from ..segmenter import BloodCellSegmenter
-from ._model import INPUT_ERRORS, evaluations, load_model
+from ._model import INPUT_ERRORS, evaluations, load_model, predict_one
 from ._output import (
     CommandError,
     complain,
@@ -110,11 +110,11 @@ def _shown(score: float) -> str:
 
 
 def timed_prediction(
-    segmenter: BloodCellSegmenter, image: np.ndarray
+    segmenter: BloodCellSegmenter, image: np.ndarray, name: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the label map of an image, and what it cost."""
     started = time.perf_counter()
-    predicted = segmenter.predict([image])[0]
+    predicted = predict_one(segmenter, image, name)
     return predicted, {"seconds": time.perf_counter() - started, **evaluations(segmenter)}
 
 
@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
     for pair in progress(pairs, label="evaluating", quiet=arguments.quiet):
         try:
             image, mask = read_pair(pair)
-            predicted, cost = timed_prediction(segmenter, image)
+            predicted, cost = timed_prediction(segmenter, image, pair.name)
             result.add(pair.name, mask, predicted, **cost)
         except INPUT_ERRORS as error:
             result.fail(pair.name, error)

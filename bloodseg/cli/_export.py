@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     segmenter = load_model(arguments)
     try:
         written = to_onnx(segmenter, arguments.output, images or None, steps=arguments.steps)
-    except (*INPUT_ERRORS, ImportError) as error:
+    except INPUT_ERRORS as error:
         raise CommandError(first_line(error)) from error
     for position, number in written.steps.items():
         say(f"ODE-block {position}: {number} x {written.methods[position]}")

@@ -81,9 +81,9 @@ def _write_tables(
     if "cells.coco.json" in outputs:
         _write(outputs["cells.coco.json"], to_coco(table, sizes))
     if "cells.csv" in outputs:
-        rows = table.drop(columns="outline", errors="ignore").to_dict("records")
+        table = table.drop(columns="outline", errors="ignore")
         with reported(outputs["cells.csv"]):
-            write_csv(outputs["cells.csv"], rows)
+            write_csv(outputs["cells.csv"], table.to_dict("records"), columns=table.columns)
 
 
 def _write(path: Path, value: Any) -> None:

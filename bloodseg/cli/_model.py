@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from typing import Any
 
+import numpy as np
 import torch
 
 from .._hardware import choose_device
@@ -19,6 +21,7 @@ from ._output import CommandError
 INPUT_ERRORS = (
     OSError,
     ValueError,
+    ImportError,  # of the package that reads its format
     MemoryError,
     SolverError,
     FloatingPointError,
@@ -48,6 +51,18 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter:
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
     return segmenter
+
+
+def predict_one(segmenter: BloodCellSegmenter, image: Any, name: Any) -> np.ndarray:
+    """Return the label map of one image; warnings speak of its name, not of a batch's first."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_named(message: Any, *where: Any, **more: Any) -> None:
+            show(str(message).replace("images[0]", str(name)), *where, **more)
+
+        warnings.showwarning = show_named
+        return segmenter.predict([image])[0]
 
 
 def evaluations(segmenter: BloodCellSegmenter) -> dict[str, Any]:

@@ -65,9 +65,14 @@ def reported(path: Path, note: str = "") -> Iterator[None]:
         raise CommandError(f"{path} cannot be written: {first_line(error)}{note}") from error
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; their columns may differ, and what is None or NaN stays empty."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Iterable[str] = ()
+) -> None:
+    """Write rows as CSV; their columns may differ, and what is None or NaN stays empty.
+
+    ``columns`` come first, and are there without rows, too.
+    """
+    columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
     # Names of files need not be valid Unicode.
     with (
         written_whole(path) as unfinished,

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, to_rgb
 from .._pictures import LEGEND, overlay
-from ..datasets import list_images, read_image
+from ..datasets import Slide, list_images, open_slide, read_image
+from ..datasets._files import MAX_PIXELS
 from ..segmenter import BloodCellSegmenter
-from ._model import INPUT_ERRORS, evaluations, load_model
+from ._model import INPUT_ERRORS, evaluations, load_model, predict_one
 from ._output import (
     CommandError,
     complain,
@@ -133,8 +135,10 @@ def _output_files(folder: Path, name: str, *, with_overlay: bool) -> list[Path]:
 
 def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path]) -> dict[str, Any]:
     """Label one image, write its outputs and return its row of the table."""
-    image = read_image(file)
-    mask = segmenter.predict([image])[0]
+    image: Any = _read_slide(file) if _is_slide(file) else read_image(file)
+    mask = predict_one(segmenter, image, file)
+    if outputs[1:] and isinstance(image, Slide):
+        image = to_rgb(image[:])
     # The label map comes last: where it is, the image is done.
     for output in outputs[1:]:
         write_png(output, overlay(image, mask))
@@ -148,6 +152,29 @@ def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path])
         **named,
         **evaluations(segmenter),
     }
+
+
+def _is_slide(file: Path) -> bool:
+    """Return whether a file is Zarr, or a TIFF of several pages or more than `read_image` takes."""
+    if file.suffix.lower() in (".tif", ".tiff"):
+        try:
+            with tifffile.TiffFile(file) as tiff:
+                page: Any = tiff.pages[0]
+                return len(tiff.pages) > 1 or page.imagelength * page.imagewidth > MAX_PIXELS
+        except Exception:  # of damaged files, nearly anything; read_image says what is wrong
+            return False
+    return file.suffix.lower() == ".zarr"
+
+
+def _read_slide(file: Path) -> Slide:
+    slide = open_slide(file)
+    height, width = slide.shape[:2]
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"{file} must have at most {MAX_PIXELS:,} pixels, for its label map is a PNG file; "
+            f"got {height} x {width}. Use BloodCellSegmenter.predict_file, or count and measure."
+        )
+    return slide
 
 
 def _read_table(path: Path, *, overwrite: bool) -> list[dict[str, str]]:

@@ -48,9 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
             n_failed += 1
     if not results:
         raise CommandError("no image could be read.")
+    if len({result.pixel_size is None for result in results}) > 1:
+        complain(
+            "the size of a pixel is known for some images only, so that sizes are in pixels for "
+            "all. Give it with --pixel-size, or report the images apart."
+        )
+        results = [result.in_pixels() for result in results]
     try:
         page = render_report(results, run=_run_of(segmenter, arguments), title=arguments.title)
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise CommandError(first_line(error)) from error
     with reported(arguments.output), written_whole(arguments.output) as unfinished:
         unfinished.write_text(page, encoding="utf-8")

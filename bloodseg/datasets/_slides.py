@@ -72,8 +72,8 @@ def open_slide(path: str | os.PathLike) -> Slide:
     ----------
     path : str or path-like
         A TIFF or OME-TIFF (of a pyramid, the finest level), a Zarr array or OME-Zarr folder
-        (``*.zarr``), or any image that `read_image` takes, which is then read whole. Grey, RGB
-        or RGBA, channels first or last.
+        (``*.zarr``), or any image that `read_image` takes, which is then read whole, as are TIFFs
+        with a palette or other ways to write colours. Grey, RGB or RGBA, channels first or last.
 
     Returns
     -------
@@ -108,9 +108,13 @@ def open_slide(path: str | os.PathLike) -> Slide:
         return _open_zarr(file, str(path))
     if file.suffix.lower() in _TIFF:
         return _open_tiff(file, str(path))
+    return _read_whole(file, str(path), None)
+
+
+def _read_whole(file: Path, name: str, pixel_size: float | None) -> Slide:
     pixels = read_image(file)
     return Slide(
-        lambda start, stop: pixels[start:stop], pixels.shape, pixels.dtype, None, str(path)
+        lambda start, stop: pixels[start:stop], pixels.shape, pixels.dtype, pixel_size, name
     )
 
 
@@ -122,6 +126,8 @@ def _open_tiff(file: Path, name: str) -> Slide:
         channels_last = series.axes[-1] == "S"
     except Exception as error:  # of damaged files, nearly anything
         raise ValueError(f"{name} cannot be read as a TIFF: {error}") from error
+    if not _decodes_to_colours(planes[0]):
+        return _read_whole(file, name, _pixel_size_of_tiff(tiff, planes[0]))
     one_plane = planes[0].planarconfig != 2 and len(planes) == 1
     if one_plane and len(planes[0].shape) == 2 + channels_last:
         shape, readers = planes[0].shape, [_SegmentReader(planes[0], name)]
@@ -136,6 +142,13 @@ def _open_tiff(file: Path, name: str) -> Slide:
 
     shape = shape if len(shape) == 3 else (*shape, 1)
     return Slide(read, shape, planes[0].dtype, _pixel_size_of_tiff(tiff, planes[0]), name)
+
+
+def _decodes_to_colours(page: tifffile.TiffPage) -> bool:
+    """Return whether the values of a page, as tifffile decodes them, are shades of grey or RGB."""
+    if page.photometric == tifffile.PHOTOMETRIC.YCBCR:  # which only JPEG decoders turn into RGB
+        return page.compression in (tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG)
+    return page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 
 
 class _SegmentReader:

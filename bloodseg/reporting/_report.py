@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,16 @@ class ImageResult:
             pixel_size=segmented.pixel_size,
         )
 
+    def in_pixels(self) -> ImageResult:
+        """Return the same with sizes in pixels, to stand beside images of unknown pixel size."""
+        if self.pixel_size is None:
+            return self
+        diameters = self.cells["diameter"] / self.pixel_size
+        # Other sizes are not on the page, and must not stay in another unit.
+        cells = self.cells[["class", "confidence", "touches_border"]]
+        cells = cells.assign(diameter=diameters, unit="px")
+        return replace(self, cells=cells, pixel_size=None)
+
     @property
     def area(self) -> float:
         """Square millimetres; NaN where the size of a pixel is not known."""
@@ -112,13 +122,12 @@ def render_report(
     str
         The page. Nothing in it is loaded from elsewhere, and names are escaped. Where the size of
         a pixel is known, diameters are in micrometres and counts come per square millimetre, too.
+        Without matplotlib a note stands in place of the histogram.
 
     Raises
     ------
     ValueError
         If there is no result, or the size of a pixel is known for some images only.
-    ImportError
-        If matplotlib, which draws the histogram, is missing.
 
     Examples
     --------
@@ -140,7 +149,7 @@ def render_report(
     if len(known) > 1:
         raise ValueError(
             "results must know the size of a pixel for all images or for none; got some of each. "
-            "Set pixel_size, or report them apart."
+            "Set pixel_size, report them apart, or call in_pixels of each."
         )
     (has_area,) = known
     cells = pd.concat([result.cells for result in results], ignore_index=True)
@@ -212,8 +221,11 @@ def _embedded(picture: Image.Image) -> str:
 
 
 def _histogram(cells: pd.DataFrame) -> str:
-    """Return the histogram of the diameters as SVG, to stand in the page."""
-    from matplotlib.figure import Figure
+    """Return the histogram of the diameters as SVG, to stand in the page; "" without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # an extra
+        return ""
 
     from ..plotting import CellSizeDisplay
 
