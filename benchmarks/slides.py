@@ -33,6 +33,7 @@ from bloodseg._files import ArrayFile
 from bloodseg.cells._measure import measure_blocks
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import make_smears, open_slide, read_image
+from bloodseg.models import model_file
 
 from ._timing import machine, write_json
 
@@ -68,7 +69,7 @@ def timed(call):
 
 def make_segmenter(model, width):
     if model is not None:
-        return BloodCellSegmenter.load(model)
+        return BloodCellSegmenter.load(model_file(model))
     smears = make_smears(2, image_size=64, random_state=0, red_cell_diameter=20)
     segmenter = BloodCellSegmenter(width=width, max_epochs=1, crop_size=32, random_state=0)
     return segmenter.fit(smears.images, smears.masks)
@@ -129,7 +130,7 @@ def agreement(arguments):
     across = int(len(images) ** 0.5)
     rows = [np.hstack(images[i * across : (i + 1) * across]) for i in range(across)]
     mosaic = np.vstack(rows)
-    segmenter = BloodCellSegmenter.load(arguments.model).set_params(tile_size=None)
+    segmenter = BloodCellSegmenter.load(model_file(arguments.model)).set_params(tile_size=None)
     (whole,) = segmenter.predict_proba([mosaic])
     inner = slice(64, -64), slice(64, -64)
     results = []
