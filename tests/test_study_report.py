@@ -45,6 +45,8 @@ def record(study, network, seed, matrices, train_tol="", **more):
         "n_parameters": more.get("n_parameters", 1000),
         "valid_mean_iou": more.get("valid", 0.5),
         "train_seconds": 3.0,
+        "best_epoch": 1,
+        "history": [{"train_loss": 0.5}],  # as of a training without validation
         "images": [str(k) for k in range(len(next(iter(predicted.values()))))],
         "work": more.get("work", {}),
         "predictions": predictions,
@@ -226,11 +228,14 @@ def test_figures(folder):
     report_study(folder)
     names = {file.name for file in (folder / "figures").iterdir()}
     assert names == {
+        "networks-data-losses.png",
         "networks-data-mean-iou.png",
         "networks-data-pixel-accuracy.png",
         "networks-data-smears-networks.png",
+        "positions-data-losses.png",
         "positions-data-table-1.png",
         "tolerance-data-front.png",
+        "tolerance-data-losses.png",
     }
     for name in names:
         with Image.open(folder / "figures" / name) as picture:

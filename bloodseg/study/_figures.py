@@ -25,6 +25,7 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _PAPER = "0.45"
 _MARKERS = "osD^vP"
 _DPI = 130
+_PANELS_ACROSS = 5
 _SAME_COST = 0.06  # relative: points no farther apart have one label
 
 Record = Mapping[str, Any]
@@ -41,7 +42,8 @@ def draw_figures(store: Store, study: str, dataset: str, records: Sequence[Recor
     folder = store.folder / "figures"
     folder.mkdir(exist_ok=True)
     files = []
-    for name, figure in _FIGURES[study](dataset, records).items():
+    drawn = {**_FIGURES[study](dataset, records), "losses": _losses(dataset, records)}
+    for name, figure in drawn.items():
         files.append(folder / f"{study}-{file_name(dataset)}-{name}.png")
         with written_whole(files[-1]) as unfinished:
             figure.savefig(unfinished, dpi=_DPI, format="png")
@@ -100,15 +102,20 @@ def _smears(
     )
 
 
-def _figure(n_panels: int, width: float, height: float) -> tuple[Any, Any]:
+def _figure(n_panels: int, width: float, height: float, *, alike: bool = False) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
             "figures of studies need matplotlib: pip install 'bloodseg[plot]'."
         ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, n_panels, squeeze=False)[0]
+    n_rows = -(-n_panels // _PANELS_ACROSS)
+    figure = Figure(figsize=(width, height * n_rows), layout="constrained")
+    n_columns = -(-n_panels // n_rows)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=alike).ravel()
+    for spare in axes[n_panels:]:
+        spare.remove()
+    return figure, axes[:n_panels]
 
 
 def _images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -142,6 +149,33 @@ def _images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     return figures
 
 
+def _losses(dataset: str, records: Sequence[Record]) -> Any:
+    """Loss of each training by epoch: whether it has converged."""
+    trained = list(dict.fromkeys((record["network"], record["train_tol"]) for record in records))
+    figure, axes = _figure(len(trained), 3 * min(len(trained), _PANELS_ACROSS) + 2, 3.2, alike=True)
+    for axis, (network, tol) in zip(axes, trained, strict=True):
+        of_network = [r for r in records if (r["network"], r["train_tol"]) == (network, tol)]
+        for number, record in enumerate(of_network):
+            history = record["history"]
+            epochs = range(1, len(history) + 1)
+            colour, _ = _style(number)
+            for column, line in (("train_loss", "--"), ("valid_loss", "-")):
+                losses = [row.get(column, np.nan) for row in history]
+                label = f"seed {record['seed']}, {column.removesuffix('_loss')}"
+                axis.plot(epochs, losses, line, color=colour, lw=1.2, label=label)
+            axis.axvline(record["best_epoch"], color=colour, lw=0.8, ls=":", alpha=0.7)
+        axis.set(
+            title=f"{network}\n{f'trained at {tol}' if tol else ''}", xlabel="epoch", yscale="log"
+        )
+        axis.title.set_fontsize(9)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        _plain_ticks(axis)
+    axes[0].set_ylabel("loss")
+    _finish(axes)
+    figure.suptitle(f"Loss of each training on {dataset}; dotted: the epoch that was kept")
+    return figure
+
+
 def _positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Table 1 as a plot, the paper's points beside ours."""
     results = results_table(records)
@@ -160,9 +194,7 @@ def _positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
         ylabel="seconds",
         title=f"Time for {images} test images\n(paper: 20, other hardware)",
     )
-    axes[2].yaxis.get_major_locator().set_params(subs=(1, 2, 5))
-    axes[2].yaxis.set_major_formatter("{x:g}")
-    axes[2].minorticks_off()
+    _plain_ticks(axes[2])
     _finish(axes)
     figure.suptitle(f"One ODE-block at each position: {dataset} and the paper's Table 1")
     return {"table-1": figure}
@@ -229,6 +261,13 @@ def _apart(cost: pd.Series, score: pd.Series) -> Iterator[tuple[list[str], tuple
             names = []
         names.append(name)
     yield names, (cost[names].min(), score[names[0]])
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Write 0.5, 1, 2, 5 at a logarithmic axis."""
+    axis.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
 
 
 def _style(number: int) -> tuple[str, str]:
