@@ -44,7 +44,7 @@ def doubts(
         np.asarray(each[rows])[:, columns] for each in (image, class_map, confidence)
     )
     cells = classes > 0
-    radius = typical_radius(classes, None if expected_diameter is None else expected_diameter / 2)
+    radius = typical_radius(classes, expected_diameter)
     if radius is None or cells.mean() < LEAST_CELLS:
         return ["it has no cells"]
     checks = [_sizes(radius, expected_diameter), _confidence(sure)]

@@ -207,8 +207,7 @@ class Segmented:
     @cached_property
     def radius(self) -> float | None:
         """Radius of a typical red cell, in pixels."""
-        expected = self.expected_diameter
-        return typical_radius(self.class_map, None if expected is None else expected / 2)
+        return typical_radius(self.class_map, self.expected_diameter)
 
     @property
     def mean_confidence(self) -> float:

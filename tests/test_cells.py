@@ -193,7 +193,7 @@ def test_cells_of_any_size_are_found_where_they_are_expected(diameter):
     large = scaled_labels(small, unit)
     rng = np.random.default_rng(0)
     large[rng.random(large.shape) < 1e-4] = RED  # specks are no cells, whatever they would tell
-    radius = typical_radius(large, expected=0.5 * diameter)
+    radius = typical_radius(large, expected_diameter=diameter)
     assert radius == pytest.approx(unit * typical_radius(small), rel=0.1)
     assert count_cells(large, radius) == count_cells(small, typical_radius(small))
 

@@ -28,7 +28,7 @@ _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of ab
 # The numbers above were chosen on smear256/train: label maps, and those of two networks.
 
 
-def typical_radius(class_map: Any, expected: float | None = None) -> float | None:
+def typical_radius(class_map: Any, expected_diameter: float | None = None) -> float | None:
     """Return the radius of a typical red cell in pixels, or None where there is no cell.
 
     A first guess comes from inscribed circles; of the radii about it, the one at which most votes
@@ -38,11 +38,11 @@ def typical_radius(class_map: Any, expected: float | None = None) -> float | Non
     ----------
     class_map : array-like of shape (H, W)
         Labels, read in strips of rows.
-    expected : float, optional
-        About how large the radius is, if known. Large cells are measured in a thinned map.
+    expected_diameter : float, optional
+        About how wide red cells are, if known. Large ones are measured in a thinned map.
     """
     every = 1
-    while expected is not None and expected / every > _MAX_RADIUS / 2:
+    while expected_diameter is not None and expected_diameter / every > _MAX_RADIUS:
         every *= 2
     if every > 1:
         class_map = _Thinned(class_map, every)
