@@ -12,7 +12,7 @@ import numpy as np
 
 from ._rescaling import ScaledRows, scaled_labels
 from .cells._diameter import measured_diameter
-from .cells._scale import typical_radius
+from .cells._scale import peak_shift, typical_radius
 from .training import TrainingData
 
 STANDARD_DIAMETER = 36.0
@@ -160,8 +160,7 @@ def _surest(
         return None
     if not 0 < best < len(sizes) - 1:
         return float(sizes[best])
-    before, at, after = found[best - 1 : best + 2]
-    shift = 0.5 * (before - after) / (before - 2 * at + after)
+    shift = peak_shift(*found[best - 1 : best + 2])
     return float(sizes[best] * 2 ** (_OCTAVE_STEP * shift))
 
 

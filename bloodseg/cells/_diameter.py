@@ -11,7 +11,7 @@ from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from .._images import check_images, to_rgb
 from ._outline import Outline
-from ._scale import without_holes
+from ._scale import peak_shift, without_holes
 
 _STEP = 2 ** (1 / 4)  # from one radius tried to the next
 _RADII = 4 * _STEP ** np.arange(-1, 23)  # pixels; the first and the last for comparison only
@@ -81,8 +81,7 @@ def measured_diameter(image: Any) -> tuple[float | None, float]:
     best = int(agreement.argmax())
     if agreement[best] < _AGREEMENT or not 0 < best < len(_RADII) - 1:
         return None, np.inf
-    before, at, after = agreement[best - 1 : best + 2]
-    shift = 0.5 * (before - after) / (before - 2 * at + after)
+    shift = peak_shift(*agreement[best - 1 : best + 2])
     diameter = float(2 * _SMALLER * _RADII[best] * _STEP**shift)
     if numbers[best] < _SURE_CIRCLES:
         return diameter, 1.0

@@ -107,10 +107,14 @@ def _voted_radius(class_map: Any, label: int, guess: float) -> float:
     # How many votes meet where a vote falls, in shares of a circle's.
     shares = radii * squares / np.maximum(numbers, 1)
     best = int(np.clip(shares.argmax(), 1, len(radii) - 2))
-    before, at, after = shares[best - 1 : best + 2]
-    bend = before - 2 * at + after
-    shift = 0.5 * (before - after) / bend if bend < 0 else 0.0
+    shift = peak_shift(*shares[best - 1 : best + 2])
     return float(radii[best] * (_CANDIDATES[1] / _CANDIDATES[0]) ** np.clip(shift, -1, 1))
+
+
+def peak_shift(before: float, at: float, after: float) -> float:
+    """Return how far from the middle one of three values their parabola peaks, in steps."""
+    bend = before - 2 * at + after
+    return 0.5 * (before - after) / bend if bend < 0 else 0.0
 
 
 def _circles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
