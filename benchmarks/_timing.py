@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bloodseg._hardware import cpu_has_usable_amx
+from bloodseg._hardware import cpu_has_fast_bfloat16
 
 
 def interleaved(
@@ -53,8 +53,8 @@ def machine(device: torch.device) -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = models[0] if models else name
-    tiles = "AMX tiles as /proc/cpuinfo has them: " + ("yes" if cpu_has_usable_amx() else "no")
-    return f"{name}, {torch.get_num_threads()} threads, {tiles}, {software}"
+    bfloat16 = "bfloat16 in hardware: " + ("yes" if cpu_has_fast_bfloat16() else "no")
+    return f"{name}, {torch.get_num_threads()} threads, {bfloat16}, {software}"
 
 
 def write_json(path: str | None, **results: Any) -> None:

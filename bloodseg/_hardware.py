@@ -43,7 +43,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def choose_precision(device: torch.device, precision: str = "auto") -> str:
     """Return the precision of the convolutions; ``"auto"`` is bfloat16 where it is faster.
 
-    That is on CUDA from compute capability 8.0 on, and on CPUs whose AMX tiles can be used.
+    That is on CUDA from compute capability 8.0 on, and on CPUs that multiply bfloat16 in hardware:
+    in AMX tiles or in AVX-512.
 
     Raises
     ------
@@ -57,19 +58,21 @@ def choose_precision(device: torch.device, precision: str = "auto") -> str:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and cpu_has_usable_amx()
+        fast = device.type == "cpu" and cpu_has_fast_bfloat16()
     chosen = "bfloat16" if fast else "float32"
     logger.info("precision='auto' on %s: %s", device, chosen)
     return chosen
 
 
 @lru_cache(maxsize=1)
-def cpu_has_usable_amx(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Return whether this CPU multiplies bfloat16 matrices in AMX tiles (Linux only)."""
+def cpu_has_fast_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Return whether this CPU multiplies bfloat16 in AMX tiles or in AVX-512 (Linux only)."""
     try:
         lines = Path(cpuinfo).read_text().split("\n\n")[0].splitlines()
     except OSError:
         return False
     fields = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
-    highest_leaf = int(fields.get("cpuid level", "0"))
-    return "amx_bf16" in fields.get("flags", "").split() and highest_leaf >= _TILE_INFORMATION_LEAF
+    flags = fields.get("flags", "").split()
+    if "amx_bf16" in flags:
+        return int(fields.get("cpuid level", "0")) >= _TILE_INFORMATION_LEAF
+    return "avx512_bf16" in flags

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bloodseg import _hardware
-from bloodseg._hardware import choose_device, choose_precision, cpu_has_usable_amx
+from bloodseg._hardware import choose_device, choose_precision, cpu_has_fast_bfloat16
 
 CPUINFO = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -22,26 +22,28 @@ flags\t\t: amx_bf16
 
 @pytest.fixture(autouse=True)
 def forget():
-    cpu_has_usable_amx.cache_clear()
+    cpu_has_fast_bfloat16.cache_clear()
     yield
-    cpu_has_usable_amx.cache_clear()
+    cpu_has_fast_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("level", "flags", "usable"),
+    ("level", "flags", "fast"),
     [
         (32, "amx_bf16 amx_tile", True),
         (29, "amx_tile amx_bf16", True),
         (28, "amx_bf16 amx_tile", False),  # shown by a virtual machine that hides the tiles
         (13, "amx_bf16", False),
-        (32, "avx512_bf16", False),
+        (13, "avx512f avx512_bf16", True),
+        (28, "avx512_bf16 amx_bf16", False),
+        (32, "avx512f", False),
         (32, "amx_bf16x", False),
     ],
 )
-def test_amx(tmp_path, level, flags, usable):
+def test_bfloat16_in_hardware(tmp_path, level, flags, fast):
     path = tmp_path / "cpuinfo"
     path.write_text(CPUINFO.format(level=level, flags=flags))
-    assert cpu_has_usable_amx(str(path)) is usable
+    assert cpu_has_fast_bfloat16(str(path)) is fast
 
 
 @pytest.mark.parametrize(
@@ -50,16 +52,16 @@ def test_amx(tmp_path, level, flags, usable):
 def test_other_processors(tmp_path, text):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    assert cpu_has_usable_amx(str(path)) is False
+    assert cpu_has_fast_bfloat16(str(path)) is False
 
 
 def test_other_systems(tmp_path):
-    assert cpu_has_usable_amx(str(tmp_path / "none")) is False
+    assert cpu_has_fast_bfloat16(str(tmp_path / "none")) is False
 
 
-@pytest.mark.parametrize(("amx", "expected"), [(True, "bfloat16"), (False, "float32")])
-def test_precision_of_the_cpu(monkeypatch, amx, expected):
-    monkeypatch.setattr(_hardware, "cpu_has_usable_amx", lambda: amx)
+@pytest.mark.parametrize(("fast", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_precision_of_the_cpu(monkeypatch, fast, expected):
+    monkeypatch.setattr(_hardware, "cpu_has_fast_bfloat16", lambda: fast)
     assert choose_precision(torch.device("cpu")) == expected
     assert choose_precision(torch.device("meta")) == "float32"
 
