@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ._images import CLASS_NAMES, to_rgb
+from ._images import CLASS_NAMES, middle, to_rgb
 from .cells._scale import typical_radius
 from .preprocessing import optical_density
 
@@ -39,10 +39,7 @@ def doubts(
     expected_diameter : float or None
         How wide red cells are in this image if it has the magnification that the network was shown.
     """
-    rows, columns = _middle(image.shape)
-    pixels, classes, sure = (
-        np.asarray(each[rows])[:, columns] for each in (image, class_map, confidence)
-    )
+    pixels, classes, sure = (middle(each, _WINDOW) for each in (image, class_map, confidence))
     cells = classes > 0
     radius = typical_radius(classes, expected_diameter)
     if radius is None or cells.mean() < LEAST_CELLS:
@@ -51,12 +48,6 @@ def doubts(
     if not cells.all():
         checks += _colours(to_rgb(pixels), classes, radius)
     return [text for text in checks if text]
-
-
-def _middle(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    tops = [max(side - _WINDOW, 0) // 2 for side in shape[:2]]
-    rows, columns = (slice(top, top + _WINDOW) for top in tops)
-    return rows, columns
 
 
 def _sizes(radius: float, expected: float | None) -> str:

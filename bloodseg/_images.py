@@ -144,6 +144,15 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def middle(image: Any, side: int) -> np.ndarray:
+    """Return the square in the middle of an image, or what there is of it.
+
+    Of an image on disk only the rows of the square are read.
+    """
+    top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
+    return np.asarray(image[top : top + side])[:, left : left + side]
+
+
 def check_masks(
     masks: Any,
     *,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ._images import middle
 from ._rescaling import ScaledRows, scaled_labels
 from .cells._diameter import measured_diameter
 from .cells._scale import peak_shift, typical_radius
@@ -62,8 +63,7 @@ def diameter_in_masks(masks: Sequence[np.ndarray]) -> float | None:
 
 
 def _in_mask(mask: np.ndarray) -> float | None:
-    top, left = (max(length - _SIDE, 0) // 2 for length in mask.shape)
-    radius = typical_radius(mask[top : top + _SIDE, left : left + _SIDE])
+    radius = typical_radius(middle(mask, _SIDE))
     return None if radius is None else 2 * radius
 
 
@@ -165,10 +165,7 @@ def _surest(
 
 
 def _shown(image: Any, factor: float) -> np.ndarray:
-    side = max(1, int(_SHOWN / factor))
-    top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
-    window = np.asarray(image[top : top + side])[:, left : left + side]
-    return ScaledRows(window, factor)[:]
+    return ScaledRows(middle(image, max(1, int(_SHOWN / factor))), factor)[:]
 
 
 def _factor(diameter: float, wanted: float) -> float:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
-from .._images import check_images, to_rgb
+from .._images import check_images, middle, to_rgb
 from ._outline import Outline
 from ._scale import peak_shift, without_holes
 
@@ -137,7 +137,7 @@ def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float
             shares = cv2.resize(shares, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
             halved *= 2
         reach = radius / halved
-        cells, bluish = np.moveaxis(_middle(shares, _MIDDLE) > 0.5, -1, 0)
+        cells, bluish = np.moveaxis(middle(shares, _MIDDLE) > 0.5, -1, 0)
         filled = without_holes(cells, _LARGEST_HOLE * np.pi * reach**2)
         outline = Outline.of(filled, reach)
         kept = ~_near_nuclei(bluish, reach)[outline.rows, outline.columns]
@@ -153,11 +153,6 @@ def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float
             for blur in (_BLUR, _WIDE_BLUR)
         )
         yield circles, float(narrow - wide) / (2 * np.pi)
-
-
-def _middle(image: np.ndarray, side: int) -> np.ndarray:
-    top, left = (max(length - side, 0) // 2 for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
 
 
 def _near_nuclei(bluish: np.ndarray, radius: float) -> np.ndarray:
