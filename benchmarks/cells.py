@@ -30,6 +30,7 @@ from skimage.segmentation import watershed
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import find_cells
 from bloodseg.datasets import load_folder, load_voc
+from bloodseg.models import model_file
 
 from ._timing import machine, write_json
 
@@ -187,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of images/, masks/ and boxes.csv")
     parser.add_argument("--masks", action="store_true", help="take the true class maps")
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--model", type=model_file)
     parser.add_argument("--bccd", type=Path, help="folder of images and boxes with folds")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--json", help="write the rows there, too")

@@ -21,6 +21,7 @@ import torch
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.counter import shrunk
 from bloodseg.datasets import load_voc
+from bloodseg.models import model_file
 
 QUICK = {"width": 2, "max_epochs": 1, "ode_tol": 1e-1}
 
@@ -72,11 +73,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--folds", nargs="+", type=int, default=(1, 2, 3, 4))
     parser.add_argument("--report", type=int, default=0)
-    parser.add_argument("--model", type=Path, help="segmenter that segments and then counts")
+    parser.add_argument("--model", type=model_file, help="segmenter that segments and then counts")
     parser.add_argument(
         "--model-scale", type=float, default=0.5, help="shrinks images for --model by this"
     )
-    parser.add_argument("--pretrained", type=Path, help="model that the counter starts from")
+    parser.add_argument("--pretrained", type=model_file, help="model that the counter starts from")
     parser.add_argument("--network", default="nodes-unet")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--scale", type=float, default=0.25)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from bloodseg.datasets import list_images, list_pairs, load_folder, read_image, read_pair
@@ -213,6 +214,16 @@ def test_depth_and_channels_survive(tmp_path, suffix, depth, channels):
     else:
         assert image.dtype == np.float32
         np.testing.assert_allclose(image, expected / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_inverted_tiffs_are_turned_round(tmp_path, depth):
+    ink = PICTURE[..., 0].astype(depth)
+    tifffile.imwrite(tmp_path / "ink.tif", ink, photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "light.tif", ~ink, photometric="minisblack")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "ink.tif"), read_image(tmp_path / "light.tif")
+    )
 
 
 def test_unusual_modes_become_rgb(tmp_path):

@@ -262,12 +262,19 @@ def _depth(image: Image.Image, data: bytes) -> int:
     return 8
 
 
+def _zero_is_white(image: Image.Image) -> bool:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+
+
 def _pixels_of(image: Image.Image) -> np.ndarray:
     transparent = "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa")
     if image.mode in ("1", "L", "RGB", "RGBA", "F") and not transparent:
         return np.array(image)
     if image.mode.startswith("I;16"):
-        return np.array(image).astype(np.uint16)
+        pixels = np.array(image).astype(np.uint16)
+        return ~pixels if _zero_is_white(image) else pixels  # of 8 bits Pillow has seen to it
     if image.mode == "I":
         pixels = np.array(image)
         fits = pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max
