@@ -1,6 +1,6 @@
 """Count cells in two ways on BCCD's boxes: straight from the images, and by segmenting first.
 
-    python -m benchmarks.counting BCCD_DIR [--pretrained MODEL --model MODEL --model-scale 0.5]
+    python -m benchmarks.counting BCCD_DIR [--pretrained smears-1 --scale 0.35 --model smears-1]
 
 BCCD_DIR is a folder for `load_voc` with a split.csv. The counter is trained on the folds of
 --folds, a quarter of whose groups choose the epoch; the fold of --report is used once, for the
@@ -23,15 +23,19 @@ from bloodseg.counter import shrunk
 from bloodseg.datasets import load_voc
 from bloodseg.models import model_file
 
+OF_MODEL = ("preprocessor", "network", "width", "ode_positions")
 QUICK = {"width": 2, "max_epochs": 1, "ode_tol": 1e-1}
 
 
 def trained_counter(data, arguments):
     chosen = np.flatnonzero(np.isin(data.fold, arguments.folds))
+    network = {"network": arguments.network, "width": arguments.width}
+    if arguments.pretrained:
+        of_model = BloodCellSegmenter.load(arguments.pretrained).get_params()
+        network = {name: of_model[name] for name in OF_MODEL}
     counter = BloodCellCounter(
-        network=arguments.network,
+        **network,
         pretrained=arguments.pretrained,
-        width=arguments.width,
         scale=arguments.scale,
         ode_tol=arguments.ode_tol,
         learning_rate=arguments.learning_rate,
@@ -75,9 +79,13 @@ def main() -> None:
     parser.add_argument("--report", type=int, default=0)
     parser.add_argument("--model", type=model_file, help="segmenter that segments and then counts")
     parser.add_argument(
-        "--model-scale", type=float, default=0.5, help="shrinks images for --model by this"
+        "--model-scale", type=float, default=1.0, help="shrinks images for --model by this"
     )
-    parser.add_argument("--pretrained", type=model_file, help="model that the counter starts from")
+    parser.add_argument(
+        "--pretrained",
+        type=model_file,
+        help="model that the counter starts from, its preprocessor and network's width included",
+    )
     parser.add_argument("--network", default="nodes-unet")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--scale", type=float, default=0.25)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from skimage.measure import regionprops
 
-from benchmarks import pretrained
+from benchmarks import finetuning, pretrained
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
 from bloodseg.ode import choose_method
@@ -161,3 +161,16 @@ def test_published_weights(tmp_path, capsys):
     assert [*rows] == ["1e-06", "1e-05", "1e-04", "1e-03", "1e-02", "1e-01"]
     assert rows["1e-06"]["evaluations an image"] >= rows["1e-01"]["evaluations an image"]
     assert len(found["count error on bccd, fold 0"]["segmented and counted"]) == 2
+
+
+def test_fine_tuning(tmp_path):
+    smears = make_smears(4, 64, random_state=0, red_cell_diameter=24)
+    tiny = {"width": 2, "max_epochs": 1, "crop_size": 32, "validation_fraction": None}
+    start = BloodCellSegmenter(**tiny, random_state=0).fit(smears.images, smears.masks)
+    start.save(tmp_path / "m")
+    start.set_params(pretrained=tmp_path / "m")
+    rows = list(finetuning.trainings(start, smears, n_images=[1, 2], seeds=[0, 1], epochs=1))
+    starts = ["as published"] + ["fine-tuned", "from scratch"] * 4
+    assert [row["start"] for row in rows] == starts
+    assert [row["images"] for row in rows] == [0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert all(0 <= row["mean IoU"] <= 100 for row in rows)
