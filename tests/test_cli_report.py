@@ -39,7 +39,7 @@ def test_a_page_of_all_images(images, command, fitted, capsys):
         ("ODE-blocks at", "4, 5, 6"),
         ("tolerance in training", "4: 0.001, 5: 0.001, 6: 0.001"),
         ("tolerance in prediction", "4: 0.1, 5: 0.1, 6: 0.1"),
-        ("precision", "float32"),
+        ("precision", fitted.precision_),
     ):
         assert f"<tr><td>{setting}</td><td>{value}</td></tr>" in text
 
