@@ -92,6 +92,7 @@ def test_counting(tmp_path):
         "the median of training",
         "BloodCellCounter",
         "segmenting first",
+        "segmenting first, and a line from there to the boxes",
     }
     guess = np.abs(smears.counts[[0, 3]] - smears.counts[[1, 2, 4, 5]].mean(axis=0)).mean(axis=0)
     row = found["errors"]["the mean of training"]
