@@ -12,6 +12,7 @@ from torch import nn
 import bloodseg.training._train as train_module
 from bloodseg import BloodCellSegmenter
 from bloodseg._fit_inputs import check_groups, class_weights, fingerprint, split_images
+from bloodseg._hardware import choose_precision
 from bloodseg.networks import UNet
 
 
@@ -125,7 +126,7 @@ def test_a_shared_network_is_copied(tiny, smears):
     before = first.predict_proba(smears.images)
     tiny(network=lambda: network, random_state=1).fit(smears.images, smears.masks)
     assert np.array_equal(first.predict_proba(smears.images), before)
-    assert first.precision_ == "float32"
+    assert first.precision_ == choose_precision(torch.device("cpu"))
 
 
 class Halve(BaseEstimator):
