@@ -1,12 +1,14 @@
-"""Count cells in two ways on BCCD's boxes: straight from the images, and by segmenting first.
+"""Count cells in two ways on boxes: straight from the images, and by segmenting first.
 
     python -m benchmarks.counting BCCD_DIR [--model smears-1] [--pretrained smears-1 --scale 0.35]
+    python -m benchmarks.counting TRAIN --test TEST [--model smears-1] [--scale 0.5]
 
 BCCD_DIR is a folder for `load_voc` with a split.csv. The counter is trained on the folds of
 --folds, a quarter of whose groups choose the epoch; the fold of --report is used once, for the
 numbers that are printed. Many cells of BCCD have no box, most of all in clumps, and a few images
 have no box around any red cell: errors are given with these images and without, and of the
-segmenter's counts a line to the boxes of the other folds is fitted, too.
+segmenter's counts a line to the boxes of the other folds is fitted, too. TRAIN and TEST have
+images/, masks/ and boxes.csv (image,class,...; classes rbc and wbc).
 """
 
 from __future__ import annotations
@@ -14,23 +16,46 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.linear_model import LinearRegression
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.counter import shrunk
-from bloodseg.datasets import load_voc
+from bloodseg.datasets import load_folder, load_voc
 from bloodseg.models import model_file
 
 OF_MODEL = ("preprocessor", "network", "width", "ode_positions")
 QUICK = {"width": 2, "max_epochs": 1, "ode_tol": 1e-1}
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Images, their numbers of white and red cells, and which belong together."""
+
+    images: list
+    counts: np.ndarray
+    groups: np.ndarray | None
+
+    @classmethod
+    def of_folds(cls, data, folds):
+        chosen = np.flatnonzero(np.isin(data.fold, folds))
+        return cls([data.images[i] for i in chosen], data.counts[chosen], data.groups[chosen])
+
+    @classmethod
+    def of_folder(cls, folder):
+        data = load_folder(folder)
+        boxes = pd.read_csv(folder / "boxes.csv", dtype={"image": str})
+        counts = pd.crosstab(boxes["image"], boxes["class"])
+        counts = counts.reindex(index=data.names, columns=["wbc", "rbc"], fill_value=0)
+        return cls(data.images, counts.to_numpy(), data.get("groups"))
+
+
 def trained_counter(data, arguments):
-    chosen = np.flatnonzero(np.isin(data.fold, arguments.folds))
     network = {"network": arguments.network, "width": arguments.width}
     if arguments.pretrained:
         of_model = BloodCellSegmenter.load(arguments.pretrained).get_params()
@@ -46,9 +71,7 @@ def trained_counter(data, arguments):
         random_state=arguments.seed,
         verbose=1,
     )
-    return counter.fit(
-        [data.images[i] for i in chosen], data.counts[chosen], groups=data.groups[chosen]
-    )
+    return counter.fit(data.images, data.counts, groups=data.groups)
 
 
 def segmented_counts(segmenter, images, scale):
@@ -82,6 +105,7 @@ def print_table(rows, n_images):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--test", type=Path, help="folder to report on, in place of a fold")
     parser.add_argument("--folds", nargs="+", type=int, default=(1, 2, 3, 4))
     parser.add_argument("--report", type=int, default=0)
     parser.add_argument("--model", type=model_file, help="segmenter that segments and then counts")
@@ -113,31 +137,33 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
-    data = load_voc(arguments.folder)
+    if arguments.test:
+        training, reported = map(Counted.of_folder, (arguments.folder, arguments.test))
+    else:
+        data = load_voc(arguments.folder)
+        training = Counted.of_folds(data, arguments.folds)
+        reported = Counted.of_folds(data, [arguments.report])
     start = time.process_time()
-    counter = trained_counter(data, arguments)
+    counter = trained_counter(training, arguments)
     result = {"training cpu seconds": time.process_time() - start, "history": counter.history_}
     if arguments.save:
         counter.save(arguments.save)
-    known = data.counts[np.isin(data.fold, arguments.folds)]
-    reported = np.flatnonzero(data.fold == arguments.report)
-    images = [data.images[i] for i in reported]
     answers = {
-        "the mean of training": known.mean(axis=0),
-        "the median of training": np.median(known, axis=0),
-        "BloodCellCounter": counter.predict(images),
+        "the mean of training": training.counts.mean(axis=0),
+        "the median of training": np.median(training.counts, axis=0),
+        "BloodCellCounter": counter.predict(reported.images),
     }
     if arguments.model:
         segmenter = BloodCellSegmenter.load(arguments.model)
-        found = segmented_counts(segmenter, images, arguments.model_scale)
+        found = segmented_counts(segmenter, reported.images, arguments.model_scale)
         answers["segmenting first"] = found
-        others = [data.images[i] for i in np.flatnonzero(np.isin(data.fold, arguments.folds))]
         line = LinearRegression()
-        line.fit(segmented_counts(segmenter, others, arguments.model_scale), known)
+        others = segmented_counts(segmenter, training.images, arguments.model_scale)
+        line.fit(others, training.counts)
         answers["segmenting first, and a line from there to the boxes"] = line.predict(found)
-    result["errors"] = errors_of(answers, data.counts[reported])
+    result["errors"] = errors_of(answers, reported.counts)
     result["best epoch"] = counter.best_epoch_
-    print_table(result["errors"], len(images))
+    print_table(result["errors"], len(reported.images))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))
 

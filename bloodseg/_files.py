@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,7 @@ class ArrayFile:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self._file = tempfile.TemporaryFile(prefix="bloodseg-")  # noqa: SIM115 (closed with self)
+        weakref.finalize(self, self._file.close)
         self._file.truncate(shape[0] * shape[1] * self.dtype.itemsize)
 
     def __getitem__(self, rows: slice) -> np.ndarray:

@@ -229,6 +229,6 @@ def _check_labels(mask: np.ndarray, *, n_classes: int, partial: bool, name: str)
 
 def in_container_of(arrays: list[np.ndarray], batch: Any) -> Any:
     """Return ``arrays`` stacked where ``batch`` is one numeric array, else as the list."""
-    if isinstance(batch, np.ndarray) and batch.dtype != object:
+    if isinstance(batch, np.ndarray) and batch.dtype.kind in "buif":
         return np.stack(arrays)
     return arrays

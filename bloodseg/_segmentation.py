@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,20 +252,37 @@ class Segmented:
 
 
 def check_sources(images: Any) -> list[tuple[Any, Any]]:
-    """Return images, each with what tables call it: its path, or its place in the batch."""
-    if isinstance(images, (str, os.PathLike, Slide)):
+    """Return images, each with what tables call it: its path, or its place in the batch.
+
+    Files are there, but not read yet: see `opened`.
+    """
+    if _is_file(images):
         images = [images]
-    if not isinstance(images, (list, tuple)) or not any(map(_is_file, images)):
+    of_numbers = isinstance(images, np.ndarray) and images.dtype.kind in "buif"
+    if isinstance(images, Iterator) or (hasattr(images, "__len__") and not of_numbers):
+        images = list(images)  # also arrays and series of paths, or what Path.glob gives
+    if of_numbers or not isinstance(images, list) or not any(map(_is_file, images)):
         return list(enumerate(check_images(images)))
     sources: list[tuple[Any, Any]] = []
     for index, item in enumerate(images):
-        if _is_file(item):
-            slide = item if isinstance(item, Slide) else open_slide(item)
-            check_images([slide[:1]], name=slide.name)  # what it holds; the rest as it is read
-            sources.append((slide.name, slide))
-        else:
+        if not _is_file(item):
             sources.append((index, check_images([item], name=f"images[{index}]")[0]))
+        elif isinstance(item, Slide):
+            sources.append((item.name, item))
+        elif Path(item).expanduser().exists():
+            sources.append((str(item), Path(item)))
+        else:
+            raise FileNotFoundError(f"{item} does not exist.")
     return sources
+
+
+def opened(source: Any) -> Any:
+    """Return an array as it is, and a file as a slide that holds an image."""
+    if not _is_file(source):
+        return source
+    slide = source if isinstance(source, Slide) else open_slide(source)
+    check_images([slide[:1]], name=slide.name)  # what it holds; the rest as it is read
+    return slide
 
 
 def _is_file(item: Any) -> bool:

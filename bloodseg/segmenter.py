@@ -38,6 +38,7 @@ from ._segmentation import (
     Segmented,
     TileNetwork,
     check_sources,
+    opened,
     pixel_size_of,
     prepared_rows,
     tile_side,
@@ -578,6 +579,8 @@ class BloodCellSegmenter(NetworkEstimator):
         check_red_cell_diameter(self.red_cell_diameter, self._diameter_of_network())
         sources = check_sources(images)
         device = choose_device(self.device)
+        first_name, first = sources[0]
+        sources[0] = (first_name, opened(first))
         height, width = sources[0][1].shape[:2]
         side = tile_side(self.tile_size, (height, width), device)
         n_pixels = height * width if side is None else side**2
@@ -600,9 +603,10 @@ class BloodCellSegmenter(NetworkEstimator):
         self, sources: list[tuple[Any, Any]], sureness: Callable[[np.ndarray], float]
     ) -> Iterator[tuple[Any, Any, Any, float]]:
         """Yield name, image, preprocessed image and factor; of files, what reads them by rows."""
-        arrays = [source for _, source in sources if not isinstance(source, Slide)]
+        arrays = [source for _, source in sources if isinstance(source, np.ndarray)]
         changed = iter(transformed(self.preprocessor_, arrays) if arrays else [])
-        for name, source in sources:
+        for name, given in sources:
+            source = opened(given)  # only now: a list may have more files than fit into memory
             of_file = isinstance(source, Slide)
             prepared = prepared_rows(self.preprocessor_, source) if of_file else next(changed)
             factor = factor_for(

@@ -99,6 +99,22 @@ def test_counting(tmp_path):
     assert [row["white"], row["red"]] == pytest.approx(guess)
 
 
+def test_counting_in_a_folder(tmp_path):
+    smears = make_smears(4, image_size=64, random_state=0, red_cell_diameter=16)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    rows = ["image,class"]
+    for index, (white, red) in enumerate(smears.counts):
+        Image.fromarray(smears.images[index]).save(tmp_path / f"images/{index}.png")
+        Image.fromarray(smears.masks[index]).save(tmp_path / f"masks/{index}.png")
+        rows += [f"{index},wbc"] * white + [f"{index},rbc"] * red
+    (tmp_path / "boxes.csv").write_text("\n".join(rows) + "\n")
+    found = run("counting", tmp_path, tmp_path, "--test", tmp_path, "--scale", "1")["errors"]
+    spread = np.abs(smears.counts - smears.counts.mean(axis=0)).mean(axis=0)
+    row = found["the mean of training"]
+    assert [row["white"], row["red"]] == pytest.approx(spread)
+
+
 def test_a_network_against_its_onnx_file(tmp_path):
     smears = make_smears(3, image_size=40, random_state=0)
     for kind, pictures in (("images", smears.images), ("masks", smears.masks)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .._segmentation import Segmented
 from ..cells import check_pixel_size
@@ -31,21 +32,28 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_existing([arguments.output], overwrite=arguments.overwrite)
         check_writable(arguments.output.parent)
     segmenter = load_for_cells(arguments)
-    rows = []
-    for image in progress(images, label="counting", quiet=arguments.quiet):
-        try:
-            rows.append(segmented(segmenter, image).count())
-        except INPUT_ERRORS as error:
-            complain(f"{image} skipped: {first_line(error)}")
-            n_failed += 1
+    rows: list[dict[str, Any]] = []
+    try:
+        for image in progress(images, label="counting", quiet=arguments.quiet):
+            try:
+                rows.append(segmented(segmenter, image).count())
+            except INPUT_ERRORS as error:
+                complain(f"{image} skipped: {first_line(error)}")
+                n_failed += 1
+    finally:  # also on Ctrl-C: what was counted is not lost
+        if rows:
+            _write(rows, arguments.output)
     if not rows:
         raise CommandError("no image could be counted.")
-    say("\n".join(_table(rows)))
-    if arguments.output is not None:
-        with reported(arguments.output):
-            write_csv(arguments.output, rows)
-        say(f"Table: {arguments.output}")
     return 1 if n_failed else 0
+
+
+def _write(rows: list[dict[str, Any]], output: Path | None) -> None:
+    say("\n".join(_table(rows)))
+    if output is not None:
+        with reported(output):
+            write_csv(output, rows)
+        say(f"Table: {output}")
 
 
 def load_for_cells(arguments: argparse.Namespace) -> BloodCellSegmenter:

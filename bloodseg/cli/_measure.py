@@ -39,21 +39,24 @@ def run(arguments: argparse.Namespace) -> int:
     make_folder(arguments.output)
     tables, sizes = [], {}
     outlines = bool({"geojson", "coco"} & set(arguments.formats))
-    for image in progress(images, label="measuring", quiet=arguments.quiet):
-        try:
-            found = segmented(segmenter, image)
-            table = found.measure(outlines=outlines)
-        except INPUT_ERRORS as error:
-            complain(f"{image} skipped: {first_line(error)}")
-            n_failed += 1
-            continue
-        if image in outputs:
-            _write(outputs[image], to_geojson(table))
-        tables.append(table)
-        sizes[found.name] = found.class_map.shape
+    try:
+        for image in progress(images, label="measuring", quiet=arguments.quiet):
+            try:
+                found = segmented(segmenter, image)
+                table = found.measure(outlines=outlines)
+            except INPUT_ERRORS as error:
+                complain(f"{image} skipped: {first_line(error)}")
+                n_failed += 1
+                continue
+            if image in outputs:
+                _write(outputs[image], to_geojson(table))
+            tables.append(table)
+            sizes[found.name] = found.class_map.shape
+    finally:  # also on Ctrl-C: what was measured is not lost
+        if tables:
+            _write_tables(outputs, pd.concat(tables, ignore_index=True), sizes)
     if not tables:
         raise CommandError("no image could be measured.")
-    _write_tables(outputs, pd.concat(tables, ignore_index=True), sizes)
     n_cells = sum(map(len, tables))
     say(f"{n_cells} cells in {len(tables)} images, {n_failed} failed. Results: {arguments.output}")
     return 1 if n_failed else 0

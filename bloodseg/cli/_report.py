@@ -35,19 +35,30 @@ def run(arguments: argparse.Namespace) -> int:
     names = [image.name for image in images]
     if len(set(names)) < len(names):  # of several folders
         names = list(map(str, images))
-    results = []
-    for image, name in progress(
-        list(zip(images, names, strict=True)), label="reading", quiet=arguments.quiet
-    ):
-        try:
-            started = time.perf_counter()
-            found = segmented(segmenter, image)
-            results.append(ImageResult.of(found, name, time.perf_counter() - started))
-        except INPUT_ERRORS as error:
-            complain(f"{image} skipped: {first_line(error)}")
-            n_failed += 1
+    results: list[ImageResult] = []
+    try:
+        for image, name in progress(
+            list(zip(images, names, strict=True)), label="reading", quiet=arguments.quiet
+        ):
+            try:
+                started = time.perf_counter()
+                found = segmented(segmenter, image)
+                results.append(ImageResult.of(found, name, time.perf_counter() - started))
+            except INPUT_ERRORS as error:
+                complain(f"{image} skipped: {first_line(error)}")
+                n_failed += 1
+    finally:  # also on Ctrl-C: what was found is not lost
+        if results:
+            _write(results, segmenter, arguments)
     if not results:
         raise CommandError("no image could be read.")
+    say(f"{len(results)} on the page, {n_failed} failed. Report: {arguments.output}")
+    return 1 if n_failed else 0
+
+
+def _write(
+    results: list[ImageResult], segmenter: BloodCellSegmenter, arguments: argparse.Namespace
+) -> None:
     if len({result.pixel_size is None for result in results}) > 1:
         complain(
             "the size of a pixel is known for some images only, so that sizes are in pixels for "
@@ -60,8 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(first_line(error)) from error
     with reported(arguments.output), written_whole(arguments.output) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
-    say(f"{len(results)} on the page, {n_failed} failed. Report: {arguments.output}")
-    return 1 if n_failed else 0
 
 
 def _run_of(segmenter: BloodCellSegmenter, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ import tifffile
 from ._files import read_image
 
 _TIFF = (".tif", ".tiff")
+_ZARR = ("zarr.json", ".zarray", ".zgroup")  # one of them lies in the folder of an array or group
 _TO_MICROMETRES = {
     **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
     **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
@@ -56,9 +58,18 @@ class Slide:
         self.name = name
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Return rows as an array (h, W, C)."""
+        """Return rows as an array (h, W, C); a ValueError where the file is damaged there."""
         start, stop, step = rows.indices(self.shape[0])
-        return self._read(start, stop)[::step]
+        try:
+            strip = self._read(start, stop)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # of damaged files decoders raise nearly anything
+            raise ValueError(
+                f"{self.name} cannot be read from row {start} to {stop}; it is perhaps damaged: "
+                f"{error}"
+            ) from error
+        return strip[::step]
 
     def __repr__(self) -> str:
         height, width = self.shape[:2]
@@ -78,7 +89,8 @@ def open_slide(path: str | os.PathLike) -> Slide:
     Returns
     -------
     Slide
-        ``slide[top:bottom]`` are rows of pixels, as the file holds them.
+        ``slide[top:bottom]`` are rows of pixels, as the file holds them. TIFFs are open only
+        while rows are read.
 
     Raises
     ------
@@ -87,7 +99,8 @@ def open_slide(path: str | os.PathLike) -> Slide:
     ImportError
         If a package of the extra ``slides`` is missing.
     ValueError
-        If the file is no image, or one of several channels, times or depths.
+        If the file is no image, or one of several channels, times or depths; in reading rows, if
+        it is damaged there.
 
     Examples
     --------
@@ -105,6 +118,11 @@ def open_slide(path: str | os.PathLike) -> Slide:
     if not file.exists():
         raise FileNotFoundError(f"{path} does not exist.")
     if file.is_dir():
+        if not any((file / name).exists() for name in _ZARR):
+            raise ValueError(
+                f"{path} is a folder, and no Zarr one. Give its images, for instance those of "
+                "bloodseg.datasets.list_images."
+            )
         return _open_zarr(file, str(path))
     if file.suffix.lower() in _TIFF:
         return _open_tiff(file, str(path))
@@ -120,28 +138,42 @@ def _read_whole(file: Path, name: str, pixel_size: float | None) -> Slide:
 
 def _open_tiff(file: Path, name: str) -> Slide:
     try:
-        tiff = tifffile.TiffFile(file)
-        series = tiff.series[0]
-        planes = [page.aspage() for page in series.pages if page is not None]
-        channels_last = series.axes[-1] == "S"
+        with tifffile.TiffFile(file) as tiff:
+            series = tiff.series[0]
+            planes = [page.aspage() for page in series.pages if page is not None]
+            axes, shape = series.axes, series.shape
+            pixel_size = _pixel_size_of_tiff(tiff, planes[0])
     except Exception as error:  # of damaged files, nearly anything
         raise ValueError(f"{name} cannot be read as a TIFF: {error}") from error
-    if not _decodes_to_colours(planes[0]):
-        return _read_whole(file, name, _pixel_size_of_tiff(tiff, planes[0]))
-    one_plane = planes[0].planarconfig != 2 and len(planes) == 1
-    if one_plane and len(planes[0].shape) == 2 + channels_last:
-        shape, readers = planes[0].shape, [_SegmentReader(planes[0], name)]
-    elif len(planes) == 3 and series.axes[0] == "C" and planes[0].ndim == 2:
-        shape, readers = (*planes[0].shape, 3), [_SegmentReader(page, name) for page in planes]
+    page = planes[0]
+    if not _decodes_to_colours(page):
+        return _read_whole(file, name, pixel_size)
+    separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    channels_last = axes[-1] == "S"
+    if len(planes) == 1 and separate and page.ndim == 3:
+        n_channels, *sides = page.shape
+        readers = [_SegmentReader(page, name, plane) for plane in range(n_channels)]
+    elif len(planes) == 1 and not separate and page.ndim == 2 + channels_last:
+        sides, n_channels = page.shape[:2], page.samplesperpixel
+        readers = [_SegmentReader(page, name)]
+    elif len(planes) == 3 and axes[0] == "C" and page.ndim == 2:
+        sides, n_channels = page.shape, 3
+        readers = [_SegmentReader(each, name) for each in planes]
     else:
-        raise _unknown_layout(name, series.shape, series.axes)
+        raise _unknown_layout(name, shape, axes)
+    lock = Lock()
 
     def read(start: int, stop: int) -> np.ndarray:
-        strips = [reader.rows(start, stop) for reader in readers]
+        # Closed in between: a list of slides would use up the files that a process may open.
+        with lock:
+            page.parent.filehandle.open()
+            try:
+                strips = [reader.rows(start, stop) for reader in readers]
+            finally:
+                page.parent.filehandle.close()
         return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=-1)
 
-    shape = shape if len(shape) == 3 else (*shape, 1)
-    return Slide(read, shape, planes[0].dtype, _pixel_size_of_tiff(tiff, planes[0]), name)
+    return Slide(read, (*sides, n_channels), page.dtype, pixel_size, name)
 
 
 def _decodes_to_colours(page: tifffile.TiffPage) -> bool:
@@ -152,11 +184,13 @@ def _decodes_to_colours(page: tifffile.TiffPage) -> bool:
 
 
 class _SegmentReader:
-    """Rows of a page, decoded from the tiles or strips that hold them."""
+    """Rows of a page, or of one of its colours, decoded from the tiles or strips that hold them."""
 
-    def __init__(self, page: tifffile.TiffPage, name: str):
+    def __init__(self, page: tifffile.TiffPage, name: str, plane: int | None = None):
         self._page = page
         self._name = name
+        self._plane = plane or 0
+        self._n_samples = page.samplesperpixel if plane is None else 1
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         if self._page.is_memmappable:  # uncompressed: a single strip may be the whole image
@@ -164,9 +198,10 @@ class _SegmentReader:
         page = self._page
         height = page.tilelength if page.is_tiled else page.rowsperstrip
         across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
-        result = np.zeros((stop - start, page.imagewidth, page.samplesperpixel), page.dtype)
+        first_index = self._plane * across * -(-page.imagelength // height)
+        result = np.zeros((stop - start, page.imagewidth, self._n_samples), page.dtype)
         for index in range(start // height * across, -(-stop // height) * across):
-            segment, (_, _, top, left, _), shape = self._segment(index)
+            segment, (_, _, top, left, _), shape = self._segment(first_index + index)
             if segment is None:  # left out: nothing but the fill value
                 continue
             first, last = max(start, top), min(stop, top + shape[1])
@@ -178,11 +213,13 @@ class _SegmentReader:
     def _raw_rows(self, start: int, stop: int) -> np.ndarray:
         page = self._page
         dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
-        row = page.imagewidth * page.samplesperpixel
+        row = page.imagewidth * self._n_samples * dtype.itemsize
         handle = page.parent.filehandle
-        handle.seek(page.dataoffsets[0] + start * row * dtype.itemsize)
-        pixels = np.frombuffer(handle.read((stop - start) * row * dtype.itemsize), dtype)
-        pixels = pixels.reshape(-1, page.imagewidth, page.samplesperpixel)
+        handle.seek(page.dataoffsets[0] + (self._plane * page.imagelength + start) * row)
+        data = handle.read((stop - start) * row)
+        if len(data) < (stop - start) * row:
+            raise ValueError("it is cut off.")
+        pixels = np.frombuffer(data, dtype).reshape(-1, page.imagewidth, self._n_samples)
         return pixels.astype(page.dtype, copy=False)
 
     def _segment(self, index: int) -> Any:
@@ -195,12 +232,12 @@ class _SegmentReader:
         try:
             return page.decode(data, index, jpegtables=page.jpegtables)
         except ValueError as error:
-            if "imagecodecs" in str(error):
-                raise ImportError(
-                    f"{self._name} is compressed in a way that needs the package imagecodecs: "
-                    "pip install 'bloodseg[slides]'."
-                ) from error
-            raise ValueError(f"{self._name} cannot be decoded: {error}") from error
+            if "imagecodecs" not in str(error):
+                raise
+            raise ImportError(
+                f"{self._name} is compressed in a way that needs the package imagecodecs: "
+                "pip install 'bloodseg[slides]'."
+            ) from error
 
 
 def _pixel_size_of_tiff(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> float | None:
