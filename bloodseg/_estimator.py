@@ -149,6 +149,9 @@ class NetworkEstimator(BaseEstimator):
     # Those of them that files of earlier versions lack, and what they stand at then.
     _later_attributes: dict[str, Any] = {}  # noqa: RUF012
 
+    # Models of other kinds whose weights mean something else.
+    _not_to_start_from: tuple[str, ...] = ()
+
     # Subclasses that can train in several processes have it as a parameter.
     accelerator: Any = None
 
@@ -169,6 +172,9 @@ class NetworkEstimator(BaseEstimator):
     def _task(self, training: TrainingData) -> Any:
         """Return what the network shall learn."""
         raise NotImplementedError
+
+    def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
+        """Raise where there is nothing to learn from, or to choose an epoch by."""
 
     def _at_scale(self, data: TrainingData) -> TrainingData:
         """Return preprocessed data in the magnification that the network learns from."""
@@ -267,6 +273,7 @@ class NetworkEstimator(BaseEstimator):
             valid = TrainingData(self._sized(images), targets, np.ones(len(images)))
         elif len(held_out):
             valid = _chosen(everything, held_out)
+        self._check_sides(training, valid)
         preprocessor = self._new_preprocessor()
         if hasattr(preprocessor, "fit"):
             preprocessor.fit(training.images, training.targets)
@@ -310,6 +317,8 @@ class NetworkEstimator(BaseEstimator):
         parameters = _savable(self.get_params(deep=False))
         fitted = {name: getattr(self, name) for name in self._saved_attributes}
         fitted |= {"version": __version__, "estimator": type(self).__name__}
+        # What "auto" has decided, for the record: another machine decides anew.
+        fitted |= {"precision_": self.precision_, "ode_method_": self.ode_method_}
         header = {"parameters": parameters, "fitted": fitted}
         weights = self.network_.state_dict()
         if half_precision:
@@ -405,7 +414,13 @@ class NetworkEstimator(BaseEstimator):
         if self.warm_start and hasattr(self, "network_"):
             weights = self.network_.state_dict()
         elif self.pretrained is not None:
-            weights = read_model(model_file(self.pretrained))[0]
+            weights, header = read_model(model_file(self.pretrained))
+            kind = header["fitted"].get("estimator")
+            if kind in self._not_to_start_from:
+                raise ValueError(
+                    f"pretrained must be a model that {type(self).__name__} can start from; "
+                    f"{self.pretrained} is a {kind}."
+                )
         else:
             return None
         return {name: weight.cpu().numpy() for name, weight in weights.items()}

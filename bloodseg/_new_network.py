@@ -93,6 +93,10 @@ def _checked_network(make: Callable[[], nn.Module]) -> nn.Module:
     network = make()
     if not isinstance(network, nn.Module):
         raise ValueError(f"network must return a torch.nn.Module; got {network!r}.")
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise ValueError(
+            f"network must return a Module with weights to train; got {network!r}, which has none."
+        )
     network = copy.deepcopy(network)  # the callable may return the same one each time
     wanted = (1, N_CLASSES, 33, 47)
     with torch.inference_mode():

@@ -180,18 +180,25 @@ def _in_strips(blocks: Iterable[Any], width: int) -> Iterator[tuple[slice, np.nd
 
 def tile_side(side: Any, shape: tuple[int, ...], device: torch.device) -> int | None:
     """Return the side of the tiles for an image, None where it goes through the network whole."""
+    check_tile_size(side)
     height, width = shape[:2]
     if side is None:
         return None
     if side == "auto":
         return _SIDES.get(device.type, 512) if height * width > _WHOLE_PIXELS else None
+    return int(side) if max(height, width) > side else None
+
+
+def check_tile_size(side: Any) -> None:
+    """Raise a ValueError where tiles of this side cannot be."""
+    if side is None or side == "auto":
+        return
     whole = isinstance(side, Integral) and not isinstance(side, bool)
     if not whole or side < _MIN_SIDE or side % STRIDE:
         raise ValueError(
             f"tile_size must be 'auto', None, or a multiple of {STRIDE} of at least {_MIN_SIDE}; "
             f"got {side!r}."
         )
-    return int(side) if max(height, width) > side else None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ yourself where the pixels come in pieces, since confusion matrices add up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -133,8 +134,8 @@ def scores_from_confusion(matrix: Any) -> dict[str, float]:
     names = CLASS_NAMES if len(matrix) == len(CLASS_NAMES) else [str(k) for k in range(len(matrix))]
     scores = {
         "pixel_accuracy": _pixel_accuracy(matrix),
-        "mean_iou": _mean_of_present(_iou(matrix)),
-        "mean_dice": _mean_of_present(_dice(matrix)),
+        "mean_iou": _mean_of_present(_iou, matrix),
+        "mean_dice": _mean_of_present(_dice, matrix),
     }
     for prefix, values in (
         ("cpa", _recall(matrix)),
@@ -195,7 +196,8 @@ def pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     Raises
     ------
     ValueError
-        If the two differ in number or size, or hold labels outside the classes.
+        If the two differ in number or size, or hold labels outside the classes, or no pixel is
+        labelled.
 
     Examples
     --------
@@ -283,7 +285,8 @@ def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     Raises
     ------
     ValueError
-        If the two differ in number or size, or hold labels outside the classes.
+        If the two differ in number or size, or hold labels outside the classes, or no pixel is
+        labelled.
 
     Examples
     --------
@@ -291,7 +294,7 @@ def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> mean_iou([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]])
     0.25
     """
-    return _mean_of_present(_iou(confusion_matrix(y_true, y_pred, n_classes=n_classes)))
+    return _mean_of_present(_iou, confusion_matrix(y_true, y_pred, n_classes=n_classes))
 
 
 def dice_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
@@ -341,7 +344,8 @@ def mean_dice(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     Raises
     ------
     ValueError
-        If the two differ in number or size, or hold labels outside the classes.
+        If the two differ in number or size, or hold labels outside the classes, or no pixel is
+        labelled.
 
     Examples
     --------
@@ -349,7 +353,7 @@ def mean_dice(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> round(mean_dice([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]]), 3)
     0.333
     """
-    return _mean_of_present(_dice(confusion_matrix(y_true, y_pred, n_classes=n_classes)))
+    return _mean_of_present(_dice, confusion_matrix(y_true, y_pred, n_classes=n_classes))
 
 
 pixel_accuracy_scorer = make_scorer(pixel_accuracy)
@@ -372,13 +376,15 @@ def _check_matrix(matrix: Any) -> np.ndarray:
     counts = matrix.dtype.kind in "iuf" and np.isfinite(matrix).all() and (matrix >= 0).all()
     if not counts or not matrix.any():
         raise ValueError(
-            "matrix must hold counts of pixels: finite numbers, none below 0, not all 0; got "
-            f"{matrix.tolist()}. Pass what confusion_matrix returns."
+            "matrix must hold counts of pixels: finite numbers, none below 0, not all 0 (as they "
+            f"are where every pixel is labelled {NOT_LABELLED}); got {matrix.tolist()}. "
+            "Pass what confusion_matrix returns."
         )
     return matrix
 
 
 def _pixel_accuracy(matrix: np.ndarray) -> float:
+    _check_labelled(matrix)
     return float(np.trace(matrix) / matrix.sum())
 
 
@@ -400,5 +406,14 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-def _mean_of_present(values: np.ndarray) -> float:
-    return float(np.nanmean(values))  # some class is always present, so never a mean of nothing
+def _mean_of_present(score: Callable[[np.ndarray], np.ndarray], matrix: np.ndarray) -> float:
+    _check_labelled(matrix)  # some class is present then, so never a mean of nothing
+    return float(np.nanmean(score(matrix)))
+
+
+def _check_labelled(matrix: np.ndarray) -> None:
+    if not matrix.any():
+        raise ValueError(
+            f"y_true must label at least one pixel; all are {NOT_LABELLED}, not known, so that "
+            "there is nothing to score. Leave such images out."
+        )

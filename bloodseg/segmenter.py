@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ._estimator import NetworkEstimator, transformed
-from ._fit_inputs import N_CLASSES, class_weights
+from ._fit_inputs import N_CLASSES, check_sample_weight, class_weights
 from ._hardware import choose_device
-from ._images import check_masks, in_container_of
+from ._images import NOT_LABELLED, check_masks, in_container_of
 from ._magnification import (
     LEAST,
     MOST,
@@ -38,6 +38,7 @@ from ._segmentation import (
     Segmented,
     TileNetwork,
     check_sources,
+    check_tile_size,
     opened,
     pixel_size_of,
     prepared_rows,
@@ -45,7 +46,7 @@ from ._segmentation import (
 )
 from .cells import Cells, check_pixel_size
 from .datasets import Slide, open_slide
-from .metrics import mean_iou
+from .metrics import confusion_matrix, mean_iou, scores_from_confusion
 from .models import list_models, model_file, model_path
 from .networks import NETWORKS
 from .ode import one_warning_each
@@ -236,6 +237,8 @@ class BloodCellSegmenter(NetworkEstimator):
         ],
         "pixel_size": [Interval(Real, 0, None, closed="neither"), None],
     }
+
+    _not_to_start_from = ("BloodCellCounter",)
 
     _saved_attributes = NetworkEstimator._saved_attributes | {
         "red_cell_diameter_": (float, type(None))
@@ -560,13 +563,35 @@ class BloodCellSegmenter(NetworkEstimator):
         dtype = np.uint8 if kind == "classes" else np.int32
         write_map(output, rows, dtype=dtype, pixel_size=segmented.pixel_size)
 
-    def score(self, images: Any, masks: Any) -> float:
+    def score(self, images: Any, masks: Any, sample_weight: Any = None) -> float:
         """Return the mean IoU over all pixels of all images, in [0, 1].
 
         A class absent from both masks and predictions is left out of the mean, as are pixels
         labelled 255.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`.
+        masks : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+            As for `fit`.
+        sample_weight : array-like of shape (n,), optional
+            How much the pixels of each image count, not negative.
+
+        Returns
+        -------
+        float
         """
-        return mean_iou(masks, self.predict(images))
+        maps = self.predict(images)
+        if sample_weight is None:
+            return mean_iou(masks, maps)
+        masks = check_masks(masks, partial=True)
+        weights = check_sample_weight(sample_weight, len(maps))
+        matrices = [
+            weight * confusion_matrix([mask], [found])
+            for weight, mask, found in zip(weights, masks, maps, strict=True)
+        ]
+        return scores_from_confusion(sum(matrices))["mean_iou"]
 
     def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any, float]]]:
         """Set the network up for prediction as the parameters say.
@@ -618,6 +643,19 @@ class BloodCellSegmenter(NetworkEstimator):
                 name=name if of_file else f"images[{name}]",
             )
             yield name, source, prepared, factor
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_tile_size(self.tile_size)
+
+    def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
+        for name, side in (("training", training), ("validation", valid)):
+            if side and not any((mask != NOT_LABELLED).any() for mask in side.targets):
+                raise ValueError(
+                    f"masks must label pixels for training and for validation; all in the "
+                    f"{len(side.targets)} of {name} are {NOT_LABELLED}, not known. Leave such "
+                    "images out, or choose those of validation with X_val and y_val."
+                )
 
     def _at_scale(self, data: TrainingData) -> TrainingData:
         if self.red_cell_diameter is None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -187,3 +188,47 @@ def test_wrong_usage(arguments, text, capsys, images, monkeypatch):
     monkeypatch.chdir(images)
     assert main(arguments) == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report", "predict"])
+def test_a_damaged_slide_is_left_out(model, images, tmp_path, capsys, command):
+    tifffile.imwrite(images / "cut.tif", SMEARS.images[0])
+    (images / "cut.tif").write_bytes((images / "cut.tif").read_bytes()[:9000])
+    write_damaged_zarr(tmp_path / "bad.zarr")
+    output = {"count": "c.csv", "report": "r.html"}.get(command, "out")
+    inputs = [images, tmp_path / "bad.zarr"]
+    assert run(command, *inputs, "-m", model, "-o", tmp_path / output) == 1
+    err = capsys.readouterr().err
+    assert "cut.tif skipped: " in err
+    assert "bad.zarr skipped: " in err
+    assert (tmp_path / output).exists()
+
+
+def write_damaged_zarr(path):
+    zarr.open_array(str(path), mode="w", shape=(96, 96, 3), dtype="u1")[:] = SMEARS.images[0]
+    for chunk in path.rglob("*"):
+        if chunk.is_file() and "zarr" not in chunk.name and not chunk.name.startswith("."):
+            chunk.write_bytes(b"junk")
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+def test_ctrl_c_keeps_what_was_done(model, images, tmp_path, monkeypatch, capsys, command):
+    segment, calls = BloodCellSegmenter.segment, []
+
+    def interrupt_the_third(self, images):
+        calls.append(images)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return segment(self, images)
+
+    Image.fromarray(SMEARS.images[0]).save(images / "z.png")
+    monkeypatch.setattr(BloodCellSegmenter, "segment", interrupt_the_third)
+    output = tmp_path / {"count": "c.csv", "report": "r.html"}.get(command, "out")
+    assert run(command, images, "-m", model, "-o", output) == 130
+    assert "stopped by Ctrl-C." in capsys.readouterr().err
+    names = [str(file) for file in sorted(images.iterdir())[:2]]
+    if command == "report":
+        assert all(Path(name).name in output.read_text(encoding="utf-8") for name in names)
+    else:
+        table = output if command == "count" else output / "cells.csv"
+        assert sorted({row["image"] for row in rows_of(table)}) == names

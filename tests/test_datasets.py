@@ -216,6 +216,15 @@ def test_depth_and_channels_survive(tmp_path, suffix, depth, channels):
         np.testing.assert_allclose(image, expected / 65535, atol=1e-6)
 
 
+def test_labels_of_an_unusual_type(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    Image.fromarray(PICTURE).save(tmp_path / "images/a.png")
+    tifffile.imwrite(tmp_path / "masks/a.tif", LABELS.astype(np.int64))
+    with pytest.raises(ValueError, match="its pixels are of an unusual type"):
+        load_folder(tmp_path)
+
+
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
 def test_inverted_tiffs_are_turned_round(tmp_path, depth):
     ink = PICTURE[..., 0].astype(depth)

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 import bloodseg.training._train as train_module
-from bloodseg import BloodCellSegmenter
+from bloodseg import BloodCellCounter, BloodCellSegmenter, _estimator
 from bloodseg._fit_inputs import check_groups, class_weights, fingerprint, split_images
 from bloodseg._hardware import choose_precision
 from bloodseg.networks import UNet
@@ -77,7 +77,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_training(tiny, smears, tmp
         raise OSError("No space left on device")
 
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError):
+    with raises("checkpoint_dir must be a folder that can be made and", FileExistsError):
         tiny(checkpoint_dir=tmp_path / "file").fit(smears.images, smears.masks)
     monkeypatch.setattr(torch, "save", full)
     with pytest.warns(UserWarning, match=r"was not written: No space left on device"):
@@ -118,6 +118,38 @@ class TwoClasses(nn.Conv2d):
 def test_networks_that_do_not_label_every_pixel(tiny, smears, network, text):
     with raises(text):
         tiny(network=network).fit(smears.images, smears.masks)
+
+
+def test_a_network_without_weights(tiny, smears):
+    with raises("network must return a Module with weights to train; got Identity()"):
+        tiny(network=nn.Identity).fit(smears.images, smears.masks)
+
+
+def test_weights_of_another_kind_of_model(tiny, smears, tmp_path):
+    counter = BloodCellCounter(width=2, scale=1.0, max_epochs=1, random_state=0)
+    counter.fit(smears.images, smears.counts).save(tmp_path / "m")
+    with raises("pretrained must be a model that BloodCellSegmenter can start from; ") as caught:
+        tiny(pretrained=tmp_path / "m").fit(smears.images, smears.masks)
+    assert str(caught.value).endswith("m is a BloodCellCounter.")
+
+
+@pytest.mark.parametrize("side", ["training", "validation"])
+def test_a_side_without_a_labelled_pixel(tiny, smears, side, monkeypatch):
+    monkeypatch.setattr(_estimator, "train_network", None)  # nothing is trained in vain
+    masks = smears.masks.copy()
+    masks[slice(0, 2) if side == "training" else slice(2, None)] = 255
+    text = f"of {side} are 255, not known. Leave such images out, or choose those of validation"
+    with raises(text):
+        tiny().fit(smears.images[:2], masks[:2], X_val=smears.images[2:], y_val=masks[2:])
+
+
+@pytest.mark.parametrize("tile_size", [17, 16, -64])
+def test_tiles_are_checked_before_training(tiny, smears, tile_size, monkeypatch):
+    monkeypatch.setattr(_estimator, "train_network", None)
+    with raises(
+        f"tile_size must be 'auto', None, or a multiple of 16 of at least 64; got {tile_size}."
+    ):
+        tiny(tile_size=tile_size).fit(smears.images, smears.masks)
 
 
 def test_a_shared_network_is_copied(tiny, smears):

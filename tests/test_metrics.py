@@ -142,7 +142,9 @@ def test_pixels_without_a_label_are_not_counted():
     expected = confusion_matrix([TRUE[known][None]], [PRED[known][None]])
     assert confusion_matrix(truth, PRED).tolist() == expected.tolist()
     assert expected.sum() == known.sum() < TRUE.size
-    assert np.isnan(mean_iou(np.full((1, 2, 2), 255), np.ones((1, 2, 2), int)))
+    for score in (mean_iou, mean_dice, pixel_accuracy):
+        with raises("y_true must label at least one pixel; all are 255, not known, so that there"):
+            score(np.full((1, 2, 2), 255), np.ones((1, 2, 2), int))
     with raises("y_pred[0] must hold the labels 0 to 2 (background, white, red); got"):
         confusion_matrix(truth, truth)
 
@@ -217,7 +219,8 @@ def test_bad_class_numbers_are_refused_in_words(n_classes):
         ([1, 2], "matrix must have shape (n_classes, n_classes); got (2,). Pass what"),
         ([[1, 2]], "matrix must have shape (n_classes, n_classes); got (1, 2)."),
         ([[1, -1], [0, 1]], "matrix must hold counts of pixels: finite numbers, none below 0, not "
-         "all 0; got [[1, -1], [0, 1]]. Pass what confusion_matrix returns."),
+         "all 0 (as they are where every pixel is labelled 255); got [[1, -1], [0, 1]]. Pass what "
+         "confusion_matrix returns."),
         ([[1, np.nan], [0, 1]], "matrix must hold counts of pixels"),
         ([[0, 0], [0, 0]], "matrix must hold counts of pixels"),
         ([["a", "b"], ["c", "d"]], "matrix must hold counts of pixels"),

@@ -841,6 +841,7 @@ def test_max_steps_may_be_numpy_s():
         (torch.ones(1, 1, dtype=torch.bfloat16), "y0 must be float32 or float64; got torch.bfl"),
         (torch.ones(1, 1, dtype=torch.float16), "y0 must be float32 or float64; got torch.float16"),
         (torch.ones(1, 1, dtype=torch.int64), "y0 must be float32 or float64; got torch.int64."),
+        (np.ones((1, 1)), "y0 must be a torch.Tensor; got ndarray. Pass torch.as_tensor(y0)."),
         (torch.tensor(1.0), "y0 must have shape (n, ...) with n >= 1 and no empty side; got ()."),
         (torch.ones(0, 3), "y0 must have shape (n, ...) with n >= 1 and no empty side; got (0, 3)"),
         (torch.ones(2, 0), "y0 must have shape (n, ...) with n >= 1 and no empty side; got (2, 0)"),
@@ -849,6 +850,11 @@ def test_max_steps_may_be_numpy_s():
 def test_states_that_are_refused(y0, text):
     with raises(text):
         solve(decay, y0)
+
+
+def test_slopes_that_are_no_tensors():
+    with raises("func must return dy/dt as a torch.Tensor of y's shape (1, 1); got float."):
+        solve(lambda t, y: -1.0, torch.ones(1, 1))
 
 
 @pytest.mark.parametrize(

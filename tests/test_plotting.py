@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.colors import to_rgb
+from sklearn.pipeline import Pipeline
 
 from bloodseg._pictures import COLOURS, MISSED, difference, overlay
 from bloodseg.datasets import make_smears
@@ -269,3 +270,9 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with raises("plots need matplotlib: pip install 'bloodseg[plot]'.", ImportError):
         CellSizeDisplay.from_predictions(CELLS)
+
+
+def test_the_history_of_a_pipeline():
+    step = SimpleNamespace(history_=HISTORY, best_epoch_=2)
+    display = TrainingHistoryDisplay.from_estimator(Pipeline([("segment", step)]))
+    assert display.best_epoch == 2

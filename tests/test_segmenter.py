@@ -641,7 +641,7 @@ def test_callables_of_different_code_do_not_share_checkpoints(tiny, smears, tmp_
     assert recorded[0][3].checkpoint.path != recorded[1][3].checkpoint.path
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk", b"PK\x03\x04" + 5000 * b"0"])
 def test_a_damaged_checkpoint(tiny, smears, tmp_path, content):
     tiny(checkpoint_dir=tmp_path, max_epochs=1).fit(smears.images, smears.masks)
     (file,) = tmp_path.iterdir()
@@ -651,10 +651,11 @@ def test_a_damaged_checkpoint(tiny, smears, tmp_path, content):
     assert str(caught.value).endswith("Delete it to train from the start.")
 
 
-def test_a_truncated_checkpoint(tiny, smears, tmp_path):
+@pytest.mark.parametrize("kept", [-1000, 5000])
+def test_a_truncated_checkpoint(tiny, smears, tmp_path, kept):
     tiny(checkpoint_dir=tmp_path, max_epochs=1).fit(smears.images, smears.masks)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-1000])
+    file.write_bytes(file.read_bytes()[:kept])
     with raises("Delete it to train from the start."):
         tiny(checkpoint_dir=tmp_path, max_epochs=1).fit(smears.images, smears.masks)
 

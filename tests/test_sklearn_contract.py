@@ -410,7 +410,29 @@ def test_images_and_masks_are_no_metadata():
         requests = BloodCellSegmenter().get_metadata_routing()
         assert set(requests.fit.requests) == {"groups", "sample_weight", "X_val", "y_val"}
         assert not requests.predict.requests
-        assert not requests.score.requests
+        assert set(requests.score.requests) == {"sample_weight"}
+
+
+def test_a_pipeline_is_searched_under_routing(tiny, odd_smears):
+    images, masks = odd_smears
+    with sklearn.config_context(enable_metadata_routing=True):
+        segmenter = tiny(preprocessor=None, max_epochs=1).set_fit_request(groups=True)
+        pipeline = Pipeline([("enhance", Preprocessor()), ("segment", segmenter)])
+        grid = {"segment__ode_tol": [1e-1]}
+        search = GridSearchCV(pipeline, grid, cv=GroupKFold(3), error_score="raise")
+        search.fit(images, masks, groups=GROUPS)
+        assert search.best_estimator_.score(images, masks) > 0
+
+
+def test_scores_count_images_as_told(fitted, smears):
+    images, masks = smears.images[:2], smears.masks[:2]
+    alone = [fitted.score(images[i : i + 1], masks[i : i + 1]) for i in range(2)]
+    both = fitted.score(images, masks)
+    assert fitted.score(images, masks, sample_weight=[1, 0]) == pytest.approx(alone[0])
+    assert fitted.score(images, masks, sample_weight=[2, 2]) == pytest.approx(both)
+    assert alone[0] != alone[1]
+    with pytest.raises(ValueError, match="sample_weight"):
+        fitted.score(images, masks, sample_weight=[1])
 
 
 def threads_and_score(estimator, images, masks):

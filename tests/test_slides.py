@@ -1,6 +1,8 @@
 """Slides: read by rows from every kind of file, and segmented from file to file."""
 
 import copy
+import gc
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +82,23 @@ KINDS = {
         ),
         None,
     ),
+    **{
+        f"planar-{name}.tif": (
+            lambda path, options=options: write_tiff(
+                path,
+                np.moveaxis(PIXELS, -1, 0),
+                photometric="rgb",
+                planarconfig="separate",
+                **options,
+            ),
+            None,
+        )
+        for name, options in {
+            "raw": {},
+            "strips": {"compression": "zlib", "rowsperstrip": 50},
+            "tiles": {"compression": "zlib", "tile": (64, 48)},
+        }.items()
+    },
     "imagej.tif": (
         lambda path: write_tiff(
             path, imagej=True, resolution=(5, 5), metadata={"unit": "um", "axes": "YXS"}
@@ -159,11 +178,41 @@ def test_files_that_are_no_slides(tmp_path):
     with raises("stack.tif must hold one image of rows, columns and 1, 3 or 4 channels; got shape"):
         open_slide(tmp_path / "stack.tif")
     (tmp_path / "folder").mkdir()
-    with raises("folder must be a Zarr array or an OME-Zarr image"):
+    with raises("folder is a folder, and no Zarr one. Give its images, for instance those of"):
         open_slide(tmp_path / "folder")
     write_zarr(tmp_path / "five.zarr", np.zeros((5, 20, 30), np.uint8), (5, 20, 30))
     with raises("five.zarr must hold one image of rows, columns and 1, 3 or 4 channels"):
         open_slide(tmp_path / "five.zarr")
+
+
+@pytest.mark.parametrize("kind", ["cut off", "cut off in a row", "zlib", "lzw", "zarr"])
+def test_damage_is_said_of_the_file(tmp_path, kind):
+    file = tmp_path / ("a.zarr" if kind == "zarr" else "a.tif")
+    if kind == "zarr":
+        write_zarr(file)
+        for chunk in file.rglob("*"):
+            if chunk.is_file() and "zarr" not in chunk.name and not chunk.name.startswith("."):
+                chunk.write_bytes(b"junk")
+    else:
+        write_tiff(file, compression=None if kind.startswith("cut") else kind)
+        with tifffile.TiffFile(file) as tiff:
+            start = tiff.pages[0].dataoffsets[0]
+        whole = file.read_bytes()
+        row = PIXELS.shape[1] * 3
+        lengths = {"cut off": 100 * row, "cut off in a row": 100 * row + 7}
+        kept = whole[: start + lengths.get(kind, 0)]
+        file.write_bytes(kept if kind in lengths else kept + b"\x01junk" * (len(whole) // 5))
+    slide = open_slide(file)
+    with raises(f"{file} cannot be read from row 90 to 120; it is perhaps damaged: "):
+        slide[90:120]
+
+
+def test_slides_are_open_only_while_they_are_read(tmp_path):
+    write_tiff(tmp_path / "a.tif")
+    before = len(os.listdir("/proc/self/fd"))
+    slides = [open_slide(tmp_path / "a.tif") for _ in range(5)]
+    assert all(np.array_equal(slide[5:7], PIXELS[5:7]) for slide in slides)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(("package", "name"), [("zarr", "a.zarr"), ("imagecodecs", "jpeg.tif")])
@@ -449,3 +498,37 @@ def test_tiles_on_a_dask_cluster(fitted, field):
     )
     with cluster, distributed.Client(cluster), parallel_config("dask"):
         assert np.array_equal(fitted.predict_proba([field])[0], expected)
+
+
+def test_paths_in_any_sequence(fitted, field, tmp_path):
+    for name in ("a", "b"):
+        Image.fromarray(field).save(tmp_path / f"{name}.png")
+    files = sorted(tmp_path.glob("*.png"))
+    expected = fitted.count(files)
+    names = [str(file) for file in files]
+    for paths in (np.array(names), pd.Series(names), tuple(files), iter(files)):
+        pd.testing.assert_frame_equal(fitted.count(paths), expected)
+    assert isinstance(fitted.predict(np.array(names)), list)
+    with raises("c.png does not exist.", FileNotFoundError):
+        fitted.count([*files, tmp_path / "c.png"])
+
+
+def test_files_are_read_as_their_turn_comes(fitted, field, tmp_path, monkeypatch):
+    files = [tmp_path / f"{name}.png" for name in "abc"]
+    for file in files:
+        Image.fromarray(field[:64, :64]).save(file)
+    files[2].write_bytes(b"junk")
+    found = fitted.segment(files)
+    assert [next(found).name for _ in range(2)] == [str(file) for file in files[:2]]
+    with raises("c.png cannot be read as an image"):
+        next(found)
+
+
+@pytest.mark.filterwarnings(
+    "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
+)
+def test_no_file_is_left_open(fitted, field, tmp_path):
+    write_tiff(tmp_path / "a.tif", field)
+    fitted.count([tmp_path / "a.tif"])
+    fitted.predict([tmp_path / "a.tif"])
+    gc.collect()

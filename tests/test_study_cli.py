@@ -85,7 +85,7 @@ def test_a_row_can_be_made_again_by_one_command(data, tmp_path):
 def test_paper_protocol_needs_no_test_folder(data, tmp_path, capsys):
     arguments = ["study", "networks", str(data / "train"), "-o", str(tmp_path), *TINY]
     assert main([*arguments]) == 2
-    assert "test must have images and masks" in capsys.readouterr().err
+    assert "the folder to test on is missing." in capsys.readouterr().err
     assert main([*arguments[:3], str(data / "test"), *arguments[3:], "--protocol", "paper"]) == 2
     assert "test must be None where protocol is 'paper'" in capsys.readouterr().err
     no_crop_size = [each for each in arguments if each not in ("--crop-size", "32")]
@@ -129,6 +129,7 @@ def test_ctrl_c_keeps_what_is_done(data, tmp_path, monkeypatch):
     [
         (["networks", "nowhere", "nowhere", "-o", "out"], "nowhere"),
         (["networks", "A", "B", "-o", "out", "--networks", "V-Net"], "invalid choice: 'V-Net'"),
+        (["networks", "A", "-o", "out"], "the folder to test on is missing. Name it after TRAIN"),
         (["networks", "A", "B"], "required: -o/--output"),
         (["report", "empty"], "output must hold finished trainings"),
         (["everything"], "invalid choice: 'everything'"),

@@ -196,6 +196,11 @@ def decode_labels(
             wrong = shape is not None and size != shape
             if not wrong and mode in ("1", "L", "P", "I", "I;16", "I;16B"):
                 return np.array(image)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} cannot be read as {what}: it is no image, or its pixels are of an unusual "
+            "type. Save labels as a PNG file, with .astype(np.uint8)."
+        ) from error
     except Exception as error:  # as in decode_rgb
         raise ValueError(f"{name} cannot be read as {what}: {error}") from error
     if wrong:

@@ -118,7 +118,7 @@ def open_slide(path: str | os.PathLike) -> Slide:
     if not file.exists():
         raise FileNotFoundError(f"{path} does not exist.")
     if file.is_dir():
-        if not any((file / name).exists() for name in _ZARR):
+        if file.suffix != ".zarr" and not any((file / name).exists() for name in _ZARR):
             raise ValueError(
                 f"{path} is a folder, and no Zarr one. Give its images, for instance those of "
                 "bloodseg.datasets.list_images."

@@ -74,6 +74,14 @@ class _Plain:
 
     def __call__(self, t: Tensor, y: Tensor, *weights: Tensor) -> Tensor:
         with lowered_to(self.dtype, y.device):
-            if not weights:
-                return self.func(t, y)
-            return functional_call(self.func, dict(zip(self.names, weights, strict=True)), (t, y))
+            if weights:
+                named = dict(zip(self.names, weights, strict=True))
+                slope = functional_call(self.func, named, (t, y))
+            else:
+                slope = self.func(t, y)
+        if not isinstance(slope, Tensor):
+            raise ValueError(
+                f"func must return dy/dt as a torch.Tensor of y's shape {tuple(y.shape)}; got "
+                f"{type(slope).__name__}."
+            )
+        return slope

@@ -314,6 +314,10 @@ def _check_arguments(
             f"gradient={gradient!r} needs func to be a torch.nn.Module, to find the weights in it; "
             f"got {type(func).__name__}. Wrap it in a Module, or use gradient='direct'."
         )
+    if not isinstance(y0, Tensor):
+        raise ValueError(
+            f"y0 must be a torch.Tensor; got {type(y0).__name__}. Pass torch.as_tensor(y0)."
+        )
     if y0.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"y0 must be float32 or float64; got {y0.dtype}. The state needs that precision "

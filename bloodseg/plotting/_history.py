@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sklearn.pipeline import Pipeline
+
 from ._axes import axes_for
 
 
@@ -46,7 +48,7 @@ class TrainingHistoryDisplay:
 
         Parameters
         ----------
-        estimator : BloodCellSegmenter
+        estimator : BloodCellSegmenter, BloodCellCounter or Pipeline that ends in one
             Fitted.
         ax : sequence of matplotlib Axes, optional
             Where to draw, one a panel; None makes a figure.
@@ -55,6 +57,8 @@ class TrainingHistoryDisplay:
         -------
         TrainingHistoryDisplay
         """
+        if isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
         return cls(estimator.history_, best_epoch=estimator.best_epoch_).plot(ax=ax)
 
     @classmethod

@@ -47,9 +47,16 @@ class Checkpoint:
     def __init__(self, path: Path, *, seed: int):
         self.path = path
         # What would fail after the first epoch shall fail before it.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"checkpoint_dir must be a folder that can be made and written to; got "
+                f"{path.parent} ({error.strerror}).",
+            ) from error
         self.state = self._load()
         self.seed = seed if self.state is None else self.state["seed"]
 
@@ -69,7 +76,7 @@ class Checkpoint:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             state["history"] = json.loads(state["history"])
             state["seed"]
-        except OSError:
+        except PermissionError:
             raise
         except Exception as e:  # torch.load meets junk with errors of almost any type
             raise ValueError(
