@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from bloodseg import BloodCellSegmenter
+from bloodseg._model_file import read_header
 from bloodseg.networks import UNet
 
 
@@ -103,6 +104,13 @@ def test_what_is_wrong_for_fit_alone_does_not_spoil_a_file(fitted, smears, tmp_p
     fitted.set_params(max_epochs=0, ode_positions=(1, 2)).save(tmp_path / "m")
     loaded = BloodCellSegmenter.load(tmp_path / "m")
     assert np.array_equal(loaded.predict(smears.images), fitted.predict(smears.images))
+
+
+def test_a_file_says_what_auto_decided(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    recorded = read_header(tmp_path / "m")["fitted"]
+    assert recorded["precision_"] == fitted.precision_
+    assert recorded["ode_method_"] == fitted.ode_method_
 
 
 def test_a_precision_that_does_not_exist_is_refused(fitted, tmp_path):
