@@ -421,9 +421,20 @@ class NetworkEstimator(BaseEstimator):
                     f"pretrained must be a model that {type(self).__name__} can start from; "
                     f"{self.pretrained} is a {kind}."
                 )
+            self._check_same_network(header["fitted"]["architecture_"])
         else:
             return None
         return {name: weight.cpu().numpy() for name, weight in weights.items()}
+
+    def _check_same_network(self, trained: dict[str, Any]) -> None:
+        """Raise where the weights of `pretrained` are those of another network."""
+        described = {name: getattr(self, name) for name in _ARCHITECTURE}
+        theirs, ours = _described(trained), _described(described)
+        if theirs != ours and not callable(self.network):
+            raise ValueError(
+                f"pretrained must be a model of the network that the parameters describe, {ours}; "
+                f"got {self.pretrained}, which has {theirs}. Set these parameters."
+            )
 
     def _fingerprint(self, *data: Any) -> str:
         parameters = of_the_result(self.get_params())
@@ -526,3 +537,11 @@ def transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]
 def _placed(network: nn.Module, device: torch.device) -> None:
     """Move a network to where it runs, its weights laid out as convolutions are fastest."""
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _described(architecture: dict[str, Any]) -> str:
+    """Return what decides which weights a network has."""
+    text = "network={network!r}, width={width}".format(**architecture)
+    if architecture["network"] != "nodes-unet":
+        return text
+    return f"{text}, ode_positions={tuple(sorted(architecture['ode_positions']))}"

@@ -707,10 +707,8 @@ def test_without_warm_start_fit_starts_anew(tiny, smears, recorded, same_weights
 @pytest.mark.parametrize("parameters", [{"width": 5}, {"network": "unet"}, {"ode_positions": (5,)}])
 def test_pretrained_weights_of_another_network(tiny, fitted, smears, tmp_path, parameters):
     fitted.save(tmp_path / "m.safetensors")
-    with raises(
-        "the saved weights do not fit the network that the parameters describe; use the "
-        "parameters (network, width, ode_positions) that they were trained with."
-    ):
+    has = "network='nodes-unet', width=4, ode_positions=(4, 5, 6). Set these parameters."
+    with raises(f"m.safetensors, which has {has}"):
         tiny(pretrained=tmp_path / "m.safetensors", **parameters).fit(smears.images, smears.masks)
 
 
