@@ -249,8 +249,13 @@ class NetworkEstimator(BaseEstimator):
             augment=bool(self.augment),
             patience=self.patience if self.early_stopping else None,
             verbose=self.verbose,
+            keep_statistics=self._keeps_statistics(),
             **of_this_fit,
         )
+
+    def _keeps_statistics(self) -> bool:
+        """Return whether batch normalisation goes by what it has seen before this fit."""
+        return False
 
     def _sides(
         self,

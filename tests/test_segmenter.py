@@ -712,6 +712,25 @@ def test_pretrained_weights_of_another_network(tiny, fitted, smears, tmp_path, p
         tiny(pretrained=tmp_path / "m.safetensors", **parameters).fit(smears.images, smears.masks)
 
 
+def running_statistics(segmenter):
+    buffers = segmenter.network_.named_buffers()
+    return {name: value.clone() for name, value in buffers if "running" in name}
+
+
+def test_pretrained_statistics_are_kept(tiny, fitted, smears, tmp_path):
+    fitted.save(tmp_path / "m.safetensors")
+    before = running_statistics(fitted)
+    tuned = tiny(pretrained=tmp_path / "m.safetensors").fit(smears.images[:2], smears.masks[:2])
+    assert all(
+        torch.equal(value, before[name]) for name, value in running_statistics(tuned).items()
+    )
+    assert not torch.equal(tuned.network_.head.weight, fitted.network_.head.weight)
+    # And not for good: the next training from scratch has statistics of its own.
+    tuned.set_params(pretrained=None, warm_start=True).fit(smears.images, smears.masks)
+    after = running_statistics(tuned)
+    assert not any(torch.equal(value, before[name]) for name, value in after.items())
+
+
 def test_pretrained_file_that_is_missing(tiny, smears, tmp_path):
     with raises(f"There is no model file at {tmp_path / 'none'}.", FileNotFoundError):
         tiny(pretrained=tmp_path / "none").fit(smears.images, smears.masks)

@@ -6,6 +6,8 @@ import logging
 import math
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,7 @@ class TrainingSettings:
     device: torch.device
     checkpoint: Checkpoint | None = None
     accelerator: Any = None
+    keep_statistics: bool = False
     verbose: int = 0
 
 
@@ -76,8 +79,25 @@ def train_network(
     SolverError, FloatingPointError
         If training breaks down before its first epoch is over.
     """
-    with torch.random.fork_rng():
+    statistics = _kept_statistics(network) if settings.keep_statistics else nullcontext()
+    with torch.random.fork_rng(), statistics:
         return _Training(network, train, valid, settings).run()
+
+
+@contextmanager
+def _kept_statistics(network: nn.Module) -> Iterator[None]:
+    """Let batch normalisation go by what it has seen before, and not by the batches."""
+
+    def in_evaluation(layer: nn.Module, _: Any) -> None:
+        layer.eval()
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_pre_hook(in_evaluation) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Training:
