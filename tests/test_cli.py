@@ -254,6 +254,29 @@ def test_train_overwrites_when_told_to(data, model, tmp_path):
     assert BloodCellSegmenter.load(path).width == 4
 
 
+def test_training_goes_on_with_the_parameters_of_a_model(data, model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    command = ["train", str(data), "-o", str(path), "-q", "--pretrained", str(model)]
+    assert main([*command, "--learning-rate", "1e-5"]) == 0
+    loaded = BloodCellSegmenter.load(path)
+    assert (loaded.width, loaded.max_epochs, loaded.crop_size) == (4, 1, 32)
+    assert loaded.learning_rate == 1e-5
+
+
+def test_a_published_model_is_fine_tuned_with_care(data, tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(BloodCellSegmenter, "fit", lambda self, *_, **__: seen.append(self))
+    with pytest.raises(AttributeError):  # of a fit that did nothing
+        main(["train", str(data), "-o", str(tmp_path / "m"), "-q", "--pretrained", "smears-1"])
+    expected = BloodCellSegmenter.from_pretrained("smears-1").get_params()
+    assert {name: str(value) for name, value in seen[0].get_params().items()} == {
+        name: str(value) for name, value in expected.items()
+    }
+    missing = ["train", str(data), "-o", str(tmp_path / "m"), "--pretrained", "smears-0"]
+    assert main(missing) == 2
+    assert "--pretrained: There is no model file at smears-0" in capsys.readouterr().err
+
+
 def _interrupt_in_epoch(monkeypatch, epoch):
     original = _callbacks.EpochSeed.on_epoch_begin
 

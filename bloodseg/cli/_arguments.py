@@ -137,7 +137,13 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     add(group, "network", "the network", choices=sorted(NETWORKS))
     add(group, "width", "channels of the first stage", type=int)
     add(group, "dropout", "probability of dropout", type=float)
-    add(group, "pretrained", "saved model whose weights training starts from", type=path)
+    add(
+        group,
+        "pretrained",
+        "saved model, or name of a published one, whose weights training starts from; options "
+        "left at their defaults are then its own",
+        type=path,
+    )
 
     group = parser.add_argument_group("ODE-blocks")
     add(

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sklearn.base import clone
+
 from ..datasets import load_folder
+from ..models import list_models
 from ..ode import SolverError
 from ..preprocessing import Preprocessor
 from ..segmenter import BloodCellSegmenter
@@ -55,7 +58,8 @@ def _check_outputs(arguments: argparse.Namespace, *files: Path) -> None:
 
 
 def _make_segmenter(arguments: argparse.Namespace) -> BloodCellSegmenter:
-    names = inspect.signature(BloodCellSegmenter).parameters.keys() & vars(arguments).keys()
+    signature = inspect.signature(BloodCellSegmenter).parameters
+    names = signature.keys() & vars(arguments).keys()
     parameters: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     if arguments.no_preprocessor:
         parameters["preprocessor"] = None
@@ -63,7 +67,23 @@ def _make_segmenter(arguments: argparse.Namespace) -> BloodCellSegmenter:
         parameters["preprocessor"] = Preprocessor(
             clip_limit=arguments.clip_limit, n_jobs=arguments.n_jobs
         )
-    return BloodCellSegmenter(**parameters, verbose=int(not arguments.quiet))
+    segmenter = BloodCellSegmenter()
+    if arguments.pretrained is not None:
+        segmenter = _starting_point(arguments.pretrained)
+        parameters = {
+            name: value for name, value in parameters.items() if value != signature[name].default
+        }
+    return segmenter.set_params(**parameters, verbose=int(not arguments.quiet))
+
+
+def _starting_point(pretrained: Path) -> BloodCellSegmenter:
+    """Return a segmenter, not fitted, with the parameters of a model to start from."""
+    if str(pretrained) in list_models():
+        return clone(BloodCellSegmenter.from_pretrained(str(pretrained)))
+    try:
+        return clone(BloodCellSegmenter.load(pretrained))
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--pretrained: {error}") from error
 
 
 def fit(segmenter: BloodCellSegmenter, images: Any, masks: Any, *, groups: Any = None) -> float:
