@@ -155,6 +155,9 @@ class NetworkEstimator(BaseEstimator):
     # Subclasses that can train in several processes have it as a parameter.
     accelerator: Any = None
 
+    # Those that fine-tune, likewise.
+    keep_statistics: bool = False
+
     def _check_targets(self, targets: Any, *, images: list[np.ndarray], name: str = "") -> Any:
         """Return the targets of checked images, one for each, or say what is wrong with them."""
         raise NotImplementedError
@@ -219,6 +222,7 @@ class NetworkEstimator(BaseEstimator):
             device=device,
             checkpoint=checkpoint,
             accelerator=accelerator,
+            keep_statistics=self.keep_statistics and start is not None,
         )
         examples = _examples(settings.task.training_set(valid or training, seed))
         self._decide_compilation(
@@ -249,13 +253,8 @@ class NetworkEstimator(BaseEstimator):
             augment=bool(self.augment),
             patience=self.patience if self.early_stopping else None,
             verbose=self.verbose,
-            keep_statistics=self._keeps_statistics(),
             **of_this_fit,
         )
-
-    def _keeps_statistics(self) -> bool:
-        """Return whether batch normalisation goes by what it has seen before this fit."""
-        return False
 
     def _sides(
         self,
@@ -426,15 +425,21 @@ class NetworkEstimator(BaseEstimator):
                     f"pretrained must be a model that {type(self).__name__} can start from; "
                     f"{self.pretrained} is a {kind}."
                 )
-            self._check_same_network(header["fitted"]["architecture_"])
+            self._check_same_network(header["fitted"])
         else:
             return None
         return {name: weight.cpu().numpy() for name, weight in weights.items()}
 
-    def _check_same_network(self, trained: dict[str, Any]) -> None:
+    def _check_same_network(self, fitted: dict[str, Any]) -> None:
         """Raise where the weights of `pretrained` are those of another network."""
         described = {name: getattr(self, name) for name in _ARCHITECTURE}
-        theirs, ours = _described(trained), _described(described)
+        try:
+            theirs, ours = _described(fitted["architecture_"]), _described(described)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.pretrained} does not hold a model that bloodseg {__version__} knows: "
+                f"{error}"
+            ) from error
         if theirs != ours and not callable(self.network):
             raise ValueError(
                 f"pretrained must be a model of the network that the parameters describe, {ours}; "

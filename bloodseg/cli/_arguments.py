@@ -182,6 +182,13 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         default=defaults["augment"],
         help="train on the crops as they are, neither turned nor varied in colour",
     )
+    group.add_argument(
+        "--keep-statistics",
+        action="store_true",
+        default=defaults["keep_statistics"],
+        help="with --pretrained: normalise by the statistics of that model, as is best for a few "
+        "images and a low learning rate; published models do",
+    )
     add(group, "loss", "training loss", choices=["cross_entropy", "cross_entropy+dice"])
     add(
         group,
