@@ -206,13 +206,13 @@ class NetworkEstimator(BaseEstimator):
         accelerator = make_accelerator(self.accelerator)
         device = choose_device(self.device) if accelerator is None else accelerator.device
         seed = shared_seed(check_random_state(self.random_state), accelerator)
-        start = self._starting_weights()
+        architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
+        start = self._starting_weights(architecture)
         checkpoint = self._checkpoint(seed, arrays, targets, groups, weights, validation, start)
         if checkpoint is not None:
             seed = checkpoint.seed
         everything = TrainingData(self._sized(arrays), targets, weights)
         preprocessor, training, valid = self._sides(everything, validation, groups, seed)
-        architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
         network = self._new_network(architecture, seed, start, training)
         _placed(network, device)
         self._set_precision(network, device)
@@ -414,7 +414,7 @@ class NetworkEstimator(BaseEstimator):
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
 
-    def _starting_weights(self) -> dict[str, np.ndarray] | None:
+    def _starting_weights(self, architecture: dict[str, Any]) -> dict[str, np.ndarray] | None:
         if self.warm_start and hasattr(self, "network_"):
             weights = self.network_.state_dict()
         elif self.pretrained is not None:
@@ -425,16 +425,15 @@ class NetworkEstimator(BaseEstimator):
                     f"pretrained must be a model that {type(self).__name__} can start from; "
                     f"{self.pretrained} is a {kind}."
                 )
-            self._check_same_network(header["fitted"])
+            self._check_same_network(header["fitted"], architecture)
         else:
             return None
         return {name: weight.cpu().numpy() for name, weight in weights.items()}
 
-    def _check_same_network(self, fitted: dict[str, Any]) -> None:
+    def _check_same_network(self, fitted: dict[str, Any], architecture: dict[str, Any]) -> None:
         """Raise where the weights of `pretrained` are those of another network."""
-        described = {name: getattr(self, name) for name in _ARCHITECTURE}
         try:
-            theirs, ours = _described(fitted["architecture_"]), _described(described)
+            theirs, ours = _described(fitted["architecture_"]), _described(architecture)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.pretrained} does not hold a model that bloodseg {__version__} knows: "

@@ -275,7 +275,7 @@ def check_sources(images: Any) -> list[tuple[Any, Any]]:
         if not _is_file(item):
             sources.append((index, check_images([item], name=f"images[{index}]")[0]))
         elif isinstance(item, Slide):
-            sources.append((item.name, item))
+            sources.append((item.name, _checked(item)))
         elif Path(item).expanduser().exists():
             sources.append((str(item), Path(item)))
         else:
@@ -284,10 +284,11 @@ def check_sources(images: Any) -> list[tuple[Any, Any]]:
 
 
 def opened(source: Any) -> Any:
-    """Return an array as it is, and a file as a slide that holds an image."""
-    if not _is_file(source):
-        return source
-    slide = source if isinstance(source, Slide) else open_slide(source)
+    """Return the slide in a file; what is an array or open already as it is."""
+    return _checked(open_slide(source)) if isinstance(source, Path) else source
+
+
+def _checked(slide: Slide) -> Slide:
     check_images([slide[:1]], name=slide.name)  # what it holds; the rest as it is read
     return slide
 

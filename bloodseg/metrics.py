@@ -7,7 +7,6 @@ yourself where the pixels come in pieces, since confusion matrices add up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -77,6 +76,17 @@ def confusion_matrix(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndar
     return counts.reshape(n_classes, n_classes)
 
 
+def _labelled_pixels(y_true: Any, y_pred: Any, n_classes: int) -> np.ndarray:
+    """Return the confusion matrix, which holds at least one pixel."""
+    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes)
+    if not matrix.any():
+        raise ValueError(
+            f"y_true must label at least one pixel; all are {NOT_LABELLED}, not known, so that "
+            "there is nothing to score. Leave such images out."
+        )
+    return matrix
+
+
 def _check_pairs(
     y_true: Any, y_pred: Any, *, n_classes: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -134,8 +144,8 @@ def scores_from_confusion(matrix: Any) -> dict[str, float]:
     names = CLASS_NAMES if len(matrix) == len(CLASS_NAMES) else [str(k) for k in range(len(matrix))]
     scores = {
         "pixel_accuracy": _pixel_accuracy(matrix),
-        "mean_iou": _mean_of_present(_iou, matrix),
-        "mean_dice": _mean_of_present(_dice, matrix),
+        "mean_iou": _mean_of_present(_iou(matrix)),
+        "mean_dice": _mean_of_present(_dice(matrix)),
     }
     for prefix, values in (
         ("cpa", _recall(matrix)),
@@ -205,7 +215,7 @@ def pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> pixel_accuracy([[[0, 0], [1, 2]]], [[[0, 1], [1, 2]]])
     0.75
     """
-    return _pixel_accuracy(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+    return _pixel_accuracy(_labelled_pixels(y_true, y_pred, n_classes))
 
 
 def class_pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
@@ -294,7 +304,7 @@ def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> mean_iou([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]])
     0.25
     """
-    return _mean_of_present(_iou, confusion_matrix(y_true, y_pred, n_classes=n_classes))
+    return _mean_of_present(_iou(_labelled_pixels(y_true, y_pred, n_classes)))
 
 
 def dice_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
@@ -353,7 +363,7 @@ def mean_dice(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> round(mean_dice([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]]), 3)
     0.333
     """
-    return _mean_of_present(_dice, confusion_matrix(y_true, y_pred, n_classes=n_classes))
+    return _mean_of_present(_dice(_labelled_pixels(y_true, y_pred, n_classes)))
 
 
 pixel_accuracy_scorer = make_scorer(pixel_accuracy)
@@ -384,7 +394,6 @@ def _check_matrix(matrix: Any) -> np.ndarray:
 
 
 def _pixel_accuracy(matrix: np.ndarray) -> float:
-    _check_labelled(matrix)
     return float(np.trace(matrix) / matrix.sum())
 
 
@@ -406,14 +415,5 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-def _mean_of_present(score: Callable[[np.ndarray], np.ndarray], matrix: np.ndarray) -> float:
-    _check_labelled(matrix)  # some class is present then, so never a mean of nothing
-    return float(np.nanmean(score(matrix)))
-
-
-def _check_labelled(matrix: np.ndarray) -> None:
-    if not matrix.any():
-        raise ValueError(
-            f"y_true must label at least one pixel; all are {NOT_LABELLED}, not known, so that "
-            "there is nothing to score. Leave such images out."
-        )
+def _mean_of_present(values: np.ndarray) -> float:
+    return float(np.nanmean(values))  # some class is always present, so never a mean of nothing

@@ -200,7 +200,7 @@ def predict_at(estimator: Any, X: Any, tolerance: Any, n_repeats: int = 1) -> Ti
             started = time.perf_counter()
             maps = estimator.predict(X)
             seconds.append(time.perf_counter() - started)
-    counts = _segmenter_of(estimator).n_function_evaluations_.values()
+    counts = last_step(estimator).n_function_evaluations_.values()
     evaluations = np.sum([*counts, np.zeros(len(maps), dtype=int)], axis=0)
     return TimedPrediction(maps, statistics.median(seconds), evaluations)
 
@@ -222,7 +222,8 @@ def _set_for_now(estimator: Any, tolerance: Any) -> Iterator[None]:
         estimator.set_params(**{name: before})
 
 
-def _segmenter_of(estimator: Any) -> Any:
+def last_step(estimator: Any) -> Any:
+    """Return the estimator that a Pipeline ends in; any other as it is."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
@@ -232,7 +233,7 @@ def _parameter_of(estimator: Any) -> str:
 
 
 def _check_estimator(estimator: Any) -> None:
-    segmenter = _segmenter_of(estimator)
+    segmenter = last_step(estimator)
     if not hasattr(segmenter, _PARAMETER):
         raise ValueError(
             f"estimator must be a BloodCellSegmenter or a Pipeline that ends in one; got "

@@ -33,6 +33,18 @@ def odd_smears():
 
 
 @pytest.fixture
+def spoil_zarr():
+    """Return a function that leaves the header of a Zarr array and damages its pixels."""
+
+    def spoil(folder):
+        for chunk in folder.rglob("*"):
+            if chunk.is_file() and "zarr" not in chunk.name and not chunk.name.startswith("."):
+                chunk.write_bytes(b"junk")
+
+    return spoil
+
+
+@pytest.fixture
 def tiny():
     """Return a function that makes an unfitted segmenter that trains in half a second."""
 

@@ -59,6 +59,14 @@ def test_the_plots(solves, tmp_path):
     assert names == ["cost-against-error.png", "cost-of-positions.png"]
 
 
+def save_fields(folder, smears, n_fields):
+    """Write the first of some smears as images/ and masks/."""
+    for kind, pictures in (("images", smears.images), ("masks", smears.masks)):
+        (folder / kind).mkdir(parents=True)
+        for index in range(n_fields):
+            Image.fromarray(pictures[index]).save(folder / f"{kind}/{index}.png")
+
+
 def save_boxes(folder, smears):
     """Write smears in the form of BCCD, in three folds."""
     for name in ("images", "annotations"):
@@ -101,12 +109,9 @@ def test_counting(tmp_path):
 
 def test_counting_in_a_folder(tmp_path):
     smears = make_smears(4, image_size=64, random_state=0, red_cell_diameter=16)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
+    save_fields(tmp_path, smears, 4)
     rows = ["image,class"]
     for index, (white, red) in enumerate(smears.counts):
-        Image.fromarray(smears.images[index]).save(tmp_path / f"images/{index}.png")
-        Image.fromarray(smears.masks[index]).save(tmp_path / f"masks/{index}.png")
         rows += [f"{index},wbc"] * white + [f"{index},rbc"] * red
     (tmp_path / "boxes.csv").write_text("\n".join(rows) + "\n")
     found = run("counting", tmp_path, tmp_path, "--test", tmp_path, "--scale", "1")["errors"]
@@ -117,10 +122,7 @@ def test_counting_in_a_folder(tmp_path):
 
 def test_a_network_against_its_onnx_file(tmp_path):
     smears = make_smears(3, image_size=40, random_state=0)
-    for kind, pictures in (("images", smears.images), ("masks", smears.masks)):
-        (tmp_path / kind).mkdir()
-        for index, picture in enumerate(pictures):
-            Image.fromarray(picture).save(tmp_path / kind / f"{index}.png")
+    save_fields(tmp_path, smears, 3)
     model = BloodCellSegmenter(width=2, max_epochs=1, crop_size=32, random_state=0)
     model.fit(smears.images, smears.masks).save(tmp_path / "m")
     found = run("export", tmp_path, tmp_path / "m", tmp_path)
@@ -139,12 +141,7 @@ def test_whole_networks(tmp_path):
 
 
 def test_the_diameter_of_red_cells(tmp_path):
-    (tmp_path / "data/images").mkdir(parents=True)
-    (tmp_path / "data/masks").mkdir()
-    smears = make_smears(2, 160, 0, red_cell_diameter=24)
-    for index in range(2):
-        Image.fromarray(smears.images[index]).save(tmp_path / f"data/images/{index}.png")
-        Image.fromarray(smears.masks[index]).save(tmp_path / f"data/masks/{index}.png")
+    save_fields(tmp_path / "data", make_smears(2, 160, 0, red_cell_diameter=24), 2)
     rows = run("diameter", tmp_path, "--data", tmp_path / "data")["rows"]
     assert [row["magnified"] for row in rows] == [1, 1, 1, 1, 0.5, 2]
     assert all(row["off by 25 %"] == 0 for row in rows)
@@ -153,12 +150,9 @@ def test_the_diameter_of_red_cells(tmp_path):
 def test_published_weights(tmp_path, capsys):
     smears = make_smears(6, 96, random_state=0, red_cell_diameter=30)
     fields, boxes, model = tmp_path / "fields", tmp_path / "boxes", tmp_path / "m"
-    for folder in (fields / "images", fields / "masks", boxes):
-        folder.mkdir(parents=True)
+    save_fields(fields, smears, 4)
+    boxes.mkdir()
     save_boxes(boxes, smears)
-    for index in range(4):
-        Image.fromarray(smears.images[index]).save(fields / f"images/{index}.png")
-        Image.fromarray(smears.masks[index]).save(fields / f"masks/{index}.png")
     tiny = ["--width", "2", "--n-steps", "1"]
     pretrained.main(["train", str(fields), str(boxes), "-o", str(model), *tiny])
     assert BloodCellSegmenter.load(model).red_cell_diameter_ == pytest.approx(36, abs=3)

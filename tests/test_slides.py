@@ -186,13 +186,11 @@ def test_files_that_are_no_slides(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["cut off", "cut off in a row", "zlib", "lzw", "zarr"])
-def test_damage_is_said_of_the_file(tmp_path, kind):
+def test_damage_is_said_of_the_file(tmp_path, spoil_zarr, kind):
     file = tmp_path / ("a.zarr" if kind == "zarr" else "a.tif")
     if kind == "zarr":
         write_zarr(file)
-        for chunk in file.rglob("*"):
-            if chunk.is_file() and "zarr" not in chunk.name and not chunk.name.startswith("."):
-                chunk.write_bytes(b"junk")
+        spoil_zarr(file)
     else:
         write_tiff(file, compression=None if kind.startswith("cut") else kind)
         with tifffile.TiffFile(file) as tiff:
@@ -513,7 +511,7 @@ def test_paths_in_any_sequence(fitted, field, tmp_path):
         fitted.count([*files, tmp_path / "c.png"])
 
 
-def test_files_are_read_as_their_turn_comes(fitted, field, tmp_path, monkeypatch):
+def test_files_are_read_as_their_turn_comes(fitted, field, tmp_path):
     files = [tmp_path / f"{name}.png" for name in "abc"]
     for file in files:
         Image.fromarray(field[:64, :64]).save(file)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sklearn.pipeline import Pipeline
-
+from ..model_selection import last_step
 from ._axes import axes_for
 
 
@@ -57,8 +56,7 @@ class TrainingHistoryDisplay:
         -------
         TrainingHistoryDisplay
         """
-        if isinstance(estimator, Pipeline):
-            estimator = estimator.steps[-1][1]
+        estimator = last_step(estimator)
         return cls(estimator.history_, best_epoch=estimator.best_epoch_).plot(ax=ax)
 
     @classmethod
