@@ -174,6 +174,30 @@ def test_published_weights(tmp_path, capsys):
     assert len(found["count error on bccd, fold 0"]["segmented and counted"]) == 2
 
 
+def test_going_on_and_averaging(tmp_path):
+    smears = make_smears(6, 96, random_state=0, red_cell_diameter=30)
+    fields, boxes = tmp_path / "fields", tmp_path / "boxes"
+    save_fields(fields, smears, 4)
+    boxes.mkdir()
+    save_boxes(boxes, smears)
+    files = [str(tmp_path / name) for name in ("start", "further", "averaged")]
+    tiny = [str(fields), str(boxes), "--width", "2", "--n-steps", "2", "-o"]
+    pretrained.main(["train", *tiny, files[0]])
+    pretrained.main(["train", *tiny, files[1], "--start", files[0], "--without-boxes"])
+    options = ["--shares", "0.75", "0.25", "--masks", str(fields)]
+    pretrained.main(["average", *files[:2], "-o", files[2], *options])
+    start, further, averaged = (
+        BloodCellSegmenter.load(file).network_.state_dict() for file in files
+    )
+    assert any((start[name] != further[name]).any() for name in start)
+    for name, weight in averaged.items():
+        if weight.is_floating_point():
+            expected = 0.75 * start[name] + 0.25 * further[name]
+            np.testing.assert_allclose(weight, expected, rtol=1e-3, atol=1e-6)
+    with pytest.raises(SystemExit, match="one for each model, of sum 1; got"):
+        pretrained.main(["average", *files[:2], "-o", files[2], "--shares", "0.5"])
+
+
 def test_fine_tuning(tmp_path):
     smears = make_smears(4, 64, random_state=0, red_cell_diameter=24)
     tiny = {"width": 2, "max_epochs": 1, "crop_size": 32, "validation_fraction": None}
