@@ -50,8 +50,13 @@ def doubts(
     return [text for text in checks if text]
 
 
+def is_about(diameter: float, expected: float) -> bool:
+    """Return whether cells measured in a class map are as wide as the network expects."""
+    return _SIZES[0] <= diameter / expected <= _SIZES[1]
+
+
 def _sizes(radius: float, expected: float | None) -> str:
-    if expected is None or _SIZES[0] <= 2 * radius / expected <= _SIZES[1]:
+    if expected is None or is_about(2 * radius, expected):
         return ""
     return f"its cells are {2 * radius:.0f} pixels wide, not about {expected:.0f}"
 

@@ -109,7 +109,7 @@ def factor_for(
     prepared: Any,
     given: Any,
     wanted: float | None,
-    sureness: Callable[[np.ndarray], float],
+    sureness: Callable[[np.ndarray, float], float],
     *,
     name: str,
 ) -> float:
@@ -124,8 +124,9 @@ def factor_for(
     wanted : float
         The network's.
     sureness : callable
-        From an image of at most 256 pixels a side to how sure the network is of what it sees, 0
-        where it sees no cells. Asked where the image alone does not tell.
+        From an image of at most 256 pixels a side, and how wide its red cells should be, to how
+        sure the network is of what it sees: 0 where it sees no cells, up to a half where they are
+        of another width. Asked where the image alone does not tell.
     name : str
         What a warning calls the image.
     """
@@ -135,11 +136,11 @@ def factor_for(
         return _factor(float(given), wanted)
     diameter, octaves = measured_diameter(image)
     if octaves:
-        sizes = _ANY_SIZES
+        near = None
         if diameter is not None:
             steps = np.arange(-octaves, octaves + _OCTAVE_STEP, _OCTAVE_STEP)
-            sizes = diameter * 2**steps
-        diameter = _surest(prepared, sizes, wanted, sureness)
+            near = _surest(prepared, diameter * 2**steps, wanted, sureness, above=0.5)
+        diameter = near or _surest(prepared, _ANY_SIZES, wanted, sureness)
     if diameter is None:
         warnings.warn(
             f"The diameter of red cells cannot be told from {name}, which goes through the network "
@@ -151,12 +152,17 @@ def factor_for(
 
 
 def _surest(
-    image: Any, sizes: np.ndarray, wanted: float, sureness: Callable[[np.ndarray], float]
+    image: Any,
+    sizes: np.ndarray,
+    wanted: float,
+    sureness: Callable[[np.ndarray, float], float],
+    *,
+    above: float = 0.0,
 ) -> float | None:
     """Return the diameter at which the network is surest of the middle of an image, if of any."""
-    found = np.array([sureness(_shown(image, wanted / size)) for size in sizes])
+    found = np.array([sureness(_shown(image, wanted / size), wanted) for size in sizes])
     best = int(found.argmax())
-    if found[best] == 0:
+    if found[best] <= above:
         return None
     if not 0 < best < len(sizes) - 1:
         return float(sizes[best])

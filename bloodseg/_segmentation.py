@@ -19,7 +19,7 @@ from scipy.special import softmax
 from torch import nn
 from tqdm import tqdm
 
-from ._doubts import LEAST_CELLS, doubts
+from ._doubts import LEAST_CELLS, doubts, is_about
 from ._files import ArrayFile
 from ._images import check_images
 from ._rescaling import ScaledRows, unscaled
@@ -134,12 +134,19 @@ class Segmentation:
                 array[rows, slice(0, shape[1])] = strip
         return class_map, confidence
 
-    def sureness(self, pixels: np.ndarray) -> float:
-        """Return the mean probability of each pixel's class in a small image; 0 without cells."""
+    def sureness(self, pixels: np.ndarray, diameter: float) -> float:
+        """Return the mean probability of each pixel's class in a small image; 0 without cells.
+
+        Half of it where red cells turn out to be of another diameter than the image was scaled for:
+        at sizes far from those of training, networks can be sure of what is none.
+        """
         probabilities = softmax(self.network(pixels)[0], axis=0)
-        if (probabilities.argmax(axis=0) > 0).mean() < LEAST_CELLS:
+        labels = probabilities.argmax(axis=0)
+        if (labels > 0).mean() < LEAST_CELLS:
             return 0.0
-        return float(probabilities.max(axis=0).mean())
+        radius = typical_radius(labels, diameter)
+        agrees = radius is not None and is_about(2 * radius, diameter)
+        return float(probabilities.max(axis=0).mean()) * (1 if agrees else 0.5)
 
     def evaluations(self) -> dict[int, np.ndarray]:
         """Return the evaluations at each position, one number an image."""

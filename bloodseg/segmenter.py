@@ -637,7 +637,7 @@ class BloodCellSegmenter(NetworkEstimator):
         return STANDARD_DIAMETER if known is None else known
 
     def _prepared(
-        self, sources: list[tuple[Any, Any]], sureness: Callable[[np.ndarray], float]
+        self, sources: list[tuple[Any, Any]], sureness: Callable[[np.ndarray, float], float]
     ) -> Iterator[tuple[Any, Any, Any, float]]:
         """Yield name, image, preprocessed image and factor; of files, what reads them by rows."""
         arrays = [source for _, source in sources if isinstance(source, np.ndarray)]

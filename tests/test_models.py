@@ -36,7 +36,8 @@ def test_each_model_has_a_file_and_a_card(name):
 
 
 def test_names_that_are_none():
-    text = f"name must be that of a published model, one of {list_models()[0]}; got 'x'. Open a"
+    names = ", ".join(list_models())
+    text = f"name must be that of a published model, one of {names}; got 'x'. Open a"
     for opened in (model_path, model_card, BloodCellSegmenter.from_pretrained):
         with pytest.raises(ValueError, match=re.escape(text)):
             opened("x")

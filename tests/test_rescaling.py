@@ -325,7 +325,8 @@ def surest_of(wanted_size, image, wanted=36):
     """Return a stand-in for a network that is surest of an image at one diameter, and its log."""
     sizes = []
 
-    def sureness(window):
+    def sureness(window, diameter):
+        assert diameter == wanted
         sizes.append(wanted * image.shape[0] / window.shape[0])
         return 0.9 - 0.01 * np.log(sizes[-1] / wanted_size) ** 2
 
@@ -342,12 +343,17 @@ def test_where_the_image_does_not_tell_the_network_does(size):
     assert max(sizes) > 150
 
 
-def test_an_unreliable_estimate_is_looked_at_in_its_neighbourhood():
-    # Two cells: outlines enough for a guess.
+def two_cells():
+    """Return an image whose outlines are enough for a guess: cells of 48 pixels."""
     image = np.full((160, 160, 3), 235, np.uint8)
     for middle in ((50, 50), (110, 105)):
         rows, columns = np.indices((160, 160))
         image[np.hypot(rows - middle[0], columns - middle[1]) < 24] = (205, 130, 140)
+    return image
+
+
+def test_an_unreliable_estimate_is_looked_at_in_its_neighbourhood():
+    image = two_cells()
     estimate, octaves = measured_diameter(image)
     assert estimate == pytest.approx(48, rel=0.1)
     assert octaves == 1
@@ -358,11 +364,22 @@ def test_an_unreliable_estimate_is_looked_at_in_its_neighbourhood():
     assert max(sizes) < 2.1 * estimate
 
 
+def test_where_no_size_near_an_estimate_agrees_all_are_tried():
+    image = two_cells()
+
+    def sureness(window, _):
+        size = 36 * image.shape[0] / window.shape[0]
+        return 0.9 if 120 < size < 150 else 0.45
+
+    factor = factor_for(image, image, "auto", 36, sureness, name="images[0]")
+    assert 36 / factor == pytest.approx(136, rel=0.1)
+
+
 @pytest.mark.parametrize("given", ["auto", 20, None])
 def test_the_network_is_asked_only_where_need_be(given):
     image = make_smears(1, 300, 0, red_cell_diameter=20, white_cells=(0, 0)).images[0]
 
-    def never(window):
+    def never(*_):
         raise AssertionError
 
     factor = factor_for(image, image, given, 36, never, name="images[0]")
@@ -372,15 +389,22 @@ def test_the_network_is_asked_only_where_need_be(given):
 def test_windows_of_large_images_are_small():
     image = np.full((2000, 3000, 3), 240, np.uint8)
     sizes = set()
-    factor_for(image, image, "auto", 36, lambda w: sizes.add(w.shape) or 0.5, name="images[0]")
+    factor_for(image, image, "auto", 36, lambda w, _: sizes.add(w.shape) or 0.5, name="images[0]")
     assert all(max(shape) <= 256 for shape in sizes)
 
 
 def test_a_network_is_sure_of_nothing_where_it_sees_no_cells(fitted, smear):
     segmentation, _ = fitted._start([smear[0]])
-    assert 0.5 < segmentation.sureness(smear[0]) < 1
-    assert segmentation.sureness(np.full_like(smear[0], 240)) == 0
+    assert 0.5 < segmentation.sureness(smear[0], 20) < 1
+    assert segmentation.sureness(np.full_like(smear[0], 240), 20) == 0
     assert segmentation.counts == []  # evaluations are those of predictions
+
+
+@pytest.mark.parametrize("times", [0.5, 2])
+def test_cells_of_another_size_than_looked_for_halve_the_trust(fitted, smear, times):
+    segmentation, _ = fitted._start([smear[0]])
+    trust = segmentation.sureness(smear[0], 20)
+    assert segmentation.sureness(smear[0], times * 20) == pytest.approx(trust / 2)
 
 
 # ---------------------------------------------------------------- training
