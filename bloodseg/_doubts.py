@@ -16,7 +16,7 @@ RED = CLASS_NAMES.index("red")
 _WINDOW = 1024  # pixels: the middle of a large image tells enough
 LEAST_CELLS = 0.005  # share of the pixels
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
-_DARKEST_FIELD = 0.14  # density that a tenth of the field exceeds
+_DARKEST_FIELD = 0.11  # density that a tenth of the field exceeds
 _CONTRASTS = 0.05, 0.6  # density of red cells over that of the field, in green
 _BLURRED = 0.13  # steepest part of outlines, in contrasts a pixel at 36 pixels a cell
 _UNSURE = 0.8  # mean confidence
@@ -26,7 +26,12 @@ _UNSURE = 0.8  # mean confidence
 
 
 def doubts(
-    image: Any, class_map: Any, confidence: Any, expected_diameter: float | None
+    image: Any,
+    class_map: Any,
+    confidence: Any,
+    expected_diameter: float | None,
+    *,
+    guessed: bool = False,
 ) -> list[str]:
     """Return why an image is perhaps no stained smear in focus; nothing where it looks like one.
 
@@ -38,6 +43,8 @@ def doubts(
         What the network made of it; confidence in 255ths.
     expected_diameter : float or None
         How wide red cells are in this image if it has the magnification that the network was shown.
+    guessed : bool
+        Whether only the network could tell that; of 183 real fields, one.
     """
     pixels, classes, sure = (middle(each, _WINDOW) for each in (image, class_map, confidence))
     cells = classes > 0
@@ -45,6 +52,8 @@ def doubts(
     if radius is None or cells.mean() < LEAST_CELLS:
         return ["it has no cells"]
     checks = [_sizes(radius, expected_diameter), _confidence(sure)]
+    if guessed:
+        checks.append("no outlines in it tell how wide red cells are")
     if not cells.all():
         checks += _colours(to_rgb(pixels), classes, radius)
     return [text for text in checks if text]

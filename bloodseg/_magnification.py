@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,7 +104,14 @@ def at_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
     return replace(data, images=images, targets=masks)
 
 
-def factor_for(
+class Scaling(NamedTuple):
+    """By how much to scale an image, and whether only the network could tell."""
+
+    factor: float
+    guessed: bool = False
+
+
+def scaling_for(
     image: Any,
     prepared: Any,
     given: Any,
@@ -112,7 +119,7 @@ def factor_for(
     sureness: Callable[[np.ndarray, float], float],
     *,
     name: str,
-) -> float:
+) -> Scaling:
     """Return by how much to scale an image for the network; 1 where it goes through as it is.
 
     Parameters
@@ -131,12 +138,12 @@ def factor_for(
         What a warning calls the image.
     """
     if given is None or wanted is None:
-        return 1.0
+        return Scaling(1.0)
     if given != "auto":
-        return _factor(float(given), wanted)
+        return Scaling(_factor(float(given), wanted))
     diameter, octaves = measured_diameter(image)
+    near = diameter
     if octaves:
-        near = None
         if diameter is not None:
             steps = np.arange(-octaves, octaves + _OCTAVE_STEP, _OCTAVE_STEP)
             near = _surest(prepared, diameter * 2**steps, wanted, sureness, above=0.5)
@@ -147,8 +154,8 @@ def factor_for(
             "in its own size; pass red_cell_diameter in pixels.",
             stacklevel=2,
         )
-        return 1.0
-    return _factor(diameter, wanted)
+        return Scaling(1.0, guessed=True)
+    return Scaling(_factor(diameter, wanted), guessed=near is None)
 
 
 def _surest(

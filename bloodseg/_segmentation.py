@@ -218,6 +218,7 @@ class Segmented:
     confidence: Any
     pixel_size: float | None
     expected_diameter: float | None = None
+    guessed_diameter: bool = False
 
     @cached_property
     def radius(self) -> float | None:
@@ -235,7 +236,13 @@ class Segmented:
 
     def doubts(self) -> list[str]:
         """Return why the image is perhaps no stained smear in focus, in words; none if it is."""
-        return doubts(self.image, self.class_map, self.confidence, self.expected_diameter)
+        return doubts(
+            self.image,
+            self.class_map,
+            self.confidence,
+            self.expected_diameter,
+            guessed=self.guessed_diameter,
+        )
 
     def cells(self) -> Cells:
         """Return the single cells."""

@@ -24,10 +24,11 @@ from ._magnification import (
     LEAST,
     MOST,
     STANDARD_DIAMETER,
+    Scaling,
     at_diameter,
     check_red_cell_diameter,
     diameter_in_masks,
-    factor_for,
+    scaling_for,
 )
 from ._map_files import check_output, write_map
 from ._model_file import read_header
@@ -447,9 +448,9 @@ class BloodCellSegmenter(NetworkEstimator):
         """
         segmentation, sources = self._start(images)
         maps = []
-        for _, source, prepared, factor in sources:
+        for _, source, prepared, scaling in sources:
             probabilities = np.empty((*source.shape[:2], N_CLASSES), np.float32)
-            for rows, columns, logits in segmentation.logits(prepared, factor):
+            for rows, columns, logits in segmentation.logits(prepared, scaling.factor):
                 probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
             maps.append(probabilities)
         self.n_function_evaluations_ = segmentation.evaluations()
@@ -478,15 +479,17 @@ class BloodCellSegmenter(NetworkEstimator):
             then meant for smears of other laboratories than those of its training.
         """
         segmentation, sources = self._start(images)
-        for name, source, prepared, factor in sources:
+        for name, source, prepared, scaling in sources:
             class_map, confidence = segmentation.maps(
-                prepared, factor, on_disk=isinstance(source, Slide)
+                prepared, scaling.factor, on_disk=isinstance(source, Slide)
             )
             self.n_function_evaluations_ = segmentation.evaluations()
             pixel_size = pixel_size_of(source, self.pixel_size)
             diameter = self._diameter_of_network()
-            expected = None if diameter is None else diameter / factor
-            segmented = Segmented(name, source, class_map, confidence, pixel_size, expected)
+            expected = None if diameter is None else diameter / scaling.factor
+            segmented = Segmented(
+                name, source, class_map, confidence, pixel_size, expected, scaling.guessed
+            )
             if self.red_cell_diameter is not None:
                 _warn_of_doubts(segmented)
             yield segmented
@@ -605,10 +608,10 @@ class BloodCellSegmenter(NetworkEstimator):
         ]
         return scores_from_confusion(sum(matrices))["mean_iou"]
 
-    def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any, float]]]:
+    def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any, Scaling]]]:
         """Set the network up for prediction as the parameters say.
 
-        Returns it with the name of each image, the image, its preprocessed pixels, and the factor
+        Returns it with the name of each image, the image, its preprocessed pixels, and the scaling
         by which the network wants them scaled.
         """
         check_is_fitted(self, "network_")
@@ -638,15 +641,15 @@ class BloodCellSegmenter(NetworkEstimator):
 
     def _prepared(
         self, sources: list[tuple[Any, Any]], sureness: Callable[[np.ndarray, float], float]
-    ) -> Iterator[tuple[Any, Any, Any, float]]:
-        """Yield name, image, preprocessed image and factor; of files, what reads them by rows."""
+    ) -> Iterator[tuple[Any, Any, Any, Scaling]]:
+        """Yield name, image, preprocessed image and scaling; of files, what reads them by rows."""
         arrays = [source for _, source in sources if isinstance(source, np.ndarray)]
         changed = iter(transformed(self.preprocessor_, arrays) if arrays else [])
         for name, given in sources:
             source = opened(given)  # only now: a list may have more files than fit into memory
             of_file = isinstance(source, Slide)
             prepared = prepared_rows(self.preprocessor_, source) if of_file else next(changed)
-            factor = factor_for(
+            scaling = scaling_for(
                 source,
                 prepared,
                 self.red_cell_diameter,
@@ -654,7 +657,7 @@ class BloodCellSegmenter(NetworkEstimator):
                 sureness,
                 name=name if of_file else f"images[{name}]",
             )
-            yield name, source, prepared, factor
+            yield name, source, prepared, scaling
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -147,12 +147,19 @@ def test_the_diameter_of_red_cells(tmp_path):
     assert all(row["off by 25 %"] == 0 for row in rows)
 
 
-def test_published_weights(tmp_path, capsys):
+def masks_and_boxes(folder):
+    """Save drawn smears as the making of published weights takes them; return the two folders."""
     smears = make_smears(6, 96, random_state=0, red_cell_diameter=30)
-    fields, boxes, model = tmp_path / "fields", tmp_path / "boxes", tmp_path / "m"
+    fields, boxes = folder / "fields", folder / "boxes"
     save_fields(fields, smears, 4)
     boxes.mkdir()
     save_boxes(boxes, smears)
+    return fields, boxes
+
+
+def test_published_weights(tmp_path, capsys):
+    fields, boxes = masks_and_boxes(tmp_path)
+    model = tmp_path / "m"
     tiny = ["--width", "2", "--n-steps", "1"]
     pretrained.main(["train", str(fields), str(boxes), "-o", str(model), *tiny])
     assert BloodCellSegmenter.load(model).red_cell_diameter_ == pytest.approx(36, abs=3)
@@ -175,11 +182,7 @@ def test_published_weights(tmp_path, capsys):
 
 
 def test_going_on_and_averaging(tmp_path):
-    smears = make_smears(6, 96, random_state=0, red_cell_diameter=30)
-    fields, boxes = tmp_path / "fields", tmp_path / "boxes"
-    save_fields(fields, smears, 4)
-    boxes.mkdir()
-    save_boxes(boxes, smears)
+    fields, boxes = masks_and_boxes(tmp_path)
     files = [str(tmp_path / name) for name in ("start", "further", "averaged")]
     tiny = [str(fields), str(boxes), "--width", "2", "--n-steps", "2", "-o"]
     pretrained.main(["train", *tiny, files[0]])

@@ -14,7 +14,7 @@ from torch import nn
 
 from bloodseg import BloodCellSegmenter, _estimator
 from bloodseg._fit_inputs import fingerprint
-from bloodseg._magnification import factor_for
+from bloodseg._magnification import scaling_for
 from bloodseg._model_file import read_model, write_model
 from bloodseg._rescaling import ScaledRows, scaled_labels, scaled_shape, unscaled
 from bloodseg.cells import estimate_red_cell_diameter
@@ -337,7 +337,7 @@ def surest_of(wanted_size, image, wanted=36):
 def test_where_the_image_does_not_tell_the_network_does(size):
     empty = np.full((160, 160, 3), 240, np.uint8)
     sureness, sizes = surest_of(size, empty)
-    factor = factor_for(empty, empty, "auto", 36, sureness, name="images[0]")
+    factor = scaling_for(empty, empty, "auto", 36, sureness, name="images[0]").factor
     assert 36 / factor == pytest.approx(size, rel=0.05)
     assert min(sizes) < 40
     assert max(sizes) > 150
@@ -358,7 +358,7 @@ def test_an_unreliable_estimate_is_looked_at_in_its_neighbourhood():
     assert estimate == pytest.approx(48, rel=0.1)
     assert octaves == 1
     sureness, sizes = surest_of(60, image)
-    factor = factor_for(image, image, "auto", 36, sureness, name="images[0]")
+    factor = scaling_for(image, image, "auto", 36, sureness, name="images[0]").factor
     assert 36 / factor == pytest.approx(60, rel=0.05)
     assert len(sizes) == 5
     assert max(sizes) < 2.1 * estimate
@@ -371,7 +371,7 @@ def test_where_no_size_near_an_estimate_agrees_all_are_tried():
         size = 36 * image.shape[0] / window.shape[0]
         return 0.9 if 120 < size < 150 else 0.45
 
-    factor = factor_for(image, image, "auto", 36, sureness, name="images[0]")
+    factor = scaling_for(image, image, "auto", 36, sureness, name="images[0]").factor
     assert 36 / factor == pytest.approx(136, rel=0.1)
 
 
@@ -382,14 +382,14 @@ def test_the_network_is_asked_only_where_need_be(given):
     def never(*_):
         raise AssertionError
 
-    factor = factor_for(image, image, given, 36, never, name="images[0]")
+    factor = scaling_for(image, image, given, 36, never, name="images[0]").factor
     assert factor == (1 if given is None else pytest.approx(36 / 20, rel=0.1))
 
 
 def test_windows_of_large_images_are_small():
     image = np.full((2000, 3000, 3), 240, np.uint8)
     sizes = set()
-    factor_for(image, image, "auto", 36, lambda w, _: sizes.add(w.shape) or 0.5, name="images[0]")
+    scaling_for(image, image, "auto", 36, lambda w, _: sizes.add(w.shape) or 0.5, name="images[0]")
     assert all(max(shape) <= 256 for shape in sizes)
 
 
