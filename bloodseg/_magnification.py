@@ -146,6 +146,7 @@ def scaling_for(
     if octaves:
         if diameter is not None:
             steps = np.arange(-octaves, octaves + _OCTAVE_STEP, _OCTAVE_STEP)
+            # More than a half: the cells that the network finds there are as wide as it expects.
             near = _surest(prepared, diameter * 2**steps, wanted, sureness, above=0.5)
         diameter = near or _surest(prepared, _ANY_SIZES, wanted, sureness)
     if diameter is None:

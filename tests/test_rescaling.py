@@ -337,8 +337,9 @@ def surest_of(wanted_size, image, wanted=36):
 def test_where_the_image_does_not_tell_the_network_does(size):
     empty = np.full((160, 160, 3), 240, np.uint8)
     sureness, sizes = surest_of(size, empty)
-    factor = scaling_for(empty, empty, "auto", 36, sureness, name="images[0]").factor
+    factor, guessed = scaling_for(empty, empty, "auto", 36, sureness, name="images[0]")
     assert 36 / factor == pytest.approx(size, rel=0.05)
+    assert guessed
     assert min(sizes) < 40
     assert max(sizes) > 150
 
@@ -358,8 +359,9 @@ def test_an_unreliable_estimate_is_looked_at_in_its_neighbourhood():
     assert estimate == pytest.approx(48, rel=0.1)
     assert octaves == 1
     sureness, sizes = surest_of(60, image)
-    factor = scaling_for(image, image, "auto", 36, sureness, name="images[0]").factor
+    factor, guessed = scaling_for(image, image, "auto", 36, sureness, name="images[0]")
     assert 36 / factor == pytest.approx(60, rel=0.05)
+    assert not guessed
     assert len(sizes) == 5
     assert max(sizes) < 2.1 * estimate
 
@@ -371,8 +373,9 @@ def test_where_no_size_near_an_estimate_agrees_all_are_tried():
         size = 36 * image.shape[0] / window.shape[0]
         return 0.9 if 120 < size < 150 else 0.45
 
-    factor = scaling_for(image, image, "auto", 36, sureness, name="images[0]").factor
+    factor, guessed = scaling_for(image, image, "auto", 36, sureness, name="images[0]")
     assert 36 / factor == pytest.approx(136, rel=0.1)
+    assert guessed
 
 
 @pytest.mark.parametrize("given", ["auto", 20, None])
@@ -382,7 +385,8 @@ def test_the_network_is_asked_only_where_need_be(given):
     def never(*_):
         raise AssertionError
 
-    factor = scaling_for(image, image, given, 36, never, name="images[0]").factor
+    factor, guessed = scaling_for(image, image, given, 36, never, name="images[0]")
+    assert not guessed
     assert factor == (1 if given is None else pytest.approx(36 / 20, rel=0.1))
 
 
