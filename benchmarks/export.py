@@ -21,8 +21,7 @@ import torch
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import load_folder
 from bloodseg.export import to_onnx
-from bloodseg.networks import for_prediction
-from bloodseg.training import image_tensor
+from bloodseg.networks import for_prediction, image_tensor
 
 from ._timing import machine, write_json
 

@@ -17,8 +17,8 @@ import torch
 from sklearn.base import clone
 
 from bloodseg import BloodCellSegmenter
-from bloodseg._fit_inputs import check_groups, split_images
 from bloodseg.datasets import load_folder
+from bloodseg.training import check_groups, split_images
 
 from ._timing import machine, write_json
 

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 
 from bloodseg import BloodCellSegmenter, Preprocessor
-from bloodseg._fit_inputs import check_groups, split_images
 from bloodseg.cells import find_cells
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import load_folder, load_voc, make_smears, masks_from_boxes
 from bloodseg.metrics import confusion_matrix, scores_from_confusion
 from bloodseg.models import model_file
+from bloodseg.training import check_groups, split_images
 
 from ._resizing import resized
 from ._timing import machine, write_json

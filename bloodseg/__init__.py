@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .counter import BloodCellCounter
+    from .estimators import BloodCellCounter, BloodCellSegmenter
     from .preprocessing import Preprocessor
-    from .segmenter import BloodCellSegmenter
 
 __all__ = ["BloodCellCounter", "BloodCellSegmenter", "Preprocessor", "__version__"]
 
 # Loaded on first use: metrics and datasets then do without the seconds that torch takes.
 _HOME = {
-    "BloodCellCounter": ".counter",
-    "BloodCellSegmenter": ".segmenter",
+    "BloodCellCounter": ".estimators",
+    "BloodCellSegmenter": ".estimators",
     "Preprocessor": ".preprocessing",
 }
 

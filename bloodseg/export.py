@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from ._files import check_place, written_whole
 from ._images import CLASS_NAMES
 from ._version import __version__
+from .estimators import BloodCellSegmenter
 from .model_selection import share_that_differs
 from .ode import FixedStepBlock, ODEBlock, fixed_steps
-from .segmenter import BloodCellSegmenter
 
 __all__ = ["OnnxExport", "to_onnx"]
 

@@ -23,6 +23,7 @@ _NOISE = 2  # pixels; what is thinner is a rim or a strand
 _WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed
 _CANDIDATES = np.geomspace(0.65, 1.5, 10)  # radii tried, of the first guess
 _BLUR = 0.18  # of a radius, of votes
+_ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
 _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of about so many
 
 # The numbers above were chosen on smear256/train: label maps, and those of two networks.
@@ -156,3 +157,9 @@ def without_holes(mask: np.ndarray, largest: float) -> np.ndarray:
     holes = inside & (area <= largest)
     holes[0] = False  # the mask itself
     return mask | holes[places] if holes.any() else mask
+
+
+def scale_to(diameter: float, wanted: float) -> float:
+    """Return by how much to scale an image whose red cells have a diameter; 1 where it is near."""
+    factor = wanted / diameter
+    return 1.0 if abs(np.log(factor)) < _ALIKE else factor

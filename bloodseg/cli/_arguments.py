@@ -104,7 +104,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _estimator_defaults() -> dict[str, Any]:
-    from ..segmenter import BloodCellSegmenter
+    from ..estimators import BloodCellSegmenter
 
     parameters = inspect.signature(BloodCellSegmenter).parameters
     return {name: parameter.default for name, parameter in parameters.items()}

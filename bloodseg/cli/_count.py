@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .._segmentation import Segmented
 from ..cells import check_pixel_size
-from ..segmenter import BloodCellSegmenter
+from ..estimators import BloodCellSegmenter
+from ..prediction._segmentation import Segmented
 from ._model import INPUT_ERRORS, load_model
 from ._output import (
     CommandError,

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .._pictures import coloured, overlay, sheet
 from ..datasets import make_smears
+from ..estimators import BloodCellSegmenter
 from ..metrics import mean_iou
+from ..plotting._pictures import coloured, overlay, sheet
 from ..preprocessing import Preprocessor
-from ..segmenter import BloodCellSegmenter
 from ._evaluate import METRICS_FILES, Evaluation, timed_prediction
 from ._output import complain, make_folder, progress, refuse_existing, reported, say, write_png
 from ._train import ended_early, fit, save, summary

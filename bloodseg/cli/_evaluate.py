@@ -14,10 +14,10 @@ import numpy as np
 
 from .._files import write_json
 from .._images import CLASS_NAMES
-from .._pictures import LEGEND, overlay
 from ..datasets import list_pairs, read_pair
+from ..estimators import BloodCellSegmenter
 from ..metrics import confusion_matrix, scores_from_confusion
-from ..segmenter import BloodCellSegmenter
+from ..plotting._pictures import LEGEND, overlay
 from ._model import INPUT_ERRORS, evaluations, load_model, predict_one
 from ._output import (
     CommandError,

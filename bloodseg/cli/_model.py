@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from .._hardware import choose_device
-from .._magnification import check_red_cell_diameter
+from ..estimators import BloodCellSegmenter
 from ..models import model_file
 from ..networks import resolve_tolerances
 from ..ode import SolverError
-from ..segmenter import BloodCellSegmenter
+from ..prediction._magnification import check_red_cell_diameter
 from ._output import CommandError
 
 # What one input may fail with. All else is a defect of this package and keeps its traceback.

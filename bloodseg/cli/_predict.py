@@ -14,10 +14,10 @@ import numpy as np
 import tifffile
 
 from .._images import CLASS_NAMES, to_rgb
-from .._pictures import LEGEND, overlay
 from ..datasets import Slide, list_images, open_slide, read_image
 from ..datasets._files import MAX_PIXELS
-from ..segmenter import BloodCellSegmenter
+from ..estimators import BloodCellSegmenter
+from ..plotting._pictures import LEGEND, overlay
 from ._model import INPUT_ERRORS, evaluations, load_model, predict_one
 from ._output import (
     CommandError,

@@ -9,8 +9,8 @@ from typing import Any
 
 from .._files import written_whole
 from .._version import __version__
+from ..estimators import BloodCellSegmenter
 from ..reporting import ImageResult, render_report
-from ..segmenter import BloodCellSegmenter
 from ._count import load_for_cells, segmented
 from ._model import INPUT_ERRORS
 from ._output import (

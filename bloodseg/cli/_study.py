@@ -9,7 +9,7 @@ from pathlib import Path
 from sklearn.utils import Bunch
 
 from ..datasets import load_folder
-from ..segmenter import BloodCellSegmenter
+from ..estimators import BloodCellSegmenter
 from ..study import report_study, run_study
 from ._output import CommandError, first_line, make_folder, say
 

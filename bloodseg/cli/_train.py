@@ -11,10 +11,10 @@ from typing import Any
 from sklearn.base import clone
 
 from ..datasets import load_folder
+from ..estimators import BloodCellSegmenter
 from ..models import list_models
 from ..ode import SolverError
 from ..preprocessing import Preprocessor
-from ..segmenter import BloodCellSegmenter
 from ._output import (
     CommandError,
     check_writable,

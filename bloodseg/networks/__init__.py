@@ -2,6 +2,7 @@
 
 from ._counting import CountingNetwork, unet_of
 from ._factory import NETWORKS, make_network
+from ._input import image_tensor
 from ._prediction import for_prediction
 from ._tolerances import resolve_tolerances
 from ._unet import POSITIONS, STRIDE, NODEsUNet, ResNetUNet, UNet, check_positions
@@ -16,6 +17,7 @@ __all__ = [
     "UNet",
     "check_positions",
     "for_prediction",
+    "image_tensor",
     "make_network",
     "resolve_tolerances",
     "unet_of",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._pictures import COLOURS
+from ._pictures import COLOURS
 
 
 def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:

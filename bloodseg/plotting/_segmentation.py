@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .._images import CLASS_NAMES, check_images, check_masks
-from .._pictures import MISSED, coloured, difference, overlay
 from ._axes import CLASS_COLOURS, as_colour, axes_for
+from ._pictures import MISSED, coloured, difference, overlay
 
 KINDS = ("overlay", "map", "difference")
 

@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from .._images import CLASS_NAMES
-from .._pictures import COLOURS, overlay
 from .._version import __version__
+from ..plotting._pictures import COLOURS, overlay
 
 _MAX_SIDE = 1000  # of a picture in the page, pixels
 _JPEG_QUALITY = 88

@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from .._files import written_whole
-from .._pictures import coloured, sheet
+from ..estimators import BloodCellSegmenter
+from ..plotting._pictures import coloured, sheet
 from ..preprocessing import Preprocessor
-from ..segmenter import BloodCellSegmenter
 from ._claims import METRIC_NAMES
 from ._paper import TABLE_1
 from ._plans import BASELINE, file_name

@@ -12,9 +12,9 @@ import torch
 from scipy import ndimage
 from sklearn.utils import Bunch, check_random_state
 
-from .._fit_inputs import check_groups, split_images
 from .._images import CLASS_NAMES, check_images, check_masks
-from ..training import Augmentation, image_tensor
+from ..networks import image_tensor
+from ..training import Augmentation, check_groups, split_images
 
 _WHITE = CLASS_NAMES.index("white")
 _TEST, _VALIDATION = 0.2, 0.25  # 20 of 100 crops; a quarter of the other 80

@@ -12,10 +12,10 @@ from filelock import Timeout
 from sklearn.utils import Bunch
 
 from .._version import __version__
+from ..estimators import BloodCellSegmenter
 from ..metrics import confusion_matrix
 from ..model_selection import predict_at, share_that_differs
 from ..ode import SolverError
-from ..segmenter import BloodCellSegmenter
 from ._plans import Job, tolerance_text
 from ._protocol import split_and_augment
 from ._store import Store

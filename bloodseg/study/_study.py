@@ -15,10 +15,10 @@ import pandas as pd
 from sklearn.utils import Bunch
 from tqdm import tqdm
 
-from .._estimator import of_the_result
 from .._images import check_images, check_masks
+from ..estimators import BloodCellSegmenter
+from ..estimators._base import of_the_result
 from ..model_selection import check_tolerances
-from ..segmenter import BloodCellSegmenter
 from ._plans import PREDICT_TOLERANCES, TRAIN_TOLERANCES, Job, plan
 from ._protocol import paper_crops
 from ._run import BUSY, DONE, run_job

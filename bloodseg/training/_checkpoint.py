@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 from .._files import written_whole
+from .._version import __version__
 
 logger = logging.getLogger("bloodseg")
 
@@ -85,3 +88,21 @@ class Checkpoint:
             ) from e
         logger.info("Going on from %s, after epoch %d.", self.path, len(state["history"]))
         return state
+
+
+def fingerprint(parameters: dict[str, Any], *data: Any) -> str:
+    """Return a name for what is trained on what, the same in another process.
+
+    Raises
+    ------
+    ValueError
+        If a parameter can't be told from others of its kind, as a lambda.
+    """
+    try:
+        return joblib.hash((__version__, parameters, data))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            "checkpoint_dir needs parameters that can be recognised in another process; a lambda, "
+            "or a function or class defined inside a function, cannot. Define it at the top of a "
+            f"module, or leave out checkpoint_dir. ({str(error).splitlines()[0][:200]})"
+        ) from error

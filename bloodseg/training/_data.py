@@ -10,19 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from .._images import to_rgb
+from ..networks import image_tensor
 
 # Side of the blocks that validation images are cut into: bounds the memory of a validation step.
 VALIDATION_BLOCK = 512
 
 Item = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
-
-
-def image_tensor(image: np.ndarray) -> torch.Tensor:
-    """Return a checked image (H, W[, C]) as a float32 tensor (3, H, W) in [0, 1]."""
-    rgb = to_rgb(image)
-    scaled = rgb.astype(np.float32) / np.float32(255) if rgb.dtype == np.uint8 else rgb
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
 def _item(image: np.ndarray, mask: np.ndarray, weight: float) -> Item:

@@ -1,0 +1,556 @@
+"""What the estimators share: the frame of fit and prediction, model files, scikit-learn's rules."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from .._hardware import PRECISIONS, choose_device, choose_precision
+from .._images import check_images
+from .._version import __version__
+from ..models import list_models, model_file
+from ..networks import (
+    NETWORKS,
+    NODEsUNet,
+    check_positions,
+    for_prediction,
+    resolve_tolerances,
+    unet_of,
+)
+from ..ode import GRADIENTS, METHODS
+from ..preprocessing import Preprocessor
+from ..training import (
+    Checkpoint,
+    TrainingData,
+    TrainingSettings,
+    check_groups,
+    fingerprint,
+    make_accelerator,
+    shared_seed,
+    split_images,
+    train_network,
+)
+from ._fit_inputs import (
+    check_sample_weight,
+    check_validation,
+)
+from ._model_file import read_model, write_model
+
+logger = logging.getLogger("bloodseg")
+
+# Parameters that steer where and how a fit runs, not what comes out of it: a checkpoint taken
+# with other values of these may be gone on from.
+NOT_OF_THE_RESULT = (
+    "accelerator",
+    "checkpoint_dir",
+    "compile",
+    "device",
+    "n_jobs",
+    "pixel_size",
+    "precision",
+    "predict_ode_tol",
+    "tile_size",
+    "verbose",
+)
+
+# Parameters that earlier versions lacked, with the values at which a fit is what it was then: left
+# out there, so that those versions' checkpoints and studies stay valid.
+_LATER = {"red_cell_diameter": None, "preprocessor__white_balance": False}
+
+# Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
+# this machine reads and writes. The name of a published model is no such place.
+_NOT_SAVED = ("accelerator", "checkpoint_dir", "pretrained", "verbose")
+
+# What the network is built from; kept apart from the parameters, which may change after fit.
+_ARCHITECTURE = (
+    "network",
+    "width",
+    "dropout",
+    "ode_positions",
+    "ode_tol",
+    "ode_method",
+    "ode_gradient",
+)
+
+_N_EXAMPLES = 4  # images that the first steps of the solver are found on
+
+
+def of_the_result(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of an estimator's parameters that tell the results of fits apart."""
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name.split("__")[-1] not in NOT_OF_THE_RESULT
+        and not (name in _LATER and value is _LATER[name])
+    }
+
+
+_Estimator = TypeVar("_Estimator", bound="NetworkEstimator")
+
+
+class NetworkEstimator(BaseEstimator):
+    """An estimator around a network of this package, trained on images and one target for each.
+
+    A subclass has the parameters that `_parameter_constraints` names, and says what its targets,
+    its network and its task are: `_check_targets`, `_new_network`, `_task`.
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "preprocessor": [StrOptions({"default"}), HasMethods(["transform", "get_params"]), None],
+        "network": [StrOptions(set(NETWORKS))],
+        "pretrained": [str, Path, None],
+        "ode_positions": ["array-like"],
+        "ode_tol": [Real, dict, "array-like", StrOptions({"paper"})],
+        "predict_ode_tol": [Real, dict, "array-like", StrOptions({"paper"}), None],
+        "ode_method": [StrOptions({"auto", *METHODS})],
+        "ode_gradient": [StrOptions(set(GRADIENTS))],
+        "width": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "augment": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "early_stopping": ["boolean"],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "checkpoint_dir": [str, Path, None],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "compile": ["boolean", StrOptions({"auto"})],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # What a model file holds beside weights and parameters, of which types; the rest follows.
+    _saved_attributes: dict[str, Any] = {  # noqa: RUF012
+        "architecture_": dict,
+        "best_epoch_": int,
+        "history_": list,
+        "ode_first_step_": dict,
+        "ode_tol_": dict,
+        "preprocessor_": (Preprocessor, type(None)),
+    }
+
+    # Those of them that files of earlier versions lack, and what they stand at then.
+    _later_attributes: dict[str, Any] = {}  # noqa: RUF012
+
+    # Models of other kinds whose weights mean something else.
+    _not_to_start_from: tuple[str, ...] = ()
+
+    # Subclasses that can train in several processes have it as a parameter.
+    accelerator: Any = None
+
+    # Those that fine-tune, likewise.
+    keep_statistics: bool = False
+
+    def _check_targets(self, targets: Any, *, images: list[np.ndarray], name: str = "") -> Any:
+        """Return the targets of checked images, one for each, or say what is wrong with them."""
+        raise NotImplementedError
+
+    def _new_network(
+        self,
+        architecture: dict[str, Any],
+        seed: int,
+        start: Mapping[str, Any] | None,
+        training: TrainingData | None = None,
+    ) -> nn.Module:
+        """Return a network with new weights, fit for the training data, or with ``start``."""
+        raise NotImplementedError
+
+    def _task(self, training: TrainingData) -> Any:
+        """Return what the network shall learn."""
+        raise NotImplementedError
+
+    def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
+        """Raise where there is nothing to learn from, or to choose an epoch by."""
+
+    def _at_scale(self, data: TrainingData) -> TrainingData:
+        """Return preprocessed data in the magnification that the network learns from."""
+        return data
+
+    def _sized(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Return checked images in the size that preprocessor and network see."""
+        return arrays
+
+    def _fit(
+        self,
+        images: Any,
+        targets: Any,
+        *,
+        groups: Any,
+        sample_weight: Any,
+        X_val: Any,
+        y_val: Any,
+    ) -> None:
+        self._check_parameters()
+        arrays = check_images(images)
+        targets = self._check_targets(targets, images=arrays)
+        weights = check_sample_weight(sample_weight, len(arrays))
+        validation = check_validation(X_val, y_val, self._check_targets)
+        groups = check_groups(groups, len(arrays))
+        accelerator = make_accelerator(self.accelerator)
+        device = choose_device(self.device) if accelerator is None else accelerator.device
+        seed = shared_seed(check_random_state(self.random_state), accelerator)
+        architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
+        start = self._starting_weights(architecture)
+        checkpoint = self._checkpoint(seed, arrays, targets, groups, weights, validation, start)
+        if checkpoint is not None:
+            seed = checkpoint.seed
+        everything = TrainingData(self._sized(arrays), targets, weights)
+        preprocessor, training, valid = self._sides(everything, validation, groups, seed)
+        network = self._new_network(architecture, seed, start, training)
+        _placed(network, device)
+        self._set_precision(network, device)
+        settings = self._settings(
+            self._task(training),
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            accelerator=accelerator,
+            keep_statistics=self.keep_statistics and start is not None,
+        )
+        examples = _examples(settings.task.training_set(valid or training, seed))
+        self._decide_compilation(
+            network, examples[0, 0].numel(), self.max_epochs * len(training.images)
+        )
+        history, best_epoch = train_network(network, training, valid, settings)
+        unet = unet_of(network)
+        if isinstance(unet, NODEsUNet):
+            unet.calibrate(examples.to(device))
+        self.preprocessor_ = preprocessor
+        self.best_epoch_ = best_epoch
+        self.architecture_ = architecture
+        self._take_over(network, history)
+
+    def _checkpoint(self, seed: int, *data: Any) -> Checkpoint | None:
+        """Return the checkpoint of a training on data, if there shall be one."""
+        if self.checkpoint_dir is None:
+            return None
+        file = f"{self._fingerprint(*data)}.pt"
+        return Checkpoint(Path(self.checkpoint_dir).expanduser() / file, seed=seed)
+
+    def _settings(self, task: Any, **of_this_fit: Any) -> TrainingSettings:
+        return TrainingSettings(
+            task=task,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            augment=bool(self.augment),
+            patience=self.patience if self.early_stopping else None,
+            verbose=self.verbose,
+            **of_this_fit,
+        )
+
+    def _sides(
+        self,
+        everything: TrainingData,
+        validation: tuple[list[np.ndarray], Any] | None,
+        groups: np.ndarray | None,
+        seed: int,
+    ) -> tuple[Any, TrainingData, TrainingData | None]:
+        """Return the fitted preprocessor, and the data to train on and to validate with."""
+        fraction = None if validation is not None else self.validation_fraction
+        train, held_out = split_images(len(everything.images), groups, fraction, seed)
+        if not everything.weights[train].any():
+            raise ValueError(
+                "sample_weight must be above zero for a training image; it is for none "
+                "(validation_fraction may hold out those that have a weight)."
+            )
+        training, valid = _chosen(everything, train), None
+        if validation is not None:
+            images, targets = validation
+            valid = TrainingData(self._sized(images), targets, np.ones(len(images)))
+        elif len(held_out):
+            valid = _chosen(everything, held_out)
+        self._check_sides(training, valid)
+        preprocessor = self._new_preprocessor()
+        if hasattr(preprocessor, "fit"):
+            preprocessor.fit(training.images, training.targets)
+        sides = (
+            side and self._at_scale(_preprocessed(side, preprocessor)) for side in (training, valid)
+        )
+        return preprocessor, *sides
+
+    def _prediction_network(self, device: torch.device, n_pixels: int, n_images: int) -> Any:
+        """Return the fitted network on a device, set up for images as the parameters say."""
+        network: Any = self.network_
+        unet = unet_of(network)
+        if isinstance(unet, NODEsUNet):
+            unet.set_tolerances(
+                self.ode_tol_,
+                self.ode_tol_ if self.predict_ode_tol is None else self.predict_ode_tol,
+            )
+        network.to(device).eval()
+        self._set_precision(network, device)
+        if unet is None:
+            return network
+        self._decide_compilation(network, n_pixels, n_images)
+        return for_prediction(network)
+
+    def save(self, path: Any, *, half_precision: bool = False) -> None:
+        """Save the fitted model: weights in safetensors, parameters as JSON in its header.
+
+        Parameters
+        ----------
+        path : path
+            File to write, by custom ``*.safetensors``. Written whole or not at all.
+        half_precision : bool
+            Round the weights to float16, which halves the file. They load as float32.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is something that JSON can't hold, such as a callable network.
+        """
+        check_is_fitted(self, "network_")
+        parameters = _savable(self.get_params(deep=False))
+        fitted = {name: getattr(self, name) for name in self._saved_attributes}
+        fitted |= {"version": __version__, "estimator": type(self).__name__}
+        # What "auto" has decided, for the record: another machine decides anew.
+        fitted |= {"precision_": self.precision_, "ode_method_": self.ode_method_}
+        header = {"parameters": parameters, "fitted": fitted}
+        weights = self.network_.state_dict()
+        if half_precision:
+            weights = {name: _halved(weight) for name, weight in weights.items()}
+        write_model(path, weights, header)
+
+    @classmethod
+    def load(cls: type[_Estimator], path: Any) -> _Estimator:
+        """Load a model that `save` wrote. Nothing in the file is executed.
+
+        A device that this machine lacks is replaced by "auto".
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        estimator
+            Of this class.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, or not a model file of this class.
+        """
+        weights, header = read_model(path)
+        try:
+            fitted = cls._later_attributes | header["fitted"]
+            kind = fitted.get("estimator", "BloodCellSegmenter")  # the first there was
+            if kind != cls.__name__:
+                raise ValueError(f"it is a {kind}; open it with {kind}.load")
+            estimator = cls(**_savable(header["parameters"]))
+            for name, kinds in cls._saved_attributes.items():
+                if not isinstance(fitted[name], kinds):
+                    raise TypeError(f"{name} is {fitted[name]!r}")
+                setattr(estimator, name, fitted[name])
+            network = estimator._new_network(estimator.architecture_, seed=0, start=weights)
+            unet = unet_of(network)
+            if isinstance(unet, NODEsUNet):
+                unet.set_tolerances(fitted["ode_tol_"])
+                unet.set_first_steps(fitted["ode_first_step_"])
+            if estimator.precision not in PRECISIONS:
+                raise ValueError(f"precision is {estimator.precision!r}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} does not hold a model that bloodseg {__version__} knows: {error}"
+            ) from error
+        try:
+            device = choose_device(estimator.device)
+        except ValueError as error:
+            logger.warning("%s Using device='auto'.", error)
+            device = choose_device(estimator.set_params(device="auto").device)
+        _placed(network, device)
+        estimator._set_precision(network, device)
+        estimator._take_over(network, estimator.history_)
+        return estimator
+
+    def _set_precision(self, network: nn.Module, device: torch.device) -> None:
+        """Decide the precision of the package's networks; a callable's own is its own affair."""
+        self.precision_ = "float32"
+        unet = unet_of(network)
+        if unet is not None:
+            self.precision_ = unet.precision = choose_precision(device, self.precision)
+
+    def _decide_compilation(self, network: nn.Module, n_pixels: int, n_images: int) -> None:
+        unet = unet_of(network)
+        if isinstance(unet, NODEsUNet):
+            unet.decide_compilation(self.compile, n_pixels, n_images)
+
+    def _take_over(self, network: nn.Module, history: list[dict]) -> None:
+        """Set the attributes of a fitted model."""
+        self.network_ = network.eval()
+        self.history_ = history
+        blocks = getattr(network, "ode_blocks", {})
+        self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
+        self.ode_first_step_ = {position: block.first_step for position, block in blocks.items()}
+        self.ode_method_ = {
+            position: block.method_at(block.tol) for position, block in blocks.items()
+        }
+
+    def _check_parameters(self) -> None:
+        self._validate_params()
+        positions = check_positions(self.ode_positions)
+        resolve_tolerances(self.ode_tol, positions)
+        if self.predict_ode_tol is not None:
+            resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
+
+    def _starting_weights(self, architecture: dict[str, Any]) -> dict[str, np.ndarray] | None:
+        if self.warm_start and hasattr(self, "network_"):
+            weights = self.network_.state_dict()
+        elif self.pretrained is not None:
+            weights, header = read_model(model_file(self.pretrained))
+            kind = header["fitted"].get("estimator")
+            if kind in self._not_to_start_from:
+                raise ValueError(
+                    f"pretrained must be a model that {type(self).__name__} can start from; "
+                    f"{self.pretrained} is a {kind}."
+                )
+            self._check_same_network(header["fitted"], architecture)
+        else:
+            return None
+        return {name: weight.cpu().numpy() for name, weight in weights.items()}
+
+    def _check_same_network(self, fitted: dict[str, Any], architecture: dict[str, Any]) -> None:
+        """Raise where the weights of `pretrained` are those of another network."""
+        try:
+            theirs, ours = _described(fitted["architecture_"]), _described(architecture)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.pretrained} does not hold a model that bloodseg {__version__} knows: "
+                f"{error}"
+            ) from error
+        if theirs != ours and not callable(self.network):
+            raise ValueError(
+                f"pretrained must be a model of the network that the parameters describe, {ours}; "
+                f"got {self.pretrained}, which has {theirs}. Set these parameters."
+            )
+
+    def _fingerprint(self, *data: Any) -> str:
+        parameters = of_the_result(self.get_params())
+        # By class and parameters, not whole: its n_jobs is no part of the result.
+        parameters["preprocessor"] = (
+            self.preprocessor if isinstance(self.preprocessor, str) else type(self.preprocessor)
+        )
+        return fingerprint(parameters, *data)
+
+    def _new_preprocessor(self) -> Any:
+        if isinstance(self.preprocessor, str):
+            return Preprocessor(n_jobs=self.n_jobs)
+        return None if self.preprocessor is None else clone(self.preprocessor)
+
+    def set_params(self: _Estimator, **params: Any) -> _Estimator:
+        """Set parameters, those of a `Preprocessor` instance as ``preprocessor__clip_limit``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        nested = [name for name in params if name.startswith("preprocessor__")]
+        preprocessor = params.get("preprocessor", self.preprocessor)
+        if nested and not hasattr(preprocessor, "set_params"):
+            raise ValueError(
+                f"{nested[0]} needs a transformer to set it on, and preprocessor is "
+                f"{preprocessor!r}; pass preprocessor=Preprocessor() to {type(self).__name__} "
+                "first."
+            )
+        return super().set_params(**params)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, weights on the CPU so that it loads without a GPU."""
+        state = super().__getstate__()
+        network = state.get("network_")
+        if network is not None and any(w.device.type != "cpu" for w in network.parameters()):
+            state = state | {"network_": copy.deepcopy(network).cpu()}
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags: batches of images in, a target required."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        tags.non_deterministic = self.random_state is None
+        return tags
+
+
+def _savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name not in _NOT_SAVED or (name == "pretrained" and value in list_models())
+    }
+
+
+def _halved(weight: torch.Tensor) -> torch.Tensor:
+    return weight.half() if weight.is_floating_point() else weight
+
+
+def _examples(training_set: Any) -> torch.Tensor:
+    """Return a few images of one size (n, 3, H, W) as the network sees them in training."""
+    images = [training_set[number][0] for number in range(min(len(training_set), _N_EXAMPLES))]
+    return torch.stack([image for image in images if image.shape == images[0].shape])
+
+
+def _chosen(data: TrainingData, chosen: np.ndarray) -> TrainingData:
+    """Return the chosen images with their targets, and weights of mean 1."""
+    relative = np.ones(len(chosen))
+    # Held-out images that weigh nothing have to choose the epoch all the same.
+    if data.weights[chosen].any():
+        relative = data.weights[chosen] / data.weights[chosen].mean()
+    images, targets = ([each[i] for i in chosen] for each in (data.images, data.targets))
+    return TrainingData(images, targets, relative)
+
+
+def _preprocessed(data: TrainingData, preprocessor: Any) -> TrainingData:
+    return replace(data, images=transformed(preprocessor, list(data.images)))
+
+
+def transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Return checked images, preprocessed; their sizes stay, or there is a ValueError."""
+    if preprocessor is None:
+        return arrays
+    changed = check_images(preprocessor.transform(arrays), name="the preprocessor's output")
+    if [image.shape[:2] for image in changed] != [image.shape[:2] for image in arrays]:
+        raise ValueError(
+            "preprocessor must keep the number of images and their sizes, for the label maps have "
+            f"the same; {type(preprocessor).__name__} does not."
+        )
+    return changed
+
+
+def _placed(network: nn.Module, device: torch.device) -> None:
+    """Move a network to where it runs, its weights laid out as convolutions are fastest."""
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _described(architecture: dict[str, Any]) -> str:
+    """Return what decides which weights a network has."""
+    text = "network={network!r}, width={width}".format(**architecture)
+    if architecture["network"] != "nodes-unet":
+        return text
+    return f"{text}, ode_positions={tuple(sorted(architecture['ode_positions']))}"

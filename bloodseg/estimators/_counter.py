@@ -1,0 +1,369 @@
+"""BloodCellCounter: images in, numbers of white and red cells out, without a map between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.utils import metadata_routing
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from .._hardware import choose_device
+from .._images import check_images, to_rgb
+from ..networks import STRIDE
+from ..networks._new import new_counting_network
+from ..ode import one_warning_each
+from ..prediction._segmentation import TileNetwork, said_of
+from ..training import CountingTask, TrainingData
+from ._base import NetworkEstimator, transformed
+from ._fit_inputs import check_counts
+
+
+class BloodCellCounter(RegressorMixin, NetworkEstimator):
+    """Count white and red cells without outlining them: a regression straight to the numbers.
+
+    What the paper plans as its next step [1]_: a 1x1 convolution on the map of every scale of
+    NODEs-UNet, all of them fused, a fully connected layer and a linear regression. It learns from
+    images with numbers of cells (boxes, dots, a tally sheet); no cell needs an outline.
+
+    The network gives a density, which is summed over the image. So an image of any size will do,
+    twice the area holds twice the cells, and the counts of two fields add up; but the
+    magnification must be that of the training images.
+
+    Parameters
+    ----------
+    preprocessor : "default", transformer or None, default="default"
+        What images go through first: ``Preprocessor()``, another transformer of images, or
+        nothing. To search over its parameters, pass ``Preprocessor()`` itself.
+    network : {"nodes-unet", "unet", "resnet-unet"}, default="nodes-unet"
+        The U-Net whose maps are fused.
+    pretrained : path, optional
+        Saved model whose weights training starts from: a `BloodCellCounter`, or a
+        `BloodCellSegmenter`, whose U-Net then learns to count. Its network must be the same. Set
+        `scale` so that cells are as large as those that the segmenter was trained on.
+    scale : float in (0, 1], default=0.5
+        How much images are shrunk before anything else. Counting needs less detail than
+        outlining; cells should stay above some 20 pixels across.
+    ode_positions : tuple of int, default=(4, 5, 6)
+        Which of the nine stages are ODE-blocks (1 to 4 down, 5 the bottom, 6 to 9 up).
+        ``()`` is a U-Net. Used by ``"nodes-unet"``.
+    ode_tol : float, dict, tuple or "paper", default=1e-3
+        Error tolerance of the solver in training: a number, ``{position: number}``, a tuple as
+        long as ``ode_positions``, or ``"paper"`` (1e-6 at position 5 and 1e-4 elsewhere).
+    predict_ode_tol : float, dict, tuple or "paper", optional
+        The same for prediction; None takes what ``fit`` used. Takes effect without fitting again.
+    ode_method : str, default="auto"
+        Runge-Kutta method; ``"auto"`` picks by tolerance, see `bloodseg.ode.choose_method`. Set
+        after fit, another waits for the next one.
+    ode_gradient : {"checkpoint", "direct", "adjoint"}, default="checkpoint"
+        How gradients pass the solver, see `bloodseg.ode.solve`.
+    width : int, default=32
+        Channels of the first stage; all others scale with it.
+    dropout : float in [0, 1), default=0.1
+        Probability of dropout after each pooling.
+    loss : {"huber", "squared_error", "poisson"}, default="huber"
+        Training loss, of either count in units of its own spread. ``"huber"`` bears with images
+        whose cells were not all counted; ``"poisson"`` is half the deviance.
+    max_epochs : int, default=50
+        Epochs of training; an epoch shows every training image once.
+    batch_size : int, default=4
+        Images a training step; those of one step are of one size.
+    learning_rate : float, default=2e-3
+        Highest learning rate of AdamW: reached after a short warm-up, then falling as a cosine.
+    augment : bool, default=True
+        Flip and turn the images by right angles, and vary brightness, colour and stain.
+    validation_fraction : float in (0, 1), default=0.25
+        Share of the images (or groups) held out to find the best epoch; None trains on all
+        images and keeps the last weights. Not used where ``fit`` is given ``X_val``.
+    early_stopping : bool, default=False
+        Stop after `patience` epochs without a lower validation loss.
+    patience : int, default=10
+        See ``early_stopping``.
+    checkpoint_dir : path, optional
+        Folder for checkpoints, written after each epoch; see `BloodCellSegmenter`.
+    warm_start : bool, default=False
+        Start from the weights of the last fit.
+    device : str, default="auto"
+        ``"auto"`` (CUDA where there is one) or a torch device.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Precision of the convolutions; ``"auto"`` is bfloat16 where the hardware is faster at it.
+    compile : bool or "auto", default="auto"
+        Whether `torch.compile` fuses the sums of the ODE-solver; see `BloodCellSegmenter`.
+    n_jobs : int, optional
+        Threads that preprocess images; None is 1, -1 all cores.
+    random_state : int, RandomState instance or None, default=None
+        Fixes weights, split, order and augmentation. With an int, fits on one CPU are equal to
+        the bit.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    network_ : CountingNetwork
+        The fitted network, in evaluation mode.
+    preprocessor_ : transformer or None
+        The fitted preprocessor.
+    architecture_ : dict
+        The parameters that the network was built from.
+    history_ : list of dict
+        One row an epoch: train_loss, valid_loss, valid_mae_white and valid_mae_red (mean absolute
+        errors), evaluations_P (mean evaluations of f for an image, at each ODE-position P),
+        learning_rate, seconds.
+    best_epoch_ : int
+        The epoch, from 1, whose weights were kept.
+    precision_, ode_method_ : str, dict of int to str
+        What "auto" stood for: the precision in the last fit or prediction, the methods in fit.
+    ode_tol_ : dict of int to float
+        Tolerances of training.
+    ode_first_step_ : dict of int to float or None
+        First step that each ODE-block tries in prediction, found at the end of fit.
+    n_function_evaluations_ : dict of int to ndarray of shape (n,)
+        Evaluations of f at each position for each image of the last predict.
+
+    References
+    ----------
+    .. [1] "Blood Smear Image Segmentation by Combining Neural Ordinary Differential Equations
+       (NODEs) with U-Net", Computational and Mathematical Methods in Medicine, Section 5.
+
+    Examples
+    --------
+    >>> from bloodseg import BloodCellCounter
+    >>> from bloodseg.datasets import make_smears
+    >>> smears = make_smears(4, image_size=64, random_state=0)
+    >>> counter = BloodCellCounter(width=4, max_epochs=1, random_state=0)
+    >>> counter.fit(smears.images, smears.counts).predict(smears.images).shape
+    (4, 2)
+    """
+
+    # scikit-learn reads metadata off the signatures; these are the data themselves.
+    __metadata_request__fit = {  # noqa: RUF012
+        "images": metadata_routing.UNUSED,
+        "counts": metadata_routing.UNUSED,
+    }
+    __metadata_request__predict = {"images": metadata_routing.UNUSED}  # noqa: RUF012
+    __metadata_request__score = {  # noqa: RUF012
+        "images": metadata_routing.UNUSED,
+        "counts": metadata_routing.UNUSED,
+    }
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        **NetworkEstimator._parameter_constraints,
+        "scale": [Interval(Real, 0, 1, closed="right")],
+        "loss": [StrOptions({"huber", "squared_error", "poisson"})],
+    }
+
+    def __init__(
+        self,
+        preprocessor: Any = "default",
+        network: str = "nodes-unet",
+        pretrained: str | Path | None = None,
+        scale: float = 0.5,
+        ode_positions: Any = (4, 5, 6),
+        ode_tol: Any = 1e-3,
+        predict_ode_tol: Any = None,
+        ode_method: str = "auto",
+        ode_gradient: str = "checkpoint",
+        width: int = 32,
+        dropout: float = 0.1,
+        loss: str = "huber",
+        max_epochs: int = 50,
+        batch_size: int = 4,
+        learning_rate: float = 2e-3,
+        augment: bool = True,
+        validation_fraction: float | None = 0.25,
+        early_stopping: bool = False,
+        patience: int = 10,
+        checkpoint_dir: str | Path | None = None,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        compile: bool | str = "auto",
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.preprocessor = preprocessor
+        self.network = network
+        self.pretrained = pretrained
+        self.scale = scale
+        self.ode_positions = ode_positions
+        self.ode_tol = ode_tol
+        self.predict_ode_tol = predict_ode_tol
+        self.ode_method = ode_method
+        self.ode_gradient = ode_gradient
+        self.width = width
+        self.dropout = dropout
+        self.loss = loss
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.augment = augment
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @one_warning_each()
+    def fit(
+        self,
+        images: Any,
+        counts: Any,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> BloodCellCounter:
+        """Train the network.
+
+        Ctrl-C ends training early and leaves a fitted model with the best weights so far.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
+        counts : array-like of shape (n, 2)
+            White and red cells in each image, as `bloodseg.datasets.load_voc` and
+            `bloodseg.datasets.make_smears` give them.
+        groups : array-like of shape (n,), optional
+            Images of one group, such as fields of one slide, stay on one side of the validation
+            split.
+        sample_weight : array-like of shape (n,), optional
+            Weight of each image in the loss, not negative.
+        X_val, y_val : images and counts, optional
+            Validation data instead of a split.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, an image or a count is not as described.
+        """
+        self._fit(
+            images,
+            counts,
+            groups=groups,
+            sample_weight=sample_weight,
+            X_val=X_val,
+            y_val=y_val,
+        )
+        return self
+
+    @one_warning_each()
+    def predict(self, images: Any) -> np.ndarray:
+        """Count the cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            As for `fit`.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n, 2)
+            White and red cells in each image: expected numbers, not rounded, not negative. An
+            image's do not depend on the other images.
+        """
+        check_is_fitted(self, "network_")
+        arrays = check_images(images)
+        sized = self._sized(arrays)
+        device = choose_device(self.device)
+        network = TileNetwork(
+            self._prediction_network(device, sized[0][..., 0].size, len(sized)), device
+        )
+        counted = []
+        for index, array in enumerate(transformed(self.preprocessor_, sized)):
+            with said_of(index, arrays[index], "cut it into parts, whose counts add up"):
+                counted.append(network(array))
+        counts, evaluations = zip(*counted, strict=True)
+        self.n_function_evaluations_ = {
+            position: np.array([of_image[position] for of_image in evaluations])
+            for position in evaluations[0]
+        }
+        return np.array(counts, dtype=float)
+
+    def score(self, images: Any, counts: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination R², at most 1, averaged over both counts.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            As for `fit`.
+        counts : array-like of shape (n, 2)
+            White and red cells in each image.
+        sample_weight : array-like of shape (n,), optional
+            Weight of each image.
+
+        Returns
+        -------
+        float
+        """
+        return super().score(images, counts, sample_weight)
+
+    def _check_targets(
+        self, targets: Any, *, images: list[np.ndarray], name: str = "counts"
+    ) -> np.ndarray:
+        return check_counts(targets, images=images, name=name)
+
+    def _sized(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        if self.scale == 1:
+            return arrays
+        return [shrunk(array, self.scale) for array in arrays]
+
+    def _new_network(
+        self,
+        architecture: dict[str, Any],
+        seed: int,
+        start: Mapping[str, Any] | None,
+        training: TrainingData | None = None,
+    ) -> nn.Module:
+        densities = [1.0, 1.0]
+        if training is not None:
+            blocks = [image[..., 0].size / STRIDE**2 for image in training.images]
+            densities = (training.weights @ training.targets / (training.weights @ blocks)).tolist()
+        return new_counting_network(architecture, seed, start, densities)
+
+    def _task(self, training: TrainingData) -> CountingTask:
+        height, width = min((image.shape[:2] for image in training.images), key=max)
+        if max(height, width) <= STRIDE:
+            raise ValueError(
+                f"images must have a side of more than {STRIDE} pixels once they are shrunk by "
+                f"scale={self.scale!r}; got one of {height} x {width} then. Raise scale, or leave "
+                "out tiny images."
+            )
+        mean = np.average(training.targets, axis=0, weights=training.weights)
+        squares = np.square(training.targets - mean)
+        spread = np.sqrt(np.average(squares, axis=0, weights=training.weights))
+        # Not below a tenth of a cell: a count that hardly varies would outweigh the other.
+        return CountingTask(loss=self.loss, scale=np.maximum(spread, 0.1))
+
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags: a regressor of two numbers."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags
+
+
+def shrunk(image: np.ndarray, scale: float) -> np.ndarray:
+    """Return a checked image as smaller RGB; each pixel the mean of those that it covers."""
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(to_rgb(image), (width, height), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,140 @@
+"""What an estimator's `fit` is given beside its images: checked and weighed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._images import CLASS_NAMES, COUNT_NAMES, N_CLASSES, check_images, check_masks
+
+
+def check_counts(counts: Any, *, images: Sequence[np.ndarray], name: str = "counts") -> np.ndarray:
+    """Return the numbers of white and red cells as floats of shape (n, 2).
+
+    Raises
+    ------
+    ValueError
+        If there are not two finite numbers an image, or one is negative.
+    """
+    numbers = _floats(counts)
+    shape = (len(images), len(COUNT_NAMES))
+    if numbers is None or numbers.shape != shape or (numbers < 0).any():
+        if numbers is None:
+            found = "what is no number, or not finite"
+        else:
+            found = "a negative one" if numbers.shape == shape else f"shape {numbers.shape}"
+        raise ValueError(
+            f"{name} must hold two finite numbers, not negative, for each of {len(images)} images: "
+            f"{' and '.join(COUNT_NAMES)} cells, in this order; got {found}. "
+            "Leave out images whose cells were not counted."
+        )
+    return numbers
+
+
+def check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
+    """Return the weight of each image.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight an image, or one is negative.
+    """
+    if sample_weight is None:
+        return np.ones(n_images)
+    weights = _floats(sample_weight)
+    if weights is None or weights.shape != (n_images,) or (weights < 0).any():
+        raise ValueError(
+            f"sample_weight must hold one finite weight, not negative, for each of {n_images} "
+            f"images; got {sample_weight!r}."
+        )
+    return weights
+
+
+def check_validation(
+    X_val: Any, y_val: Any, check_targets: Callable[..., Any] = check_masks
+) -> tuple[list[np.ndarray], Any] | None:
+    """Return the images and targets to validate with, or None where there are none.
+
+    Raises
+    ------
+    ValueError
+        If one is given without the other, or as `check_images` and ``check_targets``.
+    """
+    if (X_val is None) != (y_val is None):
+        raise ValueError(
+            "X_val and y_val must be given together; "
+            f"{'y_val' if y_val is None else 'X_val'} is missing."
+        )
+    if X_val is None:
+        return None
+    arrays = check_images(X_val, name="X_val")
+    return arrays, check_targets(y_val, images=arrays, name="y_val")
+
+
+def class_weights(
+    class_weight: Any, masks: Sequence[np.ndarray], weights: np.ndarray
+) -> np.ndarray | None:
+    """Return the weight of each class, 1 on average over the pixels; None for equal weights.
+
+    Parameters
+    ----------
+    class_weight : "balanced", dict, sequence of 3 floats or None
+        As `BloodCellSegmenter` takes it.
+    masks : sequence of ndarray
+        Label maps of the training images.
+    weights : ndarray of shape (n,)
+        Weights of the training images.
+
+    Raises
+    ------
+    ValueError
+        If a class is unknown, or a weight negative or not finite, or no class has a weight.
+    """
+    if class_weight is None:
+        return None
+    counts = [np.bincount(mask.ravel(), minlength=N_CLASSES)[:N_CLASSES] for mask in masks]
+    pixels = np.average(counts, axis=0, weights=weights)
+    if isinstance(class_weight, str):  # "balanced"
+        given = np.where(pixels > 0, 1 / np.maximum(pixels, 1e-300), 0.0)
+    else:
+        given = _given_class_weights(class_weight)
+    mean = (given * pixels).sum() / pixels.sum()
+    if mean == 0:
+        raise ValueError(
+            "class_weight must be above zero for a class that the masks hold; "
+            f"got {class_weight!r}."
+        )
+    return given / mean
+
+
+def _given_class_weights(class_weight: Any) -> np.ndarray:
+    weights: np.ndarray | None = np.ones(N_CLASSES)
+    if isinstance(class_weight, dict):
+        labels = {name: label for label, name in enumerate(CLASS_NAMES)}
+        for key in class_weight:
+            if labels.get(key, key) not in range(N_CLASSES):
+                raise ValueError(
+                    f"class_weight must name the classes {', '.join(CLASS_NAMES)} or 0, 1, 2; "
+                    f"got {key!r}."
+                )
+        by_label = {labels.get(key, key): weight for key, weight in class_weight.items()}
+        weights = _floats([by_label.get(label, 1) for label in range(N_CLASSES)])
+    else:
+        weights = _floats(class_weight)
+    if weights is None or weights.shape != (N_CLASSES,) or (weights < 0).any():
+        raise ValueError(
+            "class_weight must hold three finite weights, not negative, for "
+            f"{', '.join(CLASS_NAMES)}; got {class_weight!r}."
+        )
+    return weights
+
+
+def _floats(values: Any) -> np.ndarray | None:
+    """Return finite values as floats, or None where they are no such thing."""
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return array if np.isfinite(array).all() else None

@@ -1,0 +1,145 @@
+"""Model files: weights in safetensors, everything else as JSON in the header; nothing executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .._files import check_place, written_whole
+from ..preprocessing import Preprocessor
+
+_KEY = "bloodseg"
+_FORMAT = 1
+
+# JSON has neither tuples nor integer keys, so these are written as an object of one marked key.
+_TUPLE, _MAPPING, _PREPROCESSOR = "__tuple__", "__mapping__", "__preprocessor__"
+
+
+def to_json(value: Any, *, name: str) -> Any:
+    """Return a value in the form that JSON holds and `from_json` reverses.
+
+    Raises
+    ------
+    ValueError
+        If JSON can't hold it.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        items = [to_json(item, name=name) for item in value]
+        return items if isinstance(value, list) else {_TUPLE: items}
+    if isinstance(value, Mapping):
+        pairs = [[to_json(part, name=name) for part in pair] for pair in value.items()]
+        return {_MAPPING: pairs}
+    if type(value) is Preprocessor:
+        return {_PREPROCESSOR: to_json(value.get_params(deep=False), name=name)}
+    if isinstance(value, (os.PathLike, torch.device)):
+        return str(value)
+    raise ValueError(
+        f"A model file holds only what JSON can hold, so {name}={value!r} cannot be saved. "
+        f"Keep the whole object with joblib.dump or, if {name} has done its work in fit, set it to "
+        "a plain value and save again."
+    )
+
+
+def from_json(value: Any) -> Any:
+    """Reverse `to_json`."""
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    if isinstance(value, dict):
+        ((mark, content),) = value.items()
+        if mark == _TUPLE:
+            return tuple(from_json(item) for item in content)
+        if mark == _MAPPING:
+            return {from_json(key): from_json(item) for key, item in content}
+        if mark == _PREPROCESSOR:
+            return Preprocessor(**from_json(content))
+        raise ValueError(f"unknown mark {mark!r}")
+    return value
+
+
+def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+    """Write a model file, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    ValueError
+        If the header holds what JSON can't; the message names the entry.
+    """
+    path = check_place(path, "The model")
+    encoded = {
+        section: {name: to_json(value, name=name) for name, value in entries.items()}
+        for section, entries in header.items()
+    }
+    metadata = {_KEY: json.dumps({"format": _FORMAT, **encoded})}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with written_whole(path) as unfinished:
+        # As bytes: safetensors' own writing leaves a file that only its owner can read.
+        unfinished.write_bytes(save(tensors, metadata=metadata))
+
+
+def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the weights and the header of a model file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or no model file of this package.
+    """
+    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def read_header(path: Any) -> dict[str, Any]:
+    """Return what a model file says beside its weights, which are not read; as `read_model`."""
+    return _read(path, lambda file: {})[1]
+
+
+def _read(
+    path: Any, weights_of: Callable[[Any], dict[str, torch.Tensor]]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file at {path}.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            weights = weights_of(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a model file: it is damaged, cut short or of another "
+            f"format ({error}). Save the model again with its `save`."
+        ) from error
+    if text is None:
+        raise ValueError(
+            f"{path} is a safetensors file, but was not written by `save` of a bloodseg model."
+        )
+    try:
+        header = json.loads(text)
+        version = header.pop("format")
+        if version == _FORMAT:
+            return weights, {
+                section: {name: from_json(value) for name, value in entries.items()}
+                for section, entries in header.items()
+            }
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} has a damaged header ({error!r}).") from error
+    raise ValueError(
+        f"{path} has format {version!r}; this version of bloodseg reads format {_FORMAT}. "
+        "Update bloodseg."
+    )

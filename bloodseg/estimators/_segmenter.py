@@ -1,0 +1,718 @@
+"""BloodCellSegmenter: images in, class maps out, behind scikit-learn's estimator API."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.utils import metadata_routing
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from .._hardware import choose_device
+from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
+from ..cells import Cells, check_pixel_size
+from ..datasets import Slide, open_slide
+from ..metrics import confusion_matrix, mean_iou, scores_from_confusion
+from ..models import list_models, model_file, model_path
+from ..networks import NETWORKS
+from ..networks._new import new_network
+from ..ode import one_warning_each
+from ..prediction._magnification import (
+    LEAST,
+    MOST,
+    Scaling,
+    check_red_cell_diameter,
+    scaling_for,
+)
+from ..prediction._map_files import check_output, write_map
+from ..prediction._segmentation import (
+    LabelRows,
+    Segmentation,
+    Segmented,
+    TileNetwork,
+    check_sources,
+    check_tile_size,
+    opened,
+    pixel_size_of,
+    prepared_rows,
+    tile_side,
+)
+from ..training import (
+    STANDARD_DIAMETER,
+    SegmentationTask,
+    TrainingData,
+    at_diameter,
+    diameter_in_masks,
+)
+from ._base import NetworkEstimator, transformed
+from ._fit_inputs import check_sample_weight, class_weights
+from ._model_file import read_header
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# How `fit` goes on from published weights, unless the user says otherwise.
+_FINE_TUNING = {
+    "learning_rate": 1e-4,
+    "max_epochs": 20,
+    "validation_fraction": None,
+    "keep_statistics": True,
+}
+
+
+class BloodCellSegmenter(NetworkEstimator):
+    """Segment blood smears into background (0), white cells (1) and red cells (2).
+
+    A `Preprocessor` enhances the images' contrast, and a U-Net with neural-ODE blocks, the
+    paper's NODEs-UNet [1]_, labels every pixel.
+
+    Parameters
+    ----------
+    preprocessor : "default", transformer or None, default="default"
+        What images go through first: ``Preprocessor()``, another transformer of images, or
+        nothing. To search over its parameters, pass ``Preprocessor()`` itself.
+    network : {"nodes-unet", "unet", "resnet-unet"} or callable, default="nodes-unet"
+        The network, or a callable without arguments that returns a `torch.nn.Module` from
+        float32 images (n, 3, H, W) in [0, 1] to logits (n, 3, H, W), for any H and W.
+    pretrained : path or str, optional
+        Saved model, or name of a published one, whose weights training starts from; its network
+        must be the same. `from_pretrained` sets all that belongs to it.
+    ode_positions : tuple of int, default=(4, 5, 6)
+        Which of the nine stages are ODE-blocks (1 to 4 down, 5 the bottom, 6 to 9 up).
+        ``()`` is a U-Net. Used by ``"nodes-unet"``.
+    ode_tol : float, dict, tuple or "paper", default=1e-3
+        Error tolerance of the solver in training: a number, ``{position: number}``, a tuple as
+        long as ``ode_positions``, or ``"paper"`` (1e-6 at position 5 and 1e-4 elsewhere).
+    predict_ode_tol : float, dict, tuple or "paper", optional
+        The same for prediction; None takes what ``fit`` used. Takes effect without fitting again.
+    ode_method : str, default="auto"
+        Runge-Kutta method; ``"auto"`` picks by tolerance, see `bloodseg.ode.choose_method`. Set
+        after fit, another waits for the next one.
+    ode_gradient : {"checkpoint", "direct", "adjoint"}, default="checkpoint"
+        How gradients pass the solver, see `bloodseg.ode.solve`.
+    width : int, default=32
+        Channels of the first stage; all others scale with it.
+    dropout : float in [0, 1), default=0.1
+        Probability of dropout after each pooling.
+    loss : {"cross_entropy", "cross_entropy+dice"}, default="cross_entropy"
+        Training loss.
+    class_weight : "balanced", dict or sequence of 3 floats, optional
+        Weight of each class in the cross-entropy; the keys of a dict are labels or names
+        (``{"white": 3}``), missing ones count 1. White cells are rare: weigh them up to miss
+        fewer.
+    max_epochs : int, default=50
+        Epochs of training; an epoch draws as many crops as cover the training images once.
+    batch_size : int, default=4
+        Crops a training step, in each process.
+    learning_rate : float, default=2e-3
+        Highest learning rate of AdamW: reached after a short warm-up, then falling as a cosine.
+    crop_size : int, default=128
+        Side of the training crops in pixels, at least 32.
+    augment : bool or "strong", default=True
+        Flip, turn, scale, warp, and vary brightness, colour and stain of the crops. ``"strong"``
+        varies them as far as laboratories differ, and blurs, adds noise and compresses too: for
+        smears unlike those of training.
+    validation_fraction : float in (0, 1), default=0.25
+        Share of the images (or groups) held out to find the best epoch; None trains on all
+        images and keeps the last weights. Not used where ``fit`` is given ``X_val``.
+    early_stopping : bool, default=False
+        Stop after `patience` epochs without a lower validation loss.
+    patience : int, default=10
+        See ``early_stopping``.
+    checkpoint_dir : path, optional
+        Folder for checkpoints, written after each epoch. The same fit on the same data goes on
+        from them, to the weights it would have had without the break; a finished one is returned
+        at once. Files are named by what is trained, so searches can share a folder.
+    warm_start : bool, default=False
+        Start from the weights of the last fit.
+    keep_statistics : bool, default=False
+        Batch normalisation goes by the statistics of the weights that training starts from
+        (``pretrained``, ``warm_start``), not by those of the batches, of which a handful of images
+        has none worth the name. For low learning rates; `from_pretrained` sets it.
+    device : str, default="auto"
+        ``"auto"`` (CUDA where there is one) or a torch device.
+    compile : bool or "auto", default="auto"
+        Whether `torch.compile` fuses the sums of the ODE-solver. It takes some ten seconds and pays
+        for large states (positions 1 to 3 and 7 to 9) in long jobs: "auto" decides from the sizes.
+        Where there is no compiler, the reason is logged and the solver goes on without.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Precision of the convolutions; ``"auto"`` is bfloat16 where the hardware is faster at it.
+    accelerator : accelerate.Accelerator or True, optional
+        Train in several processes through Hugging Face Accelerate; True makes an Accelerator
+        in ``fit``. Start the script with ``accelerate launch`` or ``torchrun``.
+    tile_size : int, "auto" or None, default="auto"
+        Side of the tiles, in pixels, that large images go through the network in, a multiple of
+        16. ``"auto"`` takes tiles for images of more than a megapixel; None takes none. Takes
+        effect without fitting again, as do the following three.
+    red_cell_diameter : float, "auto" or None, default=None
+        For images of any magnification, see Notes: diameter of the red cells in pixels, from 4 to
+        1000, or ``"auto"`` to measure it in each image. None takes images as they are.
+    pixel_size : float, optional
+        Side of a pixel in micrometres, for counts by area and sizes; by default what an image's
+        file says, where it is given as one.
+    n_jobs : int, optional
+        Threads that preprocess images; None is 1, -1 all cores.
+    random_state : int, RandomState instance or None, default=None
+        Fixes weights, split, crops and augmentation. With an int, fits on one CPU are equal to
+        the bit.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    network_ : Module
+        The fitted network, in evaluation mode.
+    preprocessor_ : transformer or None
+        The fitted preprocessor.
+    classes_ : ndarray of shape (3,)
+        The labels 0, 1 and 2.
+    architecture_ : dict
+        The parameters that the network was built from.
+    history_ : list of dict
+        One row an epoch: train_loss, valid_loss, valid_mean_iou, evaluations_P (mean evaluations
+        of f for an image, at each ODE-position P), learning_rate, seconds.
+    best_epoch_ : int
+        The epoch, from 1, whose weights were kept.
+    red_cell_diameter_ : float or None
+        Diameter, in pixels, of a typical red cell as the network sees it; None where the label maps
+        had no cells.
+    precision_, ode_method_ : str, dict of int to str
+        What "auto" stood for: the precision in the last fit or prediction, the methods in fit.
+    ode_tol_ : dict of int to float
+        Tolerances of training.
+    ode_first_step_ : dict of int to float or None
+        First step that each ODE-block tries in prediction at its training tolerance, found at the
+        end of fit; None is the solver's choice.
+    n_function_evaluations_ : dict of int to ndarray of shape (n,)
+        Evaluations of f at each position for each image of the last predict; of an image in tiles,
+        the most of any tile.
+
+    Notes
+    -----
+    A network knows cells of the size that it has learned. With ``red_cell_diameter``, images and
+    label maps are resampled in ``fit`` so that red cells are 36 pixels wide (or as wide as those of
+    the model that training starts from); ``"auto"`` measures them in the label maps. In prediction
+    an image is resampled so that its red cells are ``red_cell_diameter_`` wide, and the result is
+    brought back to the image's own pixels. There ``"auto"`` estimates them from the image
+    (`bloodseg.cells.estimate_red_cell_diameter`); where it does not tell, the network is shown the
+    image's middle in several sizes, and the one that it is surest of is taken. An image that shows
+    no cells goes through as it is, with a warning. That works with any fitted model, one that was
+    fitted with None as well.
+
+    References
+    ----------
+    .. [1] "Blood Smear Image Segmentation by Combining Neural Ordinary Differential Equations
+       (NODEs) with U-Net", Computational and Mathematical Methods in Medicine.
+
+    Examples
+    --------
+    >>> from bloodseg import BloodCellSegmenter
+    >>> from bloodseg.datasets import make_smears
+    >>> smears = make_smears(4, image_size=64, random_state=0)
+    >>> segmenter = BloodCellSegmenter(width=4, max_epochs=1, crop_size=32, random_state=0)
+    >>> segmenter.fit(smears.images, smears.masks).predict(smears.images).shape
+    (4, 64, 64)
+    """
+
+    # scikit-learn reads metadata off the signatures; these are the data themselves.
+    __metadata_request__fit = {  # noqa: RUF012
+        "images": metadata_routing.UNUSED,
+        "masks": metadata_routing.UNUSED,
+    }
+    __metadata_request__predict = {"images": metadata_routing.UNUSED}  # noqa: RUF012
+    __metadata_request__predict_proba = {"images": metadata_routing.UNUSED}  # noqa: RUF012
+    __metadata_request__score = {  # noqa: RUF012
+        "images": metadata_routing.UNUSED,
+        "masks": metadata_routing.UNUSED,
+    }
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        **NetworkEstimator._parameter_constraints,
+        "network": [StrOptions(set(NETWORKS)), callable],
+        "loss": [StrOptions({"cross_entropy", "cross_entropy+dice"})],
+        "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
+        "augment": ["boolean", StrOptions({"strong"})],
+        "crop_size": [Interval(Integral, 32, None, closed="left")],
+        "keep_statistics": ["boolean"],
+        "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
+        "tile_size": [Integral, StrOptions({"auto"}), None],
+        "red_cell_diameter": [
+            Interval(Real, LEAST, MOST, closed="both"),
+            StrOptions({"auto"}),
+            None,
+        ],
+        "pixel_size": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    _not_to_start_from = ("BloodCellCounter",)
+
+    _saved_attributes = NetworkEstimator._saved_attributes | {
+        "red_cell_diameter_": (float, type(None))
+    }
+    _later_attributes = {"red_cell_diameter_": None}  # noqa: RUF012
+
+    def __init__(
+        self,
+        preprocessor: Any = "default",
+        network: str | Callable[[], nn.Module] = "nodes-unet",
+        pretrained: str | Path | None = None,
+        ode_positions: Any = (4, 5, 6),
+        ode_tol: Any = 1e-3,
+        predict_ode_tol: Any = None,
+        ode_method: str = "auto",
+        ode_gradient: str = "checkpoint",
+        width: int = 32,
+        dropout: float = 0.1,
+        loss: str = "cross_entropy",
+        class_weight: Any = None,
+        max_epochs: int = 50,
+        batch_size: int = 4,
+        learning_rate: float = 2e-3,
+        crop_size: int = 128,
+        augment: bool | str = True,
+        validation_fraction: float | None = 0.25,
+        early_stopping: bool = False,
+        patience: int = 10,
+        checkpoint_dir: str | Path | None = None,
+        warm_start: bool = False,
+        keep_statistics: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        compile: bool | str = "auto",
+        accelerator: Any = None,
+        tile_size: int | str | None = "auto",
+        red_cell_diameter: float | str | None = None,
+        pixel_size: float | None = None,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.preprocessor = preprocessor
+        self.network = network
+        self.pretrained = pretrained
+        self.ode_positions = ode_positions
+        self.ode_tol = ode_tol
+        self.predict_ode_tol = predict_ode_tol
+        self.ode_method = ode_method
+        self.ode_gradient = ode_gradient
+        self.width = width
+        self.dropout = dropout
+        self.loss = loss
+        self.class_weight = class_weight
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.crop_size = crop_size
+        self.augment = augment
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
+        self.keep_statistics = keep_statistics
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.accelerator = accelerator
+        self.tile_size = tile_size
+        self.red_cell_diameter = red_cell_diameter
+        self.pixel_size = pixel_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @one_warning_each()
+    def fit(
+        self,
+        images: Any,
+        masks: Any,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> BloodCellSegmenter:
+        """Train the network.
+
+        Ctrl-C ends training early and leaves a fitted model with the best weights so far.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+            RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
+        masks : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+            Labels: 0 background, 1 white cells, 2 red cells; 255 where the class is not known,
+            which teaches nothing.
+        groups : array-like of shape (n,), optional
+            Images of one group, such as fields of one slide, stay on one side of the validation
+            split.
+        sample_weight : array-like of shape (n,), optional
+            Weight of each image in the loss, not negative.
+        X_val, y_val : images and masks, optional
+            Validation data instead of a split.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, an image or a label map is not as described.
+        """
+        self._fit(
+            images,
+            masks,
+            groups=groups,
+            sample_weight=sample_weight,
+            X_val=X_val,
+            y_val=y_val,
+        )
+        if self.red_cell_diameter is None:
+            self.red_cell_diameter_ = diameter_in_masks(check_masks(masks, partial=True))
+        else:
+            self.red_cell_diameter_ = self._wanted_diameter()
+        return self
+
+    @classmethod
+    def from_pretrained(cls, name: str | None = None, **parameters: Any) -> BloodCellSegmenter:
+        """Return a published model, ready to predict, count and measure.
+
+        Its weights come with the package. ``fit`` starts from them (``pretrained`` is set), with a
+        low learning rate, and so do clones: a handful of labelled images fine-tunes the model.
+
+        Parameters
+        ----------
+        name : str, optional
+            One of `bloodseg.models.list_models`; by default the newest.
+        **parameters
+            Parameters to set, such as ``device`` or ``pixel_size``.
+
+        Returns
+        -------
+        BloodCellSegmenter
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such model or parameter.
+
+        Examples
+        --------
+        >>> from bloodseg import BloodCellSegmenter
+        >>> from bloodseg.datasets import make_smears
+        >>> segmenter = BloodCellSegmenter.from_pretrained()
+        >>> segmenter.count(make_smears(1, random_state=0).images).columns.tolist()
+        ['image', 'white', 'red', 'confidence']
+        """
+        name = list_models()[0] if name is None else name
+        segmenter = cls.load(model_path(name))
+        return segmenter.set_params(pretrained=name, **{**_FINE_TUNING, **parameters})
+
+    @one_warning_each()
+    def predict(self, images: Any) -> Any:
+        """Label every pixel: 0 background, 1 white cells, 2 red cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `fit`; or files, see `bloodseg.datasets.open_slide`.
+
+        Returns
+        -------
+        ndarray of uint8 of shape (n, H, W), or list of (H, W) ndarrays
+            Array for an array, list for a list. An image's map does not depend on the others.
+        """
+        maps = [segmented.class_map[:] for segmented in self.segment(images)]
+        return in_container_of(maps, images)
+
+    @one_warning_each()
+    def predict_proba(self, images: Any) -> Any:
+        """Give every pixel the probabilities of its classes.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray of float32 of shape (n, H, W, 3), or list of (H, W, 3) ndarrays
+            Probabilities in the order of ``classes_``; they add up to 1.
+        """
+        segmentation, sources = self._start(images)
+        maps = []
+        for _, source, prepared, scaling in sources:
+            probabilities = np.empty((*source.shape[:2], N_CLASSES), np.float32)
+            for rows, columns, logits in segmentation.logits(prepared, scaling.factor):
+                probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
+            maps.append(probabilities)
+        self.n_function_evaluations_ = segmentation.evaluations()
+        return in_container_of(maps, images)
+
+    def segment(self, images: Any) -> Iterator[Segmented]:
+        """Yield each image with its class map, for all that is to be had from one prediction.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+
+        Yields
+        ------
+        Segmented
+            ``name``, ``image``, ``class_map``, ``confidence`` (of the class, in 255ths),
+            ``pixel_size`` and ``mean_confidence``; of a file, image and maps are read by rows, as
+            ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and ``measure`` give what
+            those of this class give; ``doubts`` says why the image is perhaps no smear in focus.
+
+        Warns
+        -----
+        UserWarning
+            If there are such doubts about an image, and ``red_cell_diameter`` is set: the model is
+            then meant for smears of other laboratories than those of its training.
+        """
+        segmentation, sources = self._start(images)
+        for name, source, prepared, scaling in sources:
+            class_map, confidence = segmentation.maps(
+                prepared, scaling.factor, on_disk=isinstance(source, Slide)
+            )
+            self.n_function_evaluations_ = segmentation.evaluations()
+            pixel_size = pixel_size_of(source, self.pixel_size)
+            diameter = self._diameter_of_network()
+            expected = None if diameter is None else diameter / scaling.factor
+            segmented = Segmented(
+                name, source, class_map, confidence, pixel_size, expected, scaling.guessed
+            )
+            if self.red_cell_diameter is not None:
+                _warn_of_doubts(segmented)
+            yield segmented
+
+    def predict_instances(self, images: Any) -> list[Cells]:
+        """Find the single cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+
+        Returns
+        -------
+        list of Cells
+            One an image: ``labels`` (H, W), int32, and for each cell its class, its score and
+            whether it touches the border; see `bloodseg.cells.Cells`.
+        """
+        return [segmented.cells() for segmented in self.segment(images)]
+
+    def count(self, images: Any) -> pd.DataFrame:
+        """Count the cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+
+        Returns
+        -------
+        DataFrame
+            One row an image: ``image`` (the path, or the place in the batch), ``white``, ``red``;
+            where the size of a pixel is known, ``area_mm2``, ``white_per_mm2`` and
+            ``red_per_mm2`` too; ``confidence``, the mean probability of the pixels' classes.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([segmented.count() for segmented in self.segment(images)])
+
+    def measure(self, images: Any, *, outlines: bool = False) -> pd.DataFrame:
+        """Measure the cells.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`. Files are read by strips, in bounded memory.
+        outlines : bool
+            Add the cells' outlines, for `bloodseg.cells.to_geojson` and `bloodseg.cells.to_coco`.
+
+        Returns
+        -------
+        DataFrame
+            One row a cell: ``image`` (the path, or the place in the batch) and the columns of
+            `bloodseg.cells.measure_cells`. Sizes are in micrometres where the size of a pixel is
+            known.
+        """
+        import pandas as pd
+
+        tables = [segmented.measure(outlines=outlines) for segmented in self.segment(images)]
+        return pd.concat(tables, ignore_index=True)
+
+    def predict_file(self, path: Any, output: Any, *, kind: str = "classes") -> None:
+        """Label an image of any size from file to file, in bounded memory.
+
+        Parameters
+        ----------
+        path : path
+            TIFF, OME-TIFF, Zarr or another image; see `bloodseg.datasets.open_slide`.
+        output : path
+            File to write, ``*.tif`` (compressed) or ``*.zarr``.
+        kind : {"classes", "instances"}
+            The class map, uint8, or the label image of `predict_instances`, int32.
+
+        Raises
+        ------
+        FileExistsError
+            If the output is there already.
+        ValueError
+            If an argument is not as described.
+        """
+        if kind not in ("classes", "instances"):
+            raise ValueError(f"kind must be 'classes' or 'instances'; got {kind!r}.")
+        output = check_output(output)
+        (segmented,) = self.segment([open_slide(path)])
+        rows = segmented.class_map if kind == "classes" else LabelRows.of(segmented)
+        dtype = np.uint8 if kind == "classes" else np.int32
+        write_map(output, rows, dtype=dtype, pixel_size=segmented.pixel_size)
+
+    def score(self, images: Any, masks: Any, sample_weight: Any = None) -> float:
+        """Return the mean IoU over all pixels of all images, in [0, 1].
+
+        A class absent from both masks and predictions is left out of the mean, as are pixels
+        labelled 255.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+            As for `predict`.
+        masks : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+            As for `fit`.
+        sample_weight : array-like of shape (n,), optional
+            How much the pixels of each image count, not negative.
+
+        Returns
+        -------
+        float
+        """
+        maps = self.predict(images)
+        if sample_weight is None:
+            return mean_iou(masks, maps)
+        masks = check_masks(masks, partial=True)
+        weights = check_sample_weight(sample_weight, len(maps))
+        matrices = [
+            weight * confusion_matrix([mask], [found])
+            for weight, mask, found in zip(weights, masks, maps, strict=True)
+        ]
+        return scores_from_confusion(sum(matrices))["mean_iou"]
+
+    def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any, Scaling]]]:
+        """Set the network up for prediction as the parameters say.
+
+        Returns it with the name of each image, the image, its preprocessed pixels, and the scaling
+        by which the network wants them scaled.
+        """
+        check_is_fitted(self, "network_")
+        check_pixel_size(self.pixel_size)
+        check_red_cell_diameter(self.red_cell_diameter, self._diameter_of_network())
+        sources = check_sources(images)
+        device = choose_device(self.device)
+        first_name, first = sources[0]
+        sources[0] = (first_name, opened(first))
+        height, width = sources[0][1].shape[:2]
+        side = tile_side(self.tile_size, (height, width), device)
+        n_pixels = height * width if side is None else side**2
+        n_tiles = len(sources) * height * width // n_pixels
+        network = self._prediction_network(device, n_pixels, n_tiles)
+        segmentation = Segmentation(TileNetwork(network, device), self.tile_size, self.verbose)
+        return segmentation, self._prepared(sources, segmentation.sureness)
+
+    def _diameter_of_network(self) -> float | None:
+        return getattr(self, "red_cell_diameter_", None)
+
+    def _wanted_diameter(self) -> float:
+        """Return the diameter that red cells shall have in training."""
+        known = self._diameter_of_network() if self.warm_start else None
+        if known is None and self.pretrained is not None:
+            known = read_header(model_file(self.pretrained))["fitted"].get("red_cell_diameter_")
+        return STANDARD_DIAMETER if known is None else known
+
+    def _prepared(
+        self, sources: list[tuple[Any, Any]], sureness: Callable[[np.ndarray, float], float]
+    ) -> Iterator[tuple[Any, Any, Any, Scaling]]:
+        """Yield name, image, preprocessed image and scaling; of files, what reads them by rows."""
+        arrays = [source for _, source in sources if isinstance(source, np.ndarray)]
+        changed = iter(transformed(self.preprocessor_, arrays) if arrays else [])
+        for name, given in sources:
+            source = opened(given)  # only now: a list may have more files than fit into memory
+            of_file = isinstance(source, Slide)
+            prepared = prepared_rows(self.preprocessor_, source) if of_file else next(changed)
+            scaling = scaling_for(
+                source,
+                prepared,
+                self.red_cell_diameter,
+                self._diameter_of_network(),
+                sureness,
+                name=name if of_file else f"images[{name}]",
+            )
+            yield name, source, prepared, scaling
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_tile_size(self.tile_size)
+
+    def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
+        for name, side in (("training", training), ("validation", valid)):
+            if side and not any((mask != NOT_LABELLED).any() for mask in side.targets):
+                raise ValueError(
+                    f"masks must label pixels for training and for validation; all in the "
+                    f"{len(side.targets)} of {name} are {NOT_LABELLED}, not known. Leave such "
+                    "images out, or choose those of validation with X_val and y_val."
+                )
+
+    def _at_scale(self, data: TrainingData) -> TrainingData:
+        if self.red_cell_diameter is None:
+            return data
+        return at_diameter(data, self.red_cell_diameter, self._wanted_diameter())
+
+    def _check_targets(
+        self, targets: Any, *, images: list[np.ndarray], name: str = "masks"
+    ) -> list[np.ndarray]:
+        return check_masks(targets, images=images, partial=True, name=name)
+
+    def _new_network(
+        self,
+        architecture: dict[str, Any],
+        seed: int,
+        start: Mapping[str, Any] | None,
+        training: TrainingData | None = None,
+    ) -> nn.Module:
+        return new_network(architecture, seed, start)
+
+    def _task(self, training: TrainingData) -> SegmentationTask:
+        return SegmentationTask(
+            crop_size=self.crop_size,
+            strong_augmentation=self.augment == "strong",
+            loss=self.loss,
+            class_weight=class_weights(self.class_weight, training.targets, training.weights),
+        )
+
+    def _take_over(self, network: nn.Module, history: list[dict]) -> None:
+        super()._take_over(network, history)
+        self.classes_ = np.arange(N_CLASSES)
+
+
+def _warn_of_doubts(segmented: Segmented) -> None:
+    found = segmented.doubts()
+    if found:
+        name = segmented.name if isinstance(segmented.image, Slide) else f"images[{segmented.name}]"
+        warnings.warn(
+            f"{name} looks unlike a stained smear in focus: {'; '.join(found)}. Look at what was "
+            "found in it before you use it.",
+            stacklevel=3,
+        )

@@ -1,0 +1,148 @@
+"""Pictures of results: cells outlined on their image, and the sheet that `bloodseg demo` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from .._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
+
+# Blue and orange of Okabe and Ito, which colour-blind people tell apart; neither is a colour of
+# the usual stains. https://jfly.uni-koeln.de/color/
+COLOURS = {"white": (0, 114, 178), "red": (230, 159, 0)}
+LEGEND = "blue: white cells, orange: red cells"
+
+MISSED = (204, 121, 167)
+"""Colour of what was taken for background, beside the cells' own (Okabe and Ito's purple)."""
+
+_FILL = 0.22
+_PAPER, _INK, _GREY = (255, 255, 255), (32, 32, 36), (110, 110, 116)
+_BACKGROUND = (240, 240, 243)  # of label maps
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
+    """Return the image with its cells tinted and outlined.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3)
+        uint8, or floating point in [0, 1].
+    mask : ndarray of shape (H, W)
+        Labels 0 background, 1 white cells, 2 red cells.
+    cells : ndarray of shape (H, W), optional
+        A number for each cell; without it, cells that touch share an outline.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), uint8
+    """
+    picture = _to_bytes(image).astype(np.float32)
+    cross = ndimage.generate_binary_structure(2, 1)
+    lowest = highest = mask if cells is None else cells
+    for _ in range(-(-min(mask.shape) // 250)):  # in large images one pixel would not be seen
+        lowest = ndimage.minimum_filter(lowest, footprint=cross, mode="nearest")
+        highest = ndimage.maximum_filter(highest, footprint=cross, mode="nearest")
+    inner = lowest == highest
+    for name, colour in COLOURS.items():
+        found = mask == CLASS_NAMES.index(name)
+        picture[found & inner] += _FILL * (np.array(colour, np.float32) - picture[found & inner])
+        picture[found & ~inner] = colour
+    return (picture + 0.5).astype(np.uint8)
+
+
+def coloured(mask: np.ndarray) -> np.ndarray:
+    """Return a label map as a picture (H, W, 3), uint8."""
+    palette = np.full((NOT_LABELLED + 1, 3), _GREY, np.uint8)
+    palette[: len(CLASS_NAMES)] = [COLOURS.get(name, _BACKGROUND) for name in CLASS_NAMES]
+    return palette[mask]
+
+
+def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the image in pale grey, wrong pixels in the colour of what they were taken for.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3)
+        uint8, or floating point in [0, 1].
+    truth, predicted : ndarray of shape (H, W)
+        Labels 0 background, 1 white cells, 2 red cells; 255 in the truth is not known.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), uint8
+    """
+    grey = _to_bytes(image).mean(axis=2, keepdims=True)
+    picture = np.repeat(128 + grey / 2, 3, axis=2).astype(np.uint8)
+    palette = np.array([COLOURS.get(name, MISSED) for name in CLASS_NAMES], np.uint8)
+    wrong = (truth != predicted) & (truth != NOT_LABELLED)
+    picture[wrong] = palette[predicted[wrong]]
+    return picture
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    rgb = to_rgb(check_images([image])[0])
+    return rgb if rgb.dtype == np.uint8 else (rgb * 255 + 0.5).astype(np.uint8)
+
+
+def sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    *,
+    titles: Sequence[str],
+    captions: Sequence[str],
+    heading: str,
+    subheading: str,
+) -> np.ndarray:
+    """Draw rows of pictures of one size, with titles above the columns and a legend.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of ndarray of shape (H, W, 3)
+        The pictures, uint8 or floating point in [0, 1].
+    titles : sequence of str
+        One a column.
+    captions : sequence of str
+        One a row, below its last picture.
+    heading, subheading : str
+        Lines above everything.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), uint8
+    """
+    height, width = rows[0][0].shape[:2]
+    unit = max(width // 16, 4)  # type and gaps grow with the pictures
+    gap, line, margin = unit, 2 * unit, 2 * unit
+    top = margin + 5 * unit + 2 * unit
+    size = (
+        2 * margin + len(titles) * (width + gap) - gap,
+        top + len(rows) * (height + line) + 3 * unit,
+    )
+    paper = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(paper)
+    large, medium, small = (ImageFont.load_default(unit * k / 8) for k in (14, 9, 8))
+    draw.text((margin, margin), heading, _INK, large)
+    draw.text((margin, margin + 2.4 * unit), subheading, _GREY, medium)
+    lefts = [margin + column * (width + gap) for column in range(len(titles))]
+    for left, title in zip(lefts, titles, strict=True):
+        draw.text((left, top - 0.6 * unit), title, _INK, medium, anchor="ls")
+    for index, (pictures, caption) in enumerate(zip(rows, captions, strict=True)):
+        y = top + index * (height + line)
+        for left, picture in zip(lefts, pictures, strict=True):
+            paper.paste(Image.fromarray(_to_bytes(picture)), (left, y))
+        right = (lefts[-1] + width, y + height + 0.5 * unit)
+        draw.text(right, caption, _GREY, small, anchor="rt")
+    _draw_legend(draw, (margin, size[1] - 3 * unit), unit, medium)
+    return np.asarray(paper)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, at: tuple[int, int], unit: int, font: Any) -> None:
+    left, top = at
+    for name, colour in COLOURS.items():
+        draw.rectangle((left, top, left + unit, top + unit), colour)
+        label = f"{name} cells"
+        draw.text((left + 1.6 * unit, top + unit / 2), label, _INK, font, anchor="lm")
+        left += round(1.6 * unit + draw.textlength(label, font) + 2 * unit)

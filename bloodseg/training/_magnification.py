@@ -1,0 +1,70 @@
+"""How wide red cells are in label maps, and training images brought to one width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._images import ScaledRows, middle, scaled_labels
+from ..cells._scale import scale_to, typical_radius
+from ._tasks import TrainingData
+
+STANDARD_DIAMETER = 36.0
+"""Pixels: how large red cells are for a network that is trained on images of any magnification.
+
+Large enough for outlines and nuclei, small enough to be fast.
+"""
+
+_N_MASKS, _SIDE = 32, 1024  # how many label maps, and how much of each, tell the diameter
+
+
+def diameter_in_masks(masks: Sequence[np.ndarray]) -> float | None:
+    """Return the median diameter of typical red cells; None where no label map has a cell."""
+    step = -(-len(masks) // _N_MASKS)
+    found = [diameter for diameter in map(_in_mask, masks[::step]) if diameter is not None]
+    return float(np.median(found)) if found else None
+
+
+def _in_mask(mask: np.ndarray) -> float | None:
+    radius = typical_radius(middle(mask, _SIDE))
+    return None if radius is None else 2 * radius
+
+
+def at_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
+    """Return images and label maps in sizes at which their red cells have the wanted diameter.
+
+    Parameters
+    ----------
+    data : TrainingData
+        Images and label maps.
+    given : float or "auto"
+        The diameter in all of the images; or it is measured in the label maps, and what has no
+        cells takes the median of the others.
+    wanted : float
+        In pixels.
+
+    Raises
+    ------
+    ValueError
+        If no label map has a cell to measure.
+    """
+    diameters = [given] * len(data.images)
+    if given == "auto":
+        measured = [_in_mask(mask) for mask in data.targets]
+        known = [diameter for diameter in measured if diameter is not None]
+        if not known:
+            raise ValueError(
+                "red_cell_diameter='auto' needs cells in the label maps to measure, in those of "
+                f"training and of validation; got {len(measured)} of one side without any. Pass "
+                "the diameter in pixels, or None to take the images as they are."
+            )
+        diameters = [float(np.median(known)) if each is None else each for each in measured]
+    images, masks = [], []
+    for image, mask, diameter in zip(data.images, data.targets, diameters, strict=True):
+        factor = scale_to(diameter, wanted)
+        images.append(image if factor == 1 else ScaledRows(image, factor)[:])
+        masks.append(mask if factor == 1 else scaled_labels(mask, factor))
+    return replace(data, images=images, targets=masks)

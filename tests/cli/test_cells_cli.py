@@ -1,0 +1,228 @@
+"""``bloodseg count`` and ``bloodseg measure``."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+from bloodseg import BloodCellSegmenter
+from bloodseg.cli import main
+from bloodseg.datasets import make_smears
+from bloodseg.plotting._pictures import overlay
+
+SMEARS = make_smears(3, image_size=96, random_state=0, red_cell_diameter=20)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "cells.safetensors"
+    segmenter = BloodCellSegmenter(
+        width=4, max_epochs=4, crop_size=64, batch_size=2, random_state=0, learning_rate=1e-2
+    )
+    segmenter.fit(SMEARS.images, SMEARS.masks).save(path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, image in zip("ab", SMEARS.images, strict=False):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+def rows_of(file):
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def run(*arguments):
+    return main([*map(str, arguments), "-q"])
+
+
+def test_count_prints_and_writes_what_the_api_counts(model, images, tmp_path, capsys):
+    assert run("count", images, "-m", model, "-o", tmp_path / "counts.csv") == 0
+    expected = BloodCellSegmenter.load(model).count(sorted(images.iterdir()))
+    rows = rows_of(tmp_path / "counts.csv")
+    assert [int(row["red"]) for row in rows] == expected["red"].tolist()
+    assert [row["image"] for row in rows] == expected["image"].tolist()
+    assert expected["red"].sum() > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["white", "red", "confidence", "image"]
+    for line, row in zip(lines[1:], expected.itertuples(), strict=False):
+        shown = [str(row.white), str(row.red), f"{row.confidence:.3f}", row.image]
+        assert line.split() == shown
+    assert lines[3].split() == [str(expected[n].sum()) for n in ("white", "red")] + ["2", "images"]
+
+
+def test_count_per_square_millimetre(model, images, tmp_path):
+    output = tmp_path / "counts.csv"
+    assert run("count", images, "-m", model, "-o", output, "--pixel-size", 0.1) == 0
+    for row in rows_of(output):
+        area = 96 * 96 * 0.1**2 / 1e6
+        assert float(row["area_mm2"]) == pytest.approx(area)
+        assert float(row["red_per_mm2"]) == pytest.approx(int(row["red"]) / area)
+
+
+def test_measure_writes_every_format(model, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    formats = "csv,geojson,coco"
+    assert run("measure", images, "-m", model, "-o", out, "--format", formats) == 0
+    assert sorted(file.name for file in out.iterdir()) == [
+        *("a.geojson", "b.geojson", "cells.coco.json", "cells.csv"),
+    ]
+    table = BloodCellSegmenter.load(model).measure(sorted(images.iterdir()))
+    rows = rows_of(out / "cells.csv")
+    assert len(rows) == len(table) > 0
+    assert [float(row["area"]) for row in rows] == table["area"].tolist()
+    assert "outline" not in rows[0]
+    features = [
+        feature
+        for name in "ab"
+        for feature in json.loads((out / f"{name}.geojson").read_text())["features"]
+    ]
+    assert len(features) == len(table)
+    coco = json.loads((out / "cells.coco.json").read_text())
+    assert [each["height"] for each in coco["images"]] == [96, 96]
+    assert len(coco["annotations"]) == len(table)
+    assert f"{len(table)} cells in 2 images, 0 failed" in capsys.readouterr().out
+
+
+def test_a_table_without_cells_keeps_its_columns(model, tmp_path):
+    Image.new("RGB", (96, 96), "white").save(tmp_path / "empty.png")
+    assert run("measure", tmp_path / "empty.png", "-m", model, "-o", tmp_path / "out") == 0
+    table = pd.read_csv(tmp_path / "out/cells.csv")
+    assert len(table) == 0
+    assert list(table) == list(BloodCellSegmenter.load(model).measure(SMEARS.images))
+
+
+def test_slides_are_inputs_too(model, tmp_path):
+    image = SMEARS.images[2]
+    tifffile.imwrite(tmp_path / "s.tif", image, resolution=(5e4, 5e4), resolutionunit="CENTIMETER")
+    zarr.open_array(str(tmp_path / "s.zarr"), mode="w", shape=image.shape, dtype="u1")[:] = image
+    out = tmp_path / "out"
+    inputs = [tmp_path / "s.tif", tmp_path / "s.zarr"]
+    assert run("measure", *inputs, "-m", model, "-o", out, "--format", "csv,geojson") == 0
+    rows = rows_of(out / "cells.csv")
+    units = {row["image"]: row["unit"] for row in rows}
+    assert units == {str(inputs[0]): "um", str(inputs[1]): "px"}
+    sizes = {
+        name: [float(row["area"]) for row in rows if row["image"] == str(name)] for name in inputs
+    }
+    assert sizes[inputs[0]] == pytest.approx(np.multiply(sizes[inputs[1]], 0.2**2))
+    assert (out / "s.geojson").exists()
+    assert (out / "s-2.geojson").exists()
+
+
+def test_predict_takes_slides_as_count_does(model, tmp_path, capsys, monkeypatch):
+    image = SMEARS.images[0]
+    zarr.open_array(str(tmp_path / "z.zarr"), mode="w", shape=image.shape, dtype="u1")[:] = image
+    with tifffile.TiffWriter(tmp_path / "p.ome.tif") as file:
+        file.write(image, subifds=1, metadata={"axes": "YXS"})
+        file.write(image[::2, ::2], subfiletype=1)
+    tifffile.imwrite(tmp_path / "c.ome.tif", np.moveaxis(image, -1, 0), metadata={"axes": "CYX"})
+    inputs = [tmp_path / name for name in ("z.zarr", "p.ome.tif", "c.ome.tif")]
+    command = ["predict", *inputs, "-m", model, "-o", tmp_path / "out"]
+    assert run(*command) == 0
+    segmenter = BloodCellSegmenter.load(model)
+    for file in inputs:
+        mask = np.array(Image.open(tmp_path / f"out/{file.stem}_mask.png"))
+        # One of them is read whole here and by strips there: ties may fall differently.
+        assert np.mean(mask != segmenter.predict([file])[0]) < 1e-3
+        drawn = np.array(Image.open(tmp_path / f"out/{file.stem}_overlay.png"))
+        assert np.array_equal(drawn, overlay(image, mask))
+    monkeypatch.setattr("bloodseg.cli._predict.MAX_PIXELS", 96 * 96 - 1)
+    assert run(*command, "--overwrite") == 2
+    said = f"{inputs[0]} must have at most 9,215 pixels, for its label map is a PNG file; got 96 x"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["count", "measure"])
+def test_bad_inputs_are_reported_and_left_out(command, model, images, tmp_path, capsys):
+    (images / "b.png").write_bytes(b"junk")
+    arguments = [command, images, tmp_path / "none.png", "-m", model]
+    arguments += ["-o", tmp_path / "out"]
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert "b.png skipped:" in error
+    assert "none.png skipped:" in error
+    assert run(*arguments) == 2
+    assert "exists. Choose another name, or pass --overwrite." in capsys.readouterr().err
+    assert run(*arguments, "--overwrite") == 1
+    (images / "a.png").unlink()
+    assert run(*arguments, "--overwrite") == 2
+    assert f"no image could be {command}d" in capsys.readouterr().err.replace("counted", "countd")
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+def test_a_missing_package_costs_the_files_that_need_it(
+    command, model, images, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "s.zarr").mkdir()
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    out = tmp_path / "out"
+    assert run(command, tmp_path / "s.zarr", images, "-m", model, "-o", out) == 1
+    said = "s.zarr skipped: {} is a folder, taken for Zarr, which needs the package zarr: pip"
+    assert said.format(tmp_path / "s.zarr") in capsys.readouterr().err
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["count", "a.png", "-m", "m", "--pixel-size", "0"], "--pixel-size: pixel_size must be"),
+        (["measure", "a.png", "-m", "m"], "required: -o/--output"),
+        (["measure", "a.png", "-m", "m", "-o", "x", "--format", "xml"], 'formats are "csv", "geo'),
+        (["count", "a.png", "-m", "m"], "There is no model file at m."),
+    ],
+)
+def test_wrong_usage(arguments, text, capsys, images, monkeypatch):
+    monkeypatch.chdir(images)
+    assert main(arguments) == 2
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report", "predict"])
+def test_a_damaged_slide_is_left_out(model, images, tmp_path, capsys, spoil_zarr, command):
+    tifffile.imwrite(images / "cut.tif", SMEARS.images[0])
+    (images / "cut.tif").write_bytes((images / "cut.tif").read_bytes()[:9000])
+    image, bad = SMEARS.images[0], tmp_path / "bad.zarr"
+    zarr.open_array(str(bad), mode="w", shape=image.shape, dtype="u1")[:] = image
+    spoil_zarr(bad)
+    output = {"count": "c.csv", "report": "r.html"}.get(command, "out")
+    assert run(command, images, bad, "-m", model, "-o", tmp_path / output) == 1
+    err = capsys.readouterr().err
+    assert "cut.tif skipped: " in err
+    assert "bad.zarr skipped: " in err
+    assert (tmp_path / output).exists()
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+def test_ctrl_c_keeps_what_was_done(model, images, tmp_path, monkeypatch, capsys, command):
+    segment, calls = BloodCellSegmenter.segment, []
+
+    def interrupt_the_third(self, images):
+        calls.append(images)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return segment(self, images)
+
+    Image.fromarray(SMEARS.images[0]).save(images / "z.png")
+    monkeypatch.setattr(BloodCellSegmenter, "segment", interrupt_the_third)
+    output = tmp_path / {"count": "c.csv", "report": "r.html"}.get(command, "out")
+    assert run(command, images, "-m", model, "-o", output) == 130
+    assert "stopped by Ctrl-C." in capsys.readouterr().err
+    names = [str(file) for file in sorted(images.iterdir())[:2]]
+    if command == "report":
+        assert all(Path(name).name in output.read_text(encoding="utf-8") for name in names)
+    else:
+        table = output if command == "count" else output / "cells.csv"
+        assert sorted({row["image"] for row in rows_of(table)}) == names

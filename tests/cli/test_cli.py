@@ -1,0 +1,783 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bloodseg
+from bloodseg import BloodCellSegmenter
+from bloodseg.cli import main
+from bloodseg.cli._arguments import make_parser
+from bloodseg.cli._train import ended_early
+from bloodseg.cli._values import class_weights, diameter, positions, tolerances
+from bloodseg.datasets import make_smears
+from bloodseg.metrics import mean_iou
+from bloodseg.plotting._pictures import COLOURS, overlay
+from bloodseg.training import _callbacks
+
+SMEARS = make_smears(4, image_size=64, random_state=0, red_cell_diameter=16)
+TINY = ["--width", "4", "--max-epochs", "1", "--crop-size", "32", "--random-state", "0", "-q"]
+
+
+def save_smears(folder, names="abcd"):
+    for kind, pictures in (("images", SMEARS.images), ("masks", SMEARS.masks)):
+        (folder / kind).mkdir(parents=True)
+        for name, picture in zip(names, pictures, strict=False):
+            Image.fromarray(picture).save(folder / kind / f"{name}.png")
+    return folder
+
+
+def rows_of(file):
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return save_smears(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("model") / "cells.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY]) == 0
+    return path
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Make a folder of four smears in which three names are bad in three ways."""
+    folder = save_smears(tmp_path / "broken")
+    (folder / "images/b.png").write_bytes(b"not an image")
+    (folder / "masks/c.png").unlink()
+    Image.fromarray(SMEARS.masks[3][:32]).save(folder / "masks/d.png")
+    return folder
+
+
+# Parsing
+
+
+def test_version_and_help_end_well(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bloodseg {bloodseg.__version__}\n"
+    for command in ([], ["train"], ["predict"], ["evaluate"], ["demo"]):
+        assert main([*command, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert "exit codes:\n  0    all done\n  1    done in part" in out
+
+
+def test_defaults_of_train_are_those_of_the_estimator(capsys):
+    parsed = vars(make_parser("train").parse_args(["train", "x", "-o", "y"]))
+    defaults = BloodCellSegmenter().get_params()
+    shared = parsed.keys() & defaults.keys()
+    assert {name: parsed[name] for name in shared} == {name: defaults[name] for name in shared}
+    left_out = inspect.signature(BloodCellSegmenter).parameters.keys() - shared
+    of_prediction = {"tile_size", "pixel_size"}
+    others = {"preprocessor", "warm_start", "accelerator", "compile", "verbose"}
+    assert left_out == others | of_prediction
+    main(["train", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"of the first stage (default: {defaults['width']})" in out
+    assert "makes a U-Net (default: 4,5,6)" in out
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (positions, "4,5,6", (4, 5, 6)),
+        (positions, "5", (5,)),
+        (positions, "", ()),
+        (positions, "none", ()),
+        (tolerances, "1e-2", 1e-2),
+        (tolerances, "paper", "paper"),
+        (tolerances, "4=1e-2, 5=1e-3", {4: 1e-2, 5: 1e-3}),
+        (tolerances, "1e-2,1e-3", (1e-2, 1e-3)),
+        (class_weights, "balanced", "balanced"),
+        (class_weights, "1,3,1", (1, 3, 1)),
+        (class_weights, "white=3", {"white": 3}),
+        (diameter, "auto", "auto"),
+        (diameter, "72.5", 72.5),
+    ],
+)
+def test_short_forms_of_values(parse, text, value):
+    assert parse(text) == value
+
+
+def test_every_default_can_be_typed_as_it_is_shown():
+    defaults = {n: v for n, v in BloodCellSegmenter().get_params().items() if v is None}
+    unset = defaults.keys() & vars(make_parser("train").parse_args(["train", "x", "-o", "y"]))
+    assert unset == {
+        *("pretrained", "predict_ode_tol", "class_weight", "checkpoint_dir", "random_state"),
+        *("red_cell_diameter", "n_jobs"),
+    }
+    typed = [text for n in unset for text in (f"--{n.replace('_', '-')}", "none")]
+    command = ["train", "x", "-o", "y", *typed, "--validation-fraction", "none"]
+    parsed = make_parser("train").parse_args(command)
+    assert {getattr(parsed, name) for name in (*unset, "validation_fraction")} == {None}
+
+
+def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for command in (
+        ["train", "~/d", "-o=~/d", "--pretrained=~/d", "--checkpoint-dir=~/d"],
+        ["predict", "~/d", "--output=~/d", "-m", "~/d"],
+        ["evaluate", "~/d", "-o=~/d", "--model=~/d"],
+        ["demo", "-o=~/d"],
+    ):
+        parsed = vars(make_parser(command[0]).parse_args(command))
+        assert "~" not in str(parsed)
+        values = [*parsed.values(), *parsed.get("images", ())]
+        assert values.count(tmp_path / "d") == str(command).count("~")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND. See `bloodseg --help`."),
+        (["trane"], "argument COMMAND: invalid choice: 'trane'"),
+        (["train", "x"], "arguments are required: -o/--output. See `bloodseg train --help`."),
+        (["train", "x", "-o", "y", "--ode-positions", "a"], 'positions are written as "4,5,6"'),
+        (["train", "x", "-o", "y", "--ode-tol", "a"], 'tolerances are written as "1e-3", "4=1e-2'),
+        (["train", "x", "-o", "y", "--class-weight", "a"], 'weights are written as "1,3,1"'),
+        (
+            ["count", "x", "-m", "y", "--red-cell-diameter", "wide"],
+            'a diameter is written as "auto", a number of pixels or "none"; got',
+        ),
+        (
+            ["train", "x", "-o", "y", "--validation-fraction", "a"],
+            "not a number, nor \"none\": 'a'",
+        ),
+        (
+            ["train", "x", "-o", "y", "--n-jobs", "1.5"],
+            "argument --n-jobs: not a whole number, nor \"none\": '1.5'",
+        ),
+        (["train", "x", "-o", "y", "--ode-tol", "none"], 'tolerances are written as "1e-3", "4='),
+        (["train", "x", "-o", "y", "--clip-limit", "1", "--no-preprocessor"], "not allowed with"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("bloodseg: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+# train
+
+
+def test_train_writes_model_and_history_and_prints_the_best_epoch(data, tmp_path, capsys):
+    path = tmp_path / "m.safetensors"
+    options = ["--ode-tol", "4=1e-2,5=1e-3,6=1e-2", "--clip-limit", "3", "--no-augment"]
+    assert main(["train", str(data), "-o", str(path), *TINY, *options]) == 0
+    segmenter = BloodCellSegmenter.load(path)
+    assert segmenter.ode_tol_ == {4: 1e-2, 5: 1e-3, 6: 1e-2}
+    assert segmenter.preprocessor_.clip_limit == 3
+    assert segmenter.augment is False
+    (row,) = rows_of(tmp_path / "m.history.csv")
+    assert row["epoch"] == "1"
+    assert float(row["valid_loss"]) == segmenter.history_[0]["valid_loss"]
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Epoch 1 of 1 kept: validation loss ")
+    assert f"Model: {path}" in captured.out
+    assert captured.err == ""
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.history.csv", "m.safetensors"]
+
+
+def test_train_shows_a_bar_and_passes_on_groups(data, tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(data, tmp_path / "data")
+    (folder / "groups.csv").write_text("image,group\na,1\nb,1\nc,2\nd,2\n")
+    given = {}
+    fit = BloodCellSegmenter.fit
+
+    def spy(self, images, masks, *, groups=None):
+        given["groups"] = list(groups)
+        return fit(self, images, masks, groups=groups)
+
+    monkeypatch.setattr(BloodCellSegmenter, "fit", spy)
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(folder), "-o", str(path), *TINY[:-1], "--ode-positions", ""]) == 0
+    assert given["groups"] == ["1", "1", "2", "2"]
+    assert "training: 100%" in capsys.readouterr().err
+    assert BloodCellSegmenter.load(path).ode_positions == ()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("missing/m.safetensors", "there is no folder {0}/missing to write into. Make it first."),
+        ("", "{0} is a folder; name a file."),
+        ("old.safetensors", "old.safetensors exists. Choose another name, or pass --overwrite."),
+        ("kept.safetensors", "kept.history.csv exists. Choose another name"),
+        ("m.csv", "MODEL must not be a .csv file"),
+    ],
+)
+def test_train_checks_its_outputs_before_it_reads_data(output, message, tmp_path, capsys):
+    for name in ("old.safetensors", "kept.history.csv"):
+        (tmp_path / name).touch()
+    assert main(["train", "no-such-folder", "-o", f"{tmp_path}/{output}"]) == 2
+    assert message.format(tmp_path) in capsys.readouterr().err
+
+
+def test_train_reports_bad_data_and_bad_values(data, broken, tmp_path, capsys):
+    output = ["-o", str(tmp_path / "m.safetensors")]
+    assert main(["train", "no-such-folder", *output]) == 2
+    assert "error: path must be a folder with subfolders" in capsys.readouterr().err
+    assert main(["train", str(broken), *output]) == 2
+    assert "c.png has no label map" in capsys.readouterr().err
+    assert main(["train", str(data), *output, "--width", "0"]) == 2
+    assert "bloodseg: error: The 'width' parameter" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["train", str(data), *output, "--checkpoint-dir", str(tmp_path / "file")]) == 2
+    assert "file cannot be made (File exists)" in capsys.readouterr().err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_train_overwrites_when_told_to(data, model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.touch()
+    pretrained = ["--pretrained", str(model), "--overwrite"]
+    assert main(["train", str(data), "-o", str(path), *TINY, *pretrained]) == 0
+    assert BloodCellSegmenter.load(path).width == 4
+
+
+def test_training_goes_on_with_the_parameters_of_a_model(data, model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    command = ["train", str(data), "-o", str(path), "-q", "--pretrained", str(model)]
+    assert main([*command, "--learning-rate", "1e-5"]) == 0
+    loaded = BloodCellSegmenter.load(path)
+    assert (loaded.width, loaded.max_epochs, loaded.crop_size) == (4, 1, 32)
+    assert loaded.learning_rate == 1e-5
+
+
+def test_a_published_model_is_fine_tuned_with_care(data, tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(BloodCellSegmenter, "fit", lambda self, *_, **__: seen.append(self))
+    with pytest.raises(AttributeError):  # of a fit that did nothing
+        main(["train", str(data), "-o", str(tmp_path / "m"), "-q", "--pretrained", "smears-1"])
+    expected = BloodCellSegmenter.from_pretrained("smears-1").get_params()
+    assert {name: str(value) for name, value in seen[0].get_params().items()} == {
+        name: str(value) for name, value in expected.items()
+    }
+    missing = ["train", str(data), "-o", str(tmp_path / "m"), "--pretrained", "smears-0"]
+    assert main(missing) == 2
+    assert "--pretrained: There is no model file at smears-0" in capsys.readouterr().err
+
+
+def _interrupt_in_epoch(monkeypatch, epoch):
+    original = _callbacks.EpochSeed.on_epoch_begin
+
+    def interrupt(self, net, **kwargs):
+        if len(net.history) == epoch:
+            raise KeyboardInterrupt
+        original(self, net, **kwargs)
+
+    monkeypatch.setattr(_callbacks.EpochSeed, "on_epoch_begin", interrupt)
+
+
+def test_ctrl_c_in_training_saves_the_best_weights(data, tmp_path, capsys, monkeypatch):
+    _interrupt_in_epoch(monkeypatch, 2)
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY, "--max-epochs", "9"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "bloodseg: warning: Training was interrupted after 1 of 9 epochs; the model keeps the "
+        "weights of epoch 1.\n"
+    )
+    assert "Epoch 1 of 1 kept" in captured.out
+    assert len(BloodCellSegmenter.load(path).history_) == 1
+    assert len(rows_of(tmp_path / "m.history.csv")) == 1
+
+
+def test_ctrl_c_in_the_first_epoch_saves_nothing(data, tmp_path, capsys, monkeypatch):
+    _interrupt_in_epoch(monkeypatch, 1)
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY]) == 130
+    err = capsys.readouterr().err
+    assert "bloodseg: training was stopped: no model was written.\n" in err
+    assert err.endswith("bloodseg: stopped by Ctrl-C.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _raiser(error):
+    def raise_it(*args, **kwargs):
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (ValueError("network is a function,\nwhich JSON can't hold."), "network is a function, "),
+    ],
+)
+def test_a_model_that_cannot_be_saved_is_reported(error, said, data, tmp_path, capsys, monkeypatch):
+    def fit(self, images, masks, *, groups=None):
+        self.history_ = [{}]
+
+    monkeypatch.setattr(BloodCellSegmenter, "fit", fit)
+    monkeypatch.setattr(BloodCellSegmenter, "save", _raiser(error))
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"bloodseg: error: {path} cannot be written: {said}")
+    assert err.count("\n") == 1
+
+
+def test_a_history_that_cannot_be_written_is_reported(data, tmp_path, capsys, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("bloodseg.cli._train.write_csv", _raiser(full))
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY]) == 2
+    assert capsys.readouterr().err == (
+        f"bloodseg: error: {tmp_path / 'm.history.csv'} cannot be written: [Errno 28] No space "
+        f"left on device. The model is in {path}.\n"
+    )
+    assert path.exists()
+
+
+def test_memory_that_runs_out_in_training_is_reported(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(BloodCellSegmenter, "fit", _raiser(MemoryError("Lower batch_size.")))
+    assert main(["train", str(data), "-o", str(tmp_path / "m.safetensors"), *TINY]) == 2
+    assert capsys.readouterr().err == "bloodseg: error: Lower batch_size.\n"
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "epochs", "best", "early"),
+    [(False, 9, 1, False), (False, 4, 1, True), (True, 4, 1, False), (True, 4, 3, True)],
+)
+def test_ended_early_tells_ctrl_c_from_patience(early_stopping, epochs, best, early):
+    segmenter = BloodCellSegmenter(max_epochs=9, early_stopping=early_stopping, patience=3)
+    segmenter.history_, segmenter.best_epoch_ = [{}] * epochs, best
+    assert ended_early(segmenter) is early
+
+
+# predict
+
+
+def test_predict_writes_masks_overlays_and_table(data, model, tmp_path, capsys):
+    out = tmp_path / "new/out"
+    assert main(["predict", str(data / "images"), "-m", str(model), "-o", str(out)]) == 0
+    names = {f"{name}_{kind}.png" for name in "abcd" for kind in ("mask", "overlay")}
+    assert {file.name for file in out.iterdir()} == names | {"predictions.csv"}
+    segmenter = BloodCellSegmenter.load(model)
+    expected = segmenter.predict(SMEARS.images)
+    rows = rows_of(out / "predictions.csv")
+    for index, (name, row) in enumerate(zip("abcd", rows, strict=True)):
+        with Image.open(out / f"{name}_mask.png") as file:
+            assert file.mode == "L"
+            np.testing.assert_array_equal(np.array(file), expected[index])
+        with Image.open(out / f"{name}_overlay.png") as file:
+            assert (file.mode, file.size) == ("RGB", (64, 64))
+        assert row["image"] == str(data / f"images/{name}.png")
+        assert row["mask"] == f"{name}_mask.png"
+        for label, kind in enumerate(("background", "white", "red")):
+            assert float(row[f"share_{kind}"]) == np.mean(expected[index] == label)
+        for position in (4, 5, 6):
+            count = segmenter.n_function_evaluations_[position][index]
+            assert row[f"evaluations_{position}"] == str(count)
+    captured = capsys.readouterr()
+    assert captured.out.startswith("4 labelled, 0 skipped, 0 failed.")
+    assert "predicting: 100%" in captured.err
+
+
+def test_predict_at_another_magnification(data, model, tmp_path):
+    image = np.array(Image.open(data / "images/a.png"))
+    Image.fromarray(image.repeat(2, 0).repeat(2, 1)).save(tmp_path / "large.png")
+    segmenter = BloodCellSegmenter.load(model)
+    command = ["predict", "-q", str(tmp_path / "large.png"), "-m", str(model), "--no-overlay"]
+    for given, value in (("auto", "auto"), ("80", 80.0), ("none", None)):
+        segmenter.set_params(red_cell_diameter=value)
+        expected = segmenter.predict([image.repeat(2, 0).repeat(2, 1)])[0]
+        assert main([*command, "-o", str(tmp_path / given), "--red-cell-diameter", given]) == 0
+        assert np.array_equal(Image.open(tmp_path / given / "large_mask.png"), expected)
+
+
+def test_predict_skips_what_it_cannot_read(broken, model, tmp_path, capsys):
+    inputs = [str(broken / "images"), str(tmp_path / "none.png")]
+    out = tmp_path / "out"
+    options = ["-q", "--no-overlay", "--predict-ode-tol", "1e-1"]
+    assert main(["predict", *inputs, "-m", str(model), "-o", str(out), *options]) == 1
+    captured = capsys.readouterr()
+    assert "images/b.png skipped: " in captured.err
+    assert "cannot be read as an image" in captured.err
+    assert "none.png skipped: path must be a folder with images" in captured.err
+    assert captured.out.startswith("3 labelled, 0 skipped, 2 failed.")
+    assert {file.name for file in out.glob("*.png")} == {f"{name}_mask.png" for name in "acd"}
+
+
+def test_predict_keeps_what_exists(data, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["predict", "-q", "-m", str(model), "-o", str(out), "--no-overlay"]
+    assert main([*command, str(data / "images/a.png"), str(data / "images/b.png")]) == 0
+    (out / "a_mask.png").write_bytes(b"mine")
+    (out / "b_mask.png").unlink()
+    assert main([*command, str(data / "images")]) == 1
+    captured = capsys.readouterr()
+    assert "a_mask.png exists. Pass --overwrite to replace it." in captured.err
+    assert "3 labelled, 1 skipped, 0 failed." in captured.out
+    assert (out / "a_mask.png").read_bytes() == b"mine"
+    names = [row["mask"] for row in rows_of(out / "predictions.csv")]
+    assert sorted(names) == [f"{name}_mask.png" for name in "abcd"]
+    assert main([*command, str(data / "images"), "--overwrite"]) == 0
+    assert (out / "a_mask.png").read_bytes() != b"mine"
+    assert len(rows_of(out / "predictions.csv")) == 4
+
+
+def test_predict_gives_images_of_one_stem_names_of_their_own(model, tmp_path):
+    names = ("x/a.png", "y/a.png", "y/a-2.png", "z/a.bmp")
+    for name, pixels in zip(names, SMEARS.images, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    folders = [str(tmp_path / name) for name in "xyz"]
+    again = str(tmp_path / "x/a.png")  # given twice, labelled once
+    out = tmp_path / "out"
+    assert main(["predict", *folders, again, "-q", "-m", str(model), "-o", str(out)]) == 0
+    table = {row["image"]: row["mask"] for row in rows_of(out / "predictions.csv")}
+    assert table == {
+        str(tmp_path / "x/a.png"): "a_mask.png",
+        str(tmp_path / "y/a-2.png"): "a-2_mask.png",
+        str(tmp_path / "y/a.png"): "a-3_mask.png",
+        str(tmp_path / "z/a.bmp"): "a-4_mask.png",
+    }
+
+
+def test_predict_keeps_apart_images_of_one_stem_over_several_runs(
+    model, tmp_path, capsys, monkeypatch
+):
+    for name, pixels in zip(("x/a.png", "y/a.png", "z/a.png"), SMEARS.images, strict=False):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "x/link.png").symlink_to(tmp_path / "x/a.png")
+    out = tmp_path / "out"
+    command = ["predict", "-q", "-m", str(model), "-o", str(out), "--no-overlay"]
+
+    def table():
+        return {row["image"]: row["mask"] for row in rows_of(out / "predictions.csv")}
+
+    for folder in "xy":  # one path, two images
+        monkeypatch.chdir(tmp_path / folder)
+        assert main([*command, "a.png"]) == 0
+    expected = {
+        str(tmp_path / "x/a.png"): "a_mask.png",
+        str(tmp_path / "y/a.png"): "a-2_mask.png",
+    }
+    assert table() == expected
+    first = (out / "a_mask.png").read_bytes()
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "y/a.png", "x/link.png", "z"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("1 labelled, 2 skipped, 0 failed.")
+    assert "y/a.png skipped: " in captured.err
+    assert "a-2_mask.png exists" in captured.err
+    assert table() == {**expected, str(tmp_path / "z/a.png"): "a-3_mask.png"}
+    assert main([*command, "y/a.png", "--overwrite"]) == 0
+    assert len(table()) == 3
+    assert (out / "a_mask.png").read_bytes() == first
+    (out / "a_mask.png").unlink()  # its name is free again
+    assert main([*command, "z/a.png", "y/a.png", "x/a.png"]) == 1
+    assert table()[str(tmp_path / "x/a.png")] == "a_mask.png"
+
+
+def test_predict_takes_no_path_from_a_table(data, model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "mine_mask.png").write_bytes(b"mine")
+    image = data / "images/a.png"
+    (out / "predictions.csv").write_text(f"image,mask\n{image},../mine_mask.png\nb,\n")
+    command = ["predict", str(image), "-q", "-m", str(model), "-o", str(out), "--overwrite"]
+    assert main(command) == 0
+    assert (tmp_path / "mine_mask.png").read_bytes() == b"mine"
+    assert (out / "a_mask.png").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_memory_that_runs_out_costs_one_image(command, data, model, tmp_path, capsys, monkeypatch):
+    predict, calls = BloodCellSegmenter.predict, []
+
+    def run_out_once(self, images):
+        calls.append(images)
+        if len(calls) == 2:
+            raise MemoryError("images[0] is too large for the memory. Cut it into parts.")
+        return predict(self, images)
+
+    monkeypatch.setattr(BloodCellSegmenter, "predict", run_out_once)
+    inputs = data / "images" if command == "predict" else data
+    out = tmp_path / "out"
+    assert main([command, str(inputs), "-q", "-m", str(model), "-o", str(out)]) == 1
+    name = data / "images/b.png" if command == "predict" else "b"
+    assert capsys.readouterr().err == (
+        f"bloodseg: {name} skipped: images[0] is too large for the memory. Cut it into parts.\n"
+    )
+    table = "predictions.csv" if command == "predict" else "metrics.csv"
+    assert len(rows_of(out / table)) == 3 + (command == "evaluate")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_warnings_name_the_image(command, data, model, tmp_path, capsys, monkeypatch):
+    predict = BloodCellSegmenter.predict
+
+    def warn(self, images):
+        warnings.warn("images[0] looks unlike a smear.", stacklevel=1)
+        return predict(self, images)
+
+    monkeypatch.setattr(BloodCellSegmenter, "predict", warn)
+    inputs = data / "images" if command == "predict" else data
+    assert main([command, str(inputs), "-q", "-m", str(model), "-o", str(tmp_path / "out")]) == 0
+    names = [data / f"images/{name}.png" if command == "predict" else name for name in "abcd"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"bloodseg: warning: {name} looks unlike a smear." for name in names
+    ]
+
+
+def test_predict_refuses_what_cannot_be_done(data, model, tmp_path, capsys):
+    images, out = str(data / "images"), str(tmp_path / "out")
+    (tmp_path / "file").touch()
+    (tmp_path / "b.png").write_bytes(b"not an image")
+    for inputs, arguments, message in (
+        (images, ["-m", "none.safetensors", "-o", out], "There is no model file at none"),
+        (images, ["-m", f"{tmp_path}/file", "-o", out], "cannot be read as a model file"),
+        (images, ["-m", str(model), "-o", f"{tmp_path}/file"], "cannot be made (File exists)"),
+        (images, ["-m", str(model), "-o", images], "images is an input: the next run"),
+        (images, ["-m", str(model), "-o", out, "--device", "x"], "device must be 'auto'"),
+        (images, ["-m", str(model), "-o", out, "--predict-ode-tol", "0"], "must be positive"),
+        (
+            images,
+            ["-m", str(model), "-o", out, "--red-cell-diameter", "2"],
+            "red_cell_diameter must be 'auto', a number of pixels from 4 to 1000, or None; got",
+        ),
+        ("none", ["-m", str(model), "-o", out], "none of the inputs is an image."),
+        (f"{tmp_path}/b.png", ["-m", str(model), "-o", out], "no image could be labelled."),
+    ):
+        assert main(["predict", inputs, "-q", *arguments]) == 2
+        err = capsys.readouterr().err
+        assert err.splitlines()[-1].startswith("bloodseg: error: ")
+        assert message in err
+
+
+def test_predict_leaves_a_strange_table_alone(data, model, tmp_path, capsys):
+    (tmp_path / "predictions.csv").write_text("shopping\nmilk\n")
+    command = ["predict", str(data / "images"), "-q", "-m", str(model), "-o", str(tmp_path)]
+    assert main(command) == 2
+    assert "predictions.csv is no table of this command" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert len(rows_of(tmp_path / "predictions.csv")) == 4
+
+
+def test_ctrl_c_keeps_the_table_of_what_was_done(data, model, tmp_path, monkeypatch, capsys):
+    predict, calls = BloodCellSegmenter.predict, []
+
+    def interrupt_the_third(self, images):
+        calls.append(images)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return predict(self, images)
+
+    monkeypatch.setattr(BloodCellSegmenter, "predict", interrupt_the_third)
+    command = ["predict", str(data / "images"), "-q", "-m", str(model), "-o", str(tmp_path)]
+    assert main(command) == 130
+    assert capsys.readouterr().err == "bloodseg: stopped by Ctrl-C.\n"
+    assert [row["mask"] for row in rows_of(tmp_path / "predictions.csv")] == [
+        "a_mask.png",
+        "b_mask.png",
+    ]
+
+
+def test_defects_keep_their_traceback(data, model, tmp_path, monkeypatch):
+    def defect(self, images):
+        raise TypeError("a defect")
+
+    monkeypatch.setattr(BloodCellSegmenter, "predict", defect)
+    with pytest.raises(TypeError, match="a defect"):
+        main(["predict", str(data / "images"), "-q", "-m", str(model), "-o", str(tmp_path)])
+
+
+def test_files_are_written_whole_or_not_at_all(data, model, tmp_path, monkeypatch, capsys):
+    def full(self, file, format):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    out = tmp_path / "out"
+    assert main(["predict", str(data / "images"), "-q", "-m", str(model), "-o", str(out)]) == 2
+    assert "a.png skipped: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+
+
+def test_overlay_outlines_the_cells_and_changes_nothing_else():
+    image = np.full((40, 40, 3), 200, np.uint8)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:15, 5:15], mask[20:35, 20:40] = 1, 2
+    before = image.copy()
+    picture = overlay(image, mask)
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(picture[mask == 0], 200)
+    assert tuple(picture[5, 5]) == COLOURS["white"]
+    assert tuple(picture[20, 20]) == COLOURS["red"]
+    assert tuple(picture[30, 39]) != COLOURS["red"]  # the image's border is no outline
+    assert 180 < picture[30, 30].mean() < 200
+    np.testing.assert_array_equal(overlay(image.astype(np.float32) / 255, mask), picture)
+
+
+# evaluate
+
+
+def test_evaluate_prints_and_writes_scores(data, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["evaluate", str(data), "-m", str(model), "-o", str(out), "-q"]) == 0
+    segmenter = BloodCellSegmenter.load(model)
+    expected = mean_iou(SMEARS.masks, segmenter.predict(SMEARS.images))
+    text = capsys.readouterr().out
+    for line in ("CPA ", "IoU ", "pixel accuracy (PA) ", "mean Dice ", "4 images, "):
+        assert f"\n{line}" in text
+    assert f"mean IoU{expected:>40.4f}" in text
+    report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert report["scores"]["mean_iou"] == expected
+    assert np.sum(report["confusion_matrix"]) == SMEARS.masks.size
+    assert [image["image"] for image in report["images"]] == list("abcd")
+    pooled, *single = rows_of(out / "metrics.csv")
+    assert pooled["image"] == "(pooled)"
+    assert float(pooled["mean_iou"]) == expected
+    assert [row["image"] for row in single] == list("abcd")
+    assert {file.name for file in (out / "overlays").iterdir()} == {
+        f"{name}_overlay.png" for name in "abcd"
+    }
+    assert main(["evaluate", str(data), "-m", str(model), "-o", str(out), "-q"]) == 2
+    assert "metrics.json exists. Choose another name" in capsys.readouterr().err
+
+
+def test_evaluate_leaves_out_what_it_cannot_read(broken, model, tmp_path, capsys):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(broken / "masks/a.png")  # NaN: no cells
+    out = tmp_path / "out"
+    assert main(["evaluate", str(broken), "-m", str(model), "-o", str(out)]) == 1
+    captured = capsys.readouterr()
+    for message in (
+        "b skipped: ",
+        "c skipped: ",
+        "c.png has no label map",
+        "d.png must have the size of its image, (64, 64); got (32, 64)",
+    ):
+        assert message in captured.err
+    assert "\n1 image, " in captured.out
+    assert "3 left out, see the messages." in captured.out
+    report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert report["scores"]["cpa_white"] is None
+    assert set(report["failed"]) == set("bcd")
+    assert rows_of(out / "metrics.csv")[0]["cpa_white"] == ""
+
+
+def test_results_that_cannot_be_written_are_reported(data, model, tmp_path, capsys, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("bloodseg.cli._evaluate.write_csv", _raiser(full))
+    command = ["evaluate", str(data), "-q", "-m", str(model), "-o", str(tmp_path)]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"bloodseg: error: {tmp_path / 'metrics.csv'} cannot be written: [Errno 28] No space left "
+        "on device\n"
+    )
+
+
+def test_evaluate_refuses_what_cannot_be_done(broken, model, tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path / "none"), "-m", str(model)]) == 2
+    assert "must be a folder with subfolders images and masks" in capsys.readouterr().err
+    (broken / "images/a.png").write_bytes(b"")
+    assert main(["evaluate", str(broken), "-q", "-m", str(model)]) == 2
+    assert "could be evaluated." in capsys.readouterr().err
+
+
+# demo
+
+
+def test_demo_draws_trains_and_shows(tmp_path, capsys):
+    command = ["demo", "--quick", "-q", "-o", str(tmp_path / "demo")]
+    assert main(command) == 0
+    files = {"overview.png", "metrics.csv", "metrics.json", "model.safetensors"}
+    assert {file.name for file in (tmp_path / "demo").iterdir()} == files
+    assert "overview.png" in capsys.readouterr().out
+    with Image.open(tmp_path / "demo/overview.png") as sheet:
+        assert sheet.width > 5 * 64
+        assert sheet.height > 4 * 64
+    assert main(command) == 2
+    assert "overview.png exists" in capsys.readouterr().err
+
+
+# The process itself
+
+
+def run_process(*arguments, **settings):
+    return subprocess.run(
+        [sys.executable, "-m", "bloodseg", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **settings,
+    )
+
+
+def test_process_ends_with_the_exit_code_and_without_a_traceback(data):
+    done = run_process("evaluate", data, "-m", "none.safetensors")
+    assert done.returncode == 2
+    assert done.stderr == "bloodseg: error: There is no model file at none.safetensors.\n"
+
+
+def test_help_does_without_torch():
+    code = "import sys; from bloodseg.cli import main; main(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "bloodseg.cli" in done.stdout.split()
+    assert "torch" not in done.stdout.split()
+
+
+def test_a_closed_pipe_is_no_error(data, model):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "bloodseg", "evaluate", str(data), "-m", str(model), "-q"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_ctrl_c_on_a_training_process_leaves_a_model(data, tmp_path):
+    path, checkpoints = tmp_path / "m.safetensors", tmp_path / "checkpoints"
+    command = [sys.executable, "-m", "bloodseg", "train", str(data), "-o", str(path), *TINY]
+    command += ["--max-epochs", "100000", "--checkpoint-dir", str(checkpoints)]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, and what they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(checkpoints.glob("*.pt")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "warning: Training was interrupted after" in err
+    assert "Traceback" not in err
+    assert len(BloodCellSegmenter.load(path).history_) >= 1

@@ -1,0 +1,532 @@
+"""Slides: read by rows from every kind of file, and segmented from file to file."""
+
+import copy
+import gc
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+from bloodseg import BloodCellSegmenter, Preprocessor
+from bloodseg._files import ArrayFile
+from bloodseg.datasets import make_smears, open_slide, read_image
+from bloodseg.prediction._map_files import write_map
+from bloodseg.preprocessing import EnhancedRows
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (133, 201, 3)).astype(np.uint8)
+PER_CM = {"resolution": (1e5, 1e5), "resolutionunit": "CENTIMETER"}  # 0.1 micrometres
+OME = {"axes": "YXS", "PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm"}
+
+
+def raises(text, error=ValueError):
+    return pytest.raises(error, match=re.escape(text))
+
+
+def write_pyramid(path):
+    with tifffile.TiffWriter(path) as file:
+        file.write(PIXELS, subifds=1, tile=(64, 64), metadata={"axes": "YXS"})
+        file.write(PIXELS[::2, ::2], subfiletype=1, tile=(64, 64))
+
+
+def write_zarr(path, pixels=PIXELS, chunks=(64, 64, 3)):
+    zarr.open_array(str(path), mode="w", shape=pixels.shape, chunks=chunks, dtype=pixels.dtype)[
+        :
+    ] = pixels
+
+
+def write_ome_zarr(path):
+    group = zarr.open_group(str(path), mode="w")
+    write_zarr(path / "0", np.moveaxis(PIXELS, -1, 0)[np.newaxis], (1, 3, 64, 64))
+    axes = [{"name": name, "unit": "micrometer"} for name in "tcyx"]
+    scale = [{"type": "scale", "scale": [1, 1, 0.2, 0.2]}]
+    group.attrs["multiscales"] = [
+        {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
+    ]
+
+
+def write_tiff(path, pixels=PIXELS, **options):
+    tifffile.imwrite(path, pixels, **options)
+
+
+KINDS = {
+    "plain.tif": (write_tiff, None),
+    "big-endian.tif": (lambda path: write_tiff(path, byteorder=">"), None),
+    "tiled.tif": (
+        lambda path: write_tiff(path, tile=(64, 32), compression="zlib", **PER_CM),
+        0.1,
+    ),
+    "jpeg.tif": (lambda path: write_tiff(path, tile=(64, 64), compression="lzw"), None),
+    "strips.tif": (
+        lambda path: write_tiff(
+            path,
+            rowsperstrip=16,
+            compression="zlib",
+            predictor=True,
+            resolution=(72, 72),
+            resolutionunit="INCH",
+        ),
+        None,  # no microscope has pixels of a third of a millimetre
+    ),
+    "a.ome.tif": (lambda path: write_tiff(path, tile=(64, 64), metadata=OME), 0.25),
+    "planes.ome.tif": (
+        lambda path: write_tiff(
+            path, np.moveaxis(PIXELS, -1, 0), photometric="minisblack", metadata={"axes": "CYX"}
+        ),
+        None,
+    ),
+    **{
+        f"planar-{name}.tif": (
+            lambda path, options=options: write_tiff(
+                path,
+                np.moveaxis(PIXELS, -1, 0),
+                photometric="rgb",
+                planarconfig="separate",
+                **options,
+            ),
+            None,
+        )
+        for name, options in {
+            "raw": {},
+            "strips": {"compression": "zlib", "rowsperstrip": 50},
+            "tiles": {"compression": "zlib", "tile": (64, 48)},
+        }.items()
+    },
+    "imagej.tif": (
+        lambda path: write_tiff(
+            path, imagej=True, resolution=(5, 5), metadata={"unit": "um", "axes": "YXS"}
+        ),
+        0.2,
+    ),
+    "pyramid.ome.tif": (write_pyramid, None),
+    "a.zarr": (write_zarr, None),
+    "ome.zarr": (write_ome_zarr, 0.2),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file(tmp_path, name):
+    write, pixel_size = KINDS[name]
+    write(tmp_path / name)
+    slide = open_slide(tmp_path / name)
+    assert slide.shape == PIXELS.shape
+    assert slide.dtype == np.uint8
+    assert slide.pixel_size == pytest.approx(pixel_size)
+    assert slide.name == str(tmp_path / name)
+    for rows in (slice(0, 133), slice(10, 11), slice(63, 66), slice(130, 200), slice(None, 5)):
+        assert np.array_equal(slide[rows], PIXELS[rows])
+    assert "133 x 201 pixels of uint8" in repr(slide)
+
+
+def test_grey_16_bit(tmp_path):
+    grey = PIXELS[..., 0].astype(np.uint16) * 257
+    for name, write in (("a.tif", write_tiff), ("a.zarr", lambda p, g: write_zarr(p, g, (64, 64)))):
+        write(tmp_path / name, grey)
+        slide = open_slide(tmp_path / name)
+        assert slide.shape == (133, 201, 1)
+        assert np.array_equal(slide[20:30][..., 0], grey[20:30])
+
+
+def test_other_images_are_read_whole(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    assert np.array_equal(open_slide(tmp_path / "a.png")[3:9], PIXELS[3:9])
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "miniswhite"])
+def test_colours_are_those_of_read_image(tmp_path, mode):
+    file = tmp_path / "a.tif"
+    if mode == "miniswhite":
+        write_tiff(file, PIXELS[..., 0], photometric=mode, **PER_CM)
+    else:
+        Image.fromarray(PIXELS).convert(mode).save(file, dpi=(254_000, 254_000))
+    slide = open_slide(file)
+    assert slide.pixel_size == pytest.approx(0.1)
+    assert np.array_equal(slide[10:20], read_image(file)[10:20])
+
+
+def test_jpeg_in_tiff_is_read_by_strips(tmp_path):
+    file = tmp_path / "a.tif"
+    write_tiff(file, PIXELS, photometric="ycbcr", compression="jpeg", tile=(64, 64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bloodseg.datasets._slides.read_image", None)
+        rows = open_slide(file)[60:70]
+    assert np.abs(rows.astype(int) - read_image(file)[60:70]).max() <= 2  # as decoders differ
+
+
+def test_pages_of_other_colours_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(2):
+            file.write(PIXELS[..., 0], photometric="miniswhite")
+    with raises("a.tif cannot be read as an image: it holds 2 pages. Save the page you want"):
+        open_slide(tmp_path / "a.tif")
+
+
+def test_files_that_are_no_slides(tmp_path):
+    with raises("none.tif does not exist.", FileNotFoundError):
+        open_slide(tmp_path / "none.tif")
+    (tmp_path / "a.tif").write_bytes(b"II*\0junk")
+    with raises("a.tif cannot be read as a TIFF"):
+        open_slide(tmp_path / "a.tif")
+    write_tiff(tmp_path / "stack.tif", np.zeros((5, 20, 30), np.uint8), photometric="minisblack")
+    with raises("stack.tif must hold one image of rows, columns and 1, 3 or 4 channels; got shape"):
+        open_slide(tmp_path / "stack.tif")
+    (tmp_path / "folder").mkdir()
+    with raises("folder is a folder, and no Zarr one. Give its images, for instance those of"):
+        open_slide(tmp_path / "folder")
+    write_zarr(tmp_path / "five.zarr", np.zeros((5, 20, 30), np.uint8), (5, 20, 30))
+    with raises("five.zarr must hold one image of rows, columns and 1, 3 or 4 channels"):
+        open_slide(tmp_path / "five.zarr")
+
+
+@pytest.mark.parametrize("kind", ["cut off", "cut off in a row", "zlib", "lzw", "zarr"])
+def test_damage_is_said_of_the_file(tmp_path, spoil_zarr, kind):
+    file = tmp_path / ("a.zarr" if kind == "zarr" else "a.tif")
+    if kind == "zarr":
+        write_zarr(file)
+        spoil_zarr(file)
+    else:
+        write_tiff(file, compression=None if kind.startswith("cut") else kind)
+        with tifffile.TiffFile(file) as tiff:
+            start = tiff.pages[0].dataoffsets[0]
+        whole = file.read_bytes()
+        row = PIXELS.shape[1] * 3
+        lengths = {"cut off": 100 * row, "cut off in a row": 100 * row + 7}
+        kept = whole[: start + lengths.get(kind, 0)]
+        file.write_bytes(kept if kind in lengths else kept + b"\x01junk" * (len(whole) // 5))
+    slide = open_slide(file)
+    with raises(f"{file} cannot be read from row 90 to 120; it is perhaps damaged: "):
+        slide[90:120]
+
+
+def test_slides_are_open_only_while_they_are_read(tmp_path):
+    write_tiff(tmp_path / "a.tif")
+    before = len(os.listdir("/proc/self/fd"))
+    slides = [open_slide(tmp_path / "a.tif") for _ in range(5)]
+    assert all(np.array_equal(slide[5:7], PIXELS[5:7]) for slide in slides)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("package", "name"), [("zarr", "a.zarr"), ("imagecodecs", "jpeg.tif")])
+def test_what_is_missing_is_named_with_its_extra(tmp_path, package, name):
+    KINDS[name][0](tmp_path / name)
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from bloodseg.datasets import open_slide\n"
+        f"open_slide({str(tmp_path / name)!r})[0:9]"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert f"the package {package}: pip install 'bloodseg[slides]'" in result.stderr
+
+
+# ---------------------------------------------------------------- preprocessing by rows
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(160, 96), (203, 117), (9, 200)])
+@pytest.mark.parametrize("white_balance", [False, True])
+def test_rows_are_enhanced_as_the_whole_image(dtype, shape, white_balance):
+    image = make_smears(1, image_size=(208, 208), random_state=0, red_cell_diameter=20).images[0]
+    image = image[: shape[0], : shape[1]]
+    image = (image / 255).astype(dtype) if dtype == np.float32 else image.astype(dtype)
+    preprocessor = Preprocessor(3.0, tile_grid_size=(4, 3), white_balance=white_balance)
+    (whole,) = preprocessor.transform([image])
+    rows = EnhancedRows(preprocessor, image, strip_height=37)
+    for top in range(0, shape[0], 50):
+        strip, expected = rows[top : top + 50], whole[top : top + 50]
+        assert strip.dtype == expected.dtype
+        difference = np.abs(strip.astype(float) - expected)
+        assert difference.max() <= (1 if dtype == np.uint8 else 1e-6)
+        assert (difference > 1e-6).mean() < 0.01
+
+
+# ---------------------------------------------------------------- arrays in files
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_an_array_in_a_file(rng, dtype):
+    expected = rng.integers(0, 100, (40, 30)).astype(dtype)
+    array = ArrayFile((40, 30), dtype)
+    assert not array[0:40].any()
+    array[slice(0, 10), slice(0, 30)] = expected[:10]
+    for columns in (slice(0, 13), slice(13, 30)):
+        array[slice(10, 40), columns] = expected[10:, columns]
+    assert np.array_equal(array[0:40], expected)
+    assert np.array_equal(array[7:9], expected[7:9])
+    assert array[35:99].shape == (5, 30)
+
+
+# ---------------------------------------------------------------- segmentation of files
+
+
+@pytest.fixture(scope="module")
+def field():
+    return make_smears(1, image_size=(300, 190), random_state=2, red_cell_diameter=12).images[0]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model that tells red cells from the background, as the session's does not."""
+    smears = make_smears(3, image_size=96, random_state=0, red_cell_diameter=14)
+    segmenter = BloodCellSegmenter(
+        width=4, max_epochs=6, crop_size=64, batch_size=2, random_state=0, learning_rate=1e-2
+    )
+    return segmenter.fit(smears.images, smears.masks)
+
+
+@pytest.fixture
+def fitted(trained):
+    return copy.deepcopy(trained)
+
+
+@pytest.fixture
+def slide(tmp_path, field):
+    write_tiff(tmp_path / "slide.tif", field, tile=(64, 64), compression="zlib", **PER_CM)
+    return tmp_path / "slide.tif"
+
+
+def test_tiles_agree_with_the_whole(fitted, field):
+    whole, certain = fitted.predict([field])[0], fitted.predict_proba([field])[0]
+    fitted.set_params(tile_size=128)
+    tiled, in_tiles = fitted.predict([field])[0], fitted.predict_proba([field])[0]
+    inner = slice(64, -64), slice(64, -64)
+    assert (whole[inner] == tiled[inner]).mean() >= 0.999
+    assert np.abs(certain - in_tiles)[inner].max() < 0.02
+    assert np.allclose(in_tiles.sum(axis=-1), 1, atol=1e-5)
+    assert np.array_equal(in_tiles.argmax(axis=-1), tiled)
+
+
+def test_small_images_go_through_whole(fitted, smears):
+    expected = fitted.predict_proba(smears.images)
+    for tile_size in (None, 64, 512):
+        fitted.set_params(tile_size=tile_size)
+        assert np.array_equal(fitted.predict_proba(smears.images), expected)
+
+
+def test_evaluations_of_an_image_in_tiles(fitted, field, smears):
+    fitted.set_params(tile_size=64).predict([field, smears.images[0]])
+    for counts in fitted.n_function_evaluations_.values():
+        assert counts.shape == (2,)
+        assert (counts > 0).all()
+
+
+def test_a_file_is_segmented_as_its_array(fitted, field, slide):
+    fitted.preprocessor_ = None
+    fitted.set_params(tile_size=128, pixel_size=0.1)
+    assert np.array_equal(fitted.predict([slide])[0], fitted.predict([field])[0])
+    array, file = fitted.count([field]), fitted.count([str(slide)])
+    assert file["image"].tolist() == [str(slide)]
+    pd.testing.assert_frame_equal(array.drop(columns="image"), file.drop(columns="image"))
+    array, file = fitted.measure([field]), fitted.measure(slide)
+    assert len(array) == len(file) > 0
+    pd.testing.assert_frame_equal(array.drop(columns="image"), file.drop(columns="image"))
+    cells = fitted.predict_instances([field, slide])
+    assert np.array_equal(cells[0].labels, cells[1].labels)
+
+
+def test_a_file_is_preprocessed_as_its_array(fitted, field, slide):
+    fitted.set_params(tile_size=128)
+    array, file = fitted.predict_proba([field, slide])
+    # OpenCV rounds a few pixels another way, by a level of 255.
+    assert np.abs(array - file).max() < 0.03
+    assert (array.argmax(axis=-1) == file.argmax(axis=-1)).mean() > 0.999
+
+
+def test_tables_of_a_batch(fitted, smears):
+    counts = fitted.count(smears.images)
+    assert list(counts) == ["image", "white", "red", "confidence"]
+    assert counts["image"].tolist() == list(range(6))
+    cells = fitted.predict_instances(smears.images)
+    assert [each.counts["red"] for each in cells] == counts["red"].tolist()
+    table = fitted.measure(list(smears.images), outlines=True)
+    assert table.groupby("image").size().reindex(range(6), fill_value=0).tolist() == [
+        len(each) for each in cells
+    ]
+    assert list(table)[:3] == ["image", "label", "class"]
+    assert (table["confidence"].between(1 / 3 - 0.01, 1)).all()
+    for index, each in enumerate(cells):
+        scores = table.loc[table["image"] == index, "confidence"]
+        assert scores.to_numpy() == pytest.approx(each.scores)
+
+
+def test_the_pixel_size_is_the_parameter_or_the_files(fitted, slide, field):
+    height, width = field.shape[:2]
+    for given, expected in ((None, 0.1), (0.5, 0.5)):
+        (row,) = fitted.set_params(pixel_size=given).count(slide).to_dict("records")
+        area = height * width * expected**2 / 1e6
+        assert row["area_mm2"] == pytest.approx(area)
+        assert row["red_per_mm2"] == pytest.approx(row["red"] / area)
+        assert set(fitted.measure(slide)["unit"]) == {"um"}
+    fitted.set_params(pixel_size=None)
+    assert "area_mm2" not in fitted.count([field])
+    assert set(fitted.measure([field])["unit"]) == {"px"}
+
+
+@pytest.mark.parametrize("suffix", ["tif", "zarr"])
+def test_from_file_to_file(fitted, slide, tmp_path, suffix):
+    fitted.set_params(tile_size=128)
+    for kind, expected, dtype in (
+        ("classes", fitted.predict([slide])[0], np.uint8),
+        ("instances", fitted.predict_instances([slide])[0].labels, np.int32),
+    ):
+        output = tmp_path / f"{kind}.{suffix}"
+        fitted.predict_file(slide, output, kind=kind)
+        read = tifffile.imread(output) if suffix == "tif" else zarr.open(str(output), mode="r")[:]
+        assert read.dtype == dtype
+        assert np.array_equal(read, expected)
+        assert suffix == "zarr" or open_slide(output).pixel_size == pytest.approx(0.1)
+        with raises(f"{output} exists. Choose another name, or remove it first.", FileExistsError):
+            fitted.predict_file(slide, output, kind=kind)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "zarr"])
+@pytest.mark.parametrize("shape", [(1100, 70), (512, 513), (3, 1025)])
+def test_maps_of_several_strips(rng, tmp_path, suffix, shape):
+    expected = rng.integers(0, 10**6, shape).astype(np.int32)
+    write_map(tmp_path / f"a.{suffix}", expected, dtype=np.int32, pixel_size=None)
+    slide = open_slide(tmp_path / f"a.{suffix}")
+    assert slide.dtype == np.int32
+    assert np.array_equal(slide[:][..., 0], expected)
+
+
+def test_other_transformers_see_strips_and_say_so(fitted, slide):
+    class Halved:
+        def transform(self, images):
+            return [image // 2 for image in images]
+
+    fitted.preprocessor_ = Halved()
+    fitted.set_params(tile_size=128)
+    with pytest.warns(UserWarning, match=r"Halved sees .*slide.tif strip by strip"):
+        from_file = fitted.predict([slide])[0]
+    assert np.array_equal(from_file, fitted.predict([open_slide(slide)[:300]])[0])
+    fitted.preprocessor_ = None
+    assert fitted.predict([slide])[0].shape == (300, 190)
+
+
+@pytest.mark.parametrize("tile_size", [0, 63, 100, True, 64.0, "big"])
+def test_bad_tile_sizes(fitted, smears, tile_size):
+    text = "tile_size must be 'auto', None, or a multiple of 16 of at least 64; got"
+    with raises(f"{text} {tile_size!r}."):
+        fitted.set_params(tile_size=tile_size).predict(smears.images)
+
+
+def test_bad_arguments(fitted, smears, tmp_path, slide):
+    with raises("pixel_size must be the side of a pixel in micrometres, above 0"):
+        fitted.set_params(pixel_size=-1).count(smears.images)
+    fitted.set_params(pixel_size=None)
+    for output, text, error in (
+        ("out.png", "output must end in .tif, .tiff or .zarr; got", ValueError),
+        ("none/out.tif", "to write out.tif into", FileNotFoundError),
+    ):
+        with raises(text, error):
+            fitted.predict_file(slide, tmp_path / output)
+    with raises("kind must be 'classes' or 'instances'; got 'masks'."):
+        fitted.predict_file(slide, tmp_path / "out.tif", kind="masks")
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_a_long_slide_is_streamed(tmp_path):
+    """10,000 rows in a process whose peak memory is watched; mapped files would count, too."""
+    strip = make_smears(1, image_size=(500, 300), random_state=0, red_cell_diameter=20).images[0]
+    write_tiff(tmp_path / "long.tif", np.tile(strip, (20, 1, 1)))
+    program = f"""
+import resource, torch
+torch.set_num_threads(1)
+from bloodseg import BloodCellSegmenter
+from bloodseg.datasets import make_smears
+smears = make_smears(3, image_size=96, random_state=0, red_cell_diameter=20)
+model = BloodCellSegmenter(
+    "default", "unet", width=4, max_epochs=8, crop_size=64, batch_size=2, random_state=0,
+    learning_rate=1e-2, tile_size=256,
+)
+model.fit(smears.images, smears.masks)
+model.count([smears.images[0]])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+table = model.count([{str(tmp_path / "long.tif")!r}])
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(after - before, *table[["white", "red"]].iloc[0])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    grown, *counts = map(int, result.stdout.split())
+    assert sum(counts) > 0
+    # A whole prediction would hold 200 MB a feature map; the slide itself has 9 MB.
+    assert grown < 150 * 1024
+
+
+def test_memory_does_not_grow_with_the_length(fitted):
+    peaks = []
+    for length in (600, 2400):
+        image = np.zeros((length, 128, 3), np.uint8)
+        fitted.set_params(tile_size=128)
+        segmentation, sources = fitted._start([image])
+        ((_, _, prepared, _),) = sources
+        tracemalloc.start()
+        segmentation.maps(prepared, on_disk=True)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_tiles_on_another_backend(fitted, field):
+    from joblib import parallel_config
+
+    fitted.set_params(tile_size=128)
+    expected = fitted.predict_proba([field])[0]
+    with parallel_config("threading", n_jobs=2):
+        assert np.array_equal(fitted.predict_proba([field])[0], expected)
+
+
+def test_tiles_on_a_dask_cluster(fitted, field):
+    distributed = pytest.importorskip("distributed")
+    from joblib import parallel_config
+
+    fitted.set_params(tile_size=128)
+    expected = fitted.predict_proba([field])[0]
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+    with cluster, distributed.Client(cluster), parallel_config("dask"):
+        assert np.array_equal(fitted.predict_proba([field])[0], expected)
+
+
+def test_paths_in_any_sequence(fitted, field, tmp_path):
+    for name in ("a", "b"):
+        Image.fromarray(field).save(tmp_path / f"{name}.png")
+    files = sorted(tmp_path.glob("*.png"))
+    expected = fitted.count(files)
+    names = [str(file) for file in files]
+    for paths in (np.array(names), pd.Series(names), tuple(files), iter(files)):
+        pd.testing.assert_frame_equal(fitted.count(paths), expected)
+    assert isinstance(fitted.predict(np.array(names)), list)
+    with raises("c.png does not exist.", FileNotFoundError):
+        fitted.count([*files, tmp_path / "c.png"])
+
+
+def test_files_are_read_as_their_turn_comes(fitted, field, tmp_path):
+    files = [tmp_path / f"{name}.png" for name in "abc"]
+    for file in files:
+        Image.fromarray(field[:64, :64]).save(file)
+    files[2].write_bytes(b"junk")
+    found = fitted.segment(files)
+    assert [next(found).name for _ in range(2)] == [str(file) for file in files[:2]]
+    with raises("c.png cannot be read as an image"):
+        next(found)
+
+
+@pytest.mark.filterwarnings(
+    "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
+)
+def test_no_file_is_left_open(fitted, field, tmp_path):
+    write_tiff(tmp_path / "a.tif", field)
+    fitted.count([tmp_path / "a.tif"])
+    fitted.predict([tmp_path / "a.tif"])
+    gc.collect()

@@ -1,0 +1,458 @@
+"""Crops, augmentation, loss and learning rate, each against what it should be."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bloodseg.networks import image_tensor
+from bloodseg.training import Checkpoint, make_accelerator, shared_seed
+from bloodseg.training._augmentation import Augmentation, RandomStainShift
+from bloodseg.training._callbacks import BestWeights, CosineSchedule, derived_seed
+from bloodseg.training._data import (
+    VALIDATION_BLOCK,
+    EpochSampler,
+    TrainingCrops,
+    ValidationBlocks,
+)
+from bloodseg.training._loss import SegmentationLoss
+
+
+def coded(height, width):
+    """An image that says of each pixel where it was, and labels that go with it."""
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    return np.stack([rows, columns, rows % 3], axis=-1), (rows + columns) % 3
+
+
+def crops_of(*sizes, crop_size=32, seed=0):
+    images, masks = zip(*(coded(*size) for size in sizes), strict=True)
+    return TrainingCrops(
+        images, masks, np.arange(1.0, len(sizes) + 1), crop_size=crop_size, seed=seed
+    )
+
+
+def places(item):
+    """Return the pixels' rows and columns that an item of a coded image holds."""
+    return (255 * item[0][:2]).round().long()
+
+
+# ---------------------------------------------------------------- crops
+
+
+@pytest.mark.parametrize(
+    ("size", "n_crops"), [((32, 32), 1), ((33, 32), 2), ((64, 64), 4), ((100, 70), 7), ((1, 1), 1)]
+)
+def test_as_many_crops_as_cover_the_image(size, n_crops):
+    assert len(crops_of(size)) == n_crops
+    assert len(crops_of(size, (32, 32))) == n_crops + 1
+
+
+@pytest.mark.parametrize("size", [(100, 70), (32, 32), (20, 50), (5, 200), (1, 1)])
+def test_a_crop_is_a_piece_of_image_and_mask(size):
+    crops = crops_of(size, (32, 32))
+    for number in range(len(crops)):
+        image, (mask, weight) = crops[number]
+        assert image.shape == (3, 32, 32)
+        assert mask.shape == (32, 32)
+        assert image.dtype == torch.float32
+        assert mask.dtype == torch.int64
+        assert weight == (2 if number == len(crops) - 1 else 1)
+        rows, columns = places((image, mask))
+        assert torch.equal((rows + columns) % 3, mask)
+        for axis, found in enumerate([rows[:, 0], columns[0]]):
+            if size[axis] >= 32 or weight == 2:
+                assert torch.equal(found.diff(), torch.ones(31, dtype=torch.int64))
+            else:  # mirrored: all of it, neighbours at most one pixel apart
+                assert set(found.tolist()) == set(range(size[axis]))
+                assert (found.diff().abs() <= 1).all()
+
+
+def test_a_crop_depends_on_seed_epoch_and_number_only():
+    crops, others = crops_of((100, 70)), crops_of((100, 70), seed=1)
+    forward = [places(crops[i]) for i in range(len(crops))]
+    backward = [places(crops[i]) for i in reversed(range(len(crops)))][::-1]
+    assert all(map(torch.equal, forward, backward))
+    assert len({tuple(place[:, 0, 0].tolist()) for place in forward}) > 4
+    assert not all(torch.equal(forward[i], places(others[i])) for i in range(7))
+    crops.epoch = 1
+    assert not all(torch.equal(forward[i], places(crops[i])) for i in range(7))
+    crops.epoch = 0
+    assert all(torch.equal(forward[i], places(crops[i])) for i in range(7))
+
+
+def test_crops_reach_every_pixel():
+    crops = crops_of((50, 40))
+    seen = torch.zeros(50, 40, dtype=torch.bool)
+    for crops.epoch in range(600):
+        for number in range(len(crops)):
+            rows, columns = places(crops[number])
+            seen[rows, columns] = True
+    assert seen.all()
+
+
+def test_sampler():
+    crops = crops_of((100, 100))
+    sampler = EpochSampler(crops)
+    orders = []
+    for crops.epoch in (0, 1, 0):
+        orders.append(list(sampler))
+        assert sorted(orders[-1]) == list(range(len(crops)))
+    assert len(sampler) == len(crops)
+    assert orders[0] == orders[2] != orders[1]
+    assert orders[0] != list(range(len(crops)))
+
+
+sizes = st.tuples(
+    st.sampled_from([1, 17, VALIDATION_BLOCK - 1, VALIDATION_BLOCK, VALIDATION_BLOCK + 1, 1300]),
+    st.sampled_from([1, 33, VALIDATION_BLOCK, 2 * VALIDATION_BLOCK + 5]),
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(sizes, min_size=1, max_size=3))
+def test_validation_blocks_hold_every_pixel_once(sizes):
+    images, masks, n = [], [], 0
+    for height, width in sizes:
+        values = np.arange(n, n + height * width).reshape(height, width)
+        images.append(np.stack([values >> 16, values >> 8 & 255, values & 255], -1).astype("u1"))
+        masks.append((values % 3).astype(np.uint8))
+        n += height * width
+    weights = np.arange(1.0, len(sizes) + 1)
+    seen = np.zeros(n, dtype=int)
+    blocks = ValidationBlocks(images, masks, weights)
+    ends = np.cumsum([height * width for height, width in sizes])
+    for number in range(len(blocks)):
+        image, (mask, weight) = blocks[number]
+        assert max(mask.shape) <= VALIDATION_BLOCK
+        high, middle, low = (255 * image).round().long().numpy()
+        values = (high << 16) + (middle << 8) + low
+        assert np.array_equal(values % 3, mask)
+        assert weight == 1 + np.searchsorted(ends, values.flat[0], side="right")
+        np.add.at(seen, values, 1)
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, bool])
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+def test_image_tensor(dtype, channels):
+    rng = np.random.default_rng(0)
+    unit = rng.random((5, 7, *channels))
+    if channels == (4,):
+        unit[..., 3] = 1
+    top = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    image = (unit > 0.5) if dtype is bool else (unit * top).astype(dtype)
+    image.flags.writeable = False
+    tensor = image_tensor(image)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    expected = image.astype(float) / top
+    expected = expected[..., :3] if channels else expected[..., None]
+    expected = np.broadcast_to(expected, (5, 7, 3)).transpose(2, 0, 1)
+    assert np.allclose(tensor, expected, atol=1e-6)
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["usual", "strong"])
+def augmentation(request):
+    return Augmentation(32, strong=request.param)
+
+
+def blobs(n, size=32):
+    """Smooth label maps, and images that show them in plain colours."""
+    rows, columns = np.mgrid[:size, :size]
+    rng = np.random.default_rng(0)
+    masks = np.zeros((n, size, size), dtype=np.int64)
+    for mask in masks:
+        for label in (1, 2):
+            y, x = rng.integers(6, size - 6, 2)
+            mask[(rows - y) ** 2 + (columns - x) ** 2 < 36] = label
+    colours = np.array([[0.9, 0.9, 0.9], [0.3, 0.2, 0.6], [0.8, 0.4, 0.4]], dtype=np.float32)
+    return torch.from_numpy(colours[masks].transpose(0, 3, 1, 2).copy()), torch.from_numpy(masks)
+
+
+def test_image_and_mask_stay_together(augmentation):
+    images, masks = blobs(32)
+    changed, labels = augmentation(images, masks, seed=3)
+    moved = 0
+    agreements = []
+    for before, image, label in zip(masks, changed, labels, strict=True):
+        moved += not torch.equal(before, label)
+        # Whatever the colours have become: label each pixel by the mean colour that is nearest.
+        present = label.unique()
+        means = torch.stack([image[:, label == each].median(dim=1).values for each in present])
+        nearest = (image[None] - means[:, :, None, None]).pow(2).sum(1).argmin(0)
+        agreements.append((present[nearest] == label).float().mean().item())
+    assert moved > 16
+    assert np.mean(agreements) > 0.97
+    # The test can tell: labels of the image before the change agree much less.
+    assert (labels != masks).float().mean() > 0.1
+
+
+def test_augmentation_keeps_to_the_range_and_to_the_labels(augmentation):
+    images, masks = blobs(16)
+    masks[masks == 1] = 255
+    given = images.clone(), masks.clone()
+    for seed in range(3):
+        changed, labels = augmentation(images, masks, seed=seed)
+        assert changed.shape == images.shape
+        assert changed.dtype == torch.float32
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+        assert labels.dtype == masks.dtype
+        assert set(labels.unique().tolist()) <= {0, 2, 255}
+        assert not torch.equal(changed, images)
+    assert torch.equal(images, given[0])
+    assert torch.equal(masks, given[1])
+
+
+def test_augmentation_is_fixed_by_its_seed(augmentation):
+    images, masks = blobs(4)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = augmentation(images, masks, seed=5)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(7)
+    np.random.seed(0)  # noqa: NPY002
+    second, third = (augmentation(images, masks, seed=seed) for seed in (5, 6))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], third[0])
+
+
+def test_augmentation_depends_on_nothing_but_its_seed():
+    images, masks = blobs(4)
+    first, second = (Augmentation(32)(images, masks, seed=5)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_strong_augmentation_changes_colours_more():
+    images, masks = blobs(32)
+    usual, strong = (
+        Augmentation(32, strong=strong)(images, masks, seed=0)[0].mean(dim=(2, 3)).std()
+        for strong in (False, True)
+    )
+    assert strong > 1.2 * usual
+
+
+def test_each_image_is_changed_in_its_own_way(augmentation):
+    images, masks = blobs(1)
+    changed, _ = augmentation(images.repeat(6, 1, 1, 1), masks.repeat(6, 1, 1), seed=0)
+    # Every change has its chance, so a few images may stay as they were.
+    assert len({tuple(image.flatten()[:50].tolist()) for image in changed}) >= 4
+
+
+def test_about_half_of_the_images_change_their_stain():
+    images, _ = blobs(1)
+    torch.manual_seed(0)
+    many = images.repeat(60, 1, 1, 1)
+    changed = (RandomStainShift()(many) != many).flatten(1).any(dim=1)
+    assert 18 <= changed.sum() <= 42
+
+
+def test_stain_shift_changes_colours_a_little():
+    images, _ = blobs(4)
+    torch.manual_seed(0)
+    changed = RandomStainShift()(images)
+    assert (changed - images).abs().amax() > 0.01
+    assert (changed - images).abs().mean() < 0.15
+
+
+def test_stain_shift_without_a_shift_is_the_identity(monkeypatch):
+    draws = iter([0.5, 0.0])  # no shift, then: change every image
+    monkeypatch.setattr(torch, "rand", lambda *shape: torch.full(shape, next(draws)))
+    images, _ = blobs(2)
+    assert torch.allclose(RandomStainShift()(images), images, atol=1e-4)
+
+
+# ---------------------------------------------------------------- loss
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((3, 3, 4, 5), generator=generator)
+    masks = torch.randint(0, 3, (3, 4, 5), generator=generator)
+    return logits, masks
+
+
+@pytest.mark.parametrize("class_weight", [None, [1.0, 5.0, 0.5], [1.0, 0.0, 2.0]])
+def test_cross_entropy_is_torchs(batch, class_weight):
+    logits, masks = batch
+    weight = None if class_weight is None else torch.tensor(class_weight)
+    loss = SegmentationLoss("cross_entropy", weight)(logits, (masks, torch.ones(3)))
+    expected = nn.functional.cross_entropy(logits, masks, weight=weight, reduction="sum")
+    assert loss.item() == pytest.approx(expected.item() / masks.numel(), rel=1e-5)
+
+
+def test_sample_weights_by_hand(batch):
+    logits, masks = batch
+    weights = torch.tensor([1.0, 0.0, 3.0])
+    each = [
+        nn.functional.cross_entropy(logits[i : i + 1], masks[i : i + 1]).item() for i in range(3)
+    ]
+    loss = SegmentationLoss()(logits, (masks, weights))
+    assert loss.item() == pytest.approx((each[0] + 3 * each[2]) / 3, rel=1e-5)
+    # A weight acts in a batch of one image, too.
+    alone = SegmentationLoss()(logits[2:], (masks[2:], weights[2:]))
+    assert alone.item() == pytest.approx(3 * each[2], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "cross_entropy+dice"])
+def test_nothing_of_weight_gives_no_gradient_and_no_nan(batch, kind):
+    logits, masks = batch
+    logits.requires_grad_()
+    loss = SegmentationLoss(kind)(logits, (masks, torch.zeros(3)))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert (logits.grad == 0).all()
+    only = SegmentationLoss("cross_entropy", torch.tensor([1.0, 0.0, 1.0]))
+    assert only(logits, (torch.ones_like(masks), torch.ones(3))).item() == 0
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "cross_entropy+dice"])
+def test_pixels_without_a_label_add_nothing(batch, kind):
+    (logits, masks), weights = batch, torch.tensor([1.0, 0.5, 1.5])
+    logits.requires_grad_()
+    partial = masks.clone()
+    partial[:, :2] = 255
+    loss = SegmentationLoss(kind)(logits, (partial, weights))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert (logits.grad[:, :, :2] == 0).all()
+    assert (logits.grad[:, :, 2:] != 0).any()
+    if kind == "cross_entropy":
+        losses = nn.functional.cross_entropy(logits, masks, reduction="none")
+        losses = losses * weights[:, None, None]
+        assert torch.allclose(loss, losses[:, 2:].sum() / masks.numel())
+
+
+def test_dice_by_hand():
+    # One image of two pixels, labels 0 and 1; the network gives 0.5 to classes 0 and 1 each.
+    logits = torch.tensor([0.0, 0.0, -1e4]).reshape(1, 3, 1, 1).expand(1, 3, 1, 2)
+    masks = torch.tensor([[[0, 1]]])
+    target = masks, torch.ones(1)
+    dice = SegmentationLoss("cross_entropy+dice")(logits, target) - SegmentationLoss()(
+        logits, target
+    )
+    # (2 * 0.5 + 1) / (1 + 1 + 1) twice, and (0 + 1) / (0 + 0 + 1) for the absent class
+    assert dice.item() == pytest.approx(1 - (2 / 3 + 2 / 3 + 1) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_dice_with_sample_weights(batch, weight):
+    logits, masks = batch
+    target = masks, torch.tensor([1.0, weight, 1.0])
+    dice = SegmentationLoss("cross_entropy+dice")(logits, target) - SegmentationLoss()(
+        logits, target
+    )
+    copies = torch.tensor([0, 2] if weight == 0 else [0, 1, 1, 2])
+    same = masks[copies], torch.ones(len(copies))
+    repeated = SegmentationLoss("cross_entropy+dice")(logits[copies], same) - SegmentationLoss()(
+        logits[copies], same
+    )
+    assert dice.item() == pytest.approx(repeated.item(), rel=1e-4)
+
+
+def test_a_perfect_prediction_costs_nothing():
+    masks = torch.tensor([[[0, 1, 2, 2]]])
+    logits = 100.0 * nn.functional.one_hot(masks, 3).movedim(-1, 1)
+    loss = SegmentationLoss("cross_entropy+dice")(logits, (masks, torch.ones(1)))
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+# ---------------------------------------------------------------- schedule, seeds, checkpoints
+
+
+def test_cosine_schedule():
+    schedule = CosineSchedule(0.01, steps_per_epoch=10, max_epochs=20)
+    rates = [schedule.rate(step) for step in range(200)]
+    assert rates[0] == pytest.approx(0.001, rel=1e-3)  # a tenth of the way up in ten steps
+    assert np.all(np.diff(rates[:10]) > 0)
+    assert np.all(np.diff(rates[10:]) < 0)
+    assert max(rates) == pytest.approx(0.01, rel=0.01)
+    assert rates[100] == pytest.approx(0.01 * (0.01 + 0.99 * 0.5))
+    assert schedule.rate(200) == schedule.rate(300) == pytest.approx(1e-4)
+
+
+def test_a_short_training_warms_up_at_once():
+    assert CosineSchedule(0.01, 1, 1).rate(0) == pytest.approx(0.01)
+
+
+def test_derived_seeds_differ():
+    seeds = {derived_seed(a, b) for a in range(20) for b in range(20)}
+    assert len(seeds) == 400
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derived_seed(3, 4) == derived_seed(3, 4)
+
+
+def test_best_weights_patience():
+    best = BestWeights(nn.Linear(1, 1), patience=2)
+    best.best_epoch = 3
+    assert [best.out_of_patience(n) for n in (3, 4, 5, 6)] == [False, False, True, True]
+    best.patience = None
+    assert not best.out_of_patience(99)
+
+
+def test_checkpoint_round_trip(tmp_path):
+    path = tmp_path / "deep" / "name.pt"
+    first = Checkpoint(path, seed=7)
+    assert (first.state, first.seed) == (None, 7)
+    weights = {"weight": torch.arange(3.0)}
+    history = [{"epoch": 1, "loss": math.pi}]
+    first.save(network=weights, optimizer={"state": {}}, history=history, best={"loss": math.inf})
+    second = Checkpoint(path, seed=99)
+    assert second.seed == 7
+    assert torch.equal(second.state["network"]["weight"], weights["weight"])
+    assert second.state["history"] == history
+    assert second.state["best"] == {"loss": math.inf}
+    assert [file.name for file in path.parent.iterdir()] == ["name.pt"]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "name.pt"
+    Checkpoint(path, seed=1).save(history=[])
+    before = path.read_bytes()
+
+    def save_half(state, file):
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", save_half)
+    with pytest.warns(UserWarning, match=r"name\.pt was not written: No space left on device"):
+        Checkpoint(path, seed=2).save(history=[])
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["name.pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b".", b"K\x01.", b"(", b"\x80\x02}q\x00."])
+def test_junk_is_no_checkpoint(tmp_path, content):
+    path = tmp_path / "name.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path} cannot be read as a checkpoint (")):
+        Checkpoint(path, seed=0)
+
+
+def test_no_accelerator():
+    assert make_accelerator(None) is None
+    assert make_accelerator(False) is None
+    given = object()
+    assert make_accelerator(given) is given
+    state = np.random.RandomState(0)
+    assert shared_seed(state, None) != shared_seed(state, None)
+    assert shared_seed(np.random.RandomState(0), None) == shared_seed(
+        np.random.RandomState(0), None
+    )
+
+
+def test_accelerate_that_is_missing(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
+    text = "accelerator=True needs Hugging Face Accelerate: pip install bloodseg[distributed]."
+    with pytest.raises(ImportError, match=re.escape(text)):
+        make_accelerator(True)
