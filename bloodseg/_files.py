@@ -2,36 +2,135 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import secrets
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_UNFINISHED = ".bloodseg-", ".tmp"  # what the names of unfinished files start and end with
+_swept: set[str] = set()  # folders in which this process has looked for leftovers
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """Return a path with a leading ``~`` as the home folder, unless a file has just that name."""
+    path = Path(path)
+    if os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user
+        return path
+
 
 def check_place(path: Any, what: str) -> Path:
     """Return a path where a file can be written, or raise an OSError that says what can't be."""
-    path = Path(path).expanduser()
-    if path.is_dir() or not path.parent.is_dir():
-        why = "is a folder" if path.is_dir() else f"lies in {path.parent}, which is no folder"
+    path = expanded(path)
+    why = _why_not_written(path)
+    if why:
         raise OSError(f"{what} cannot be written: {path} {why}.")
     return path
 
 
+def _why_not_written(path: Path) -> str:
+    """Return in words why no file can be put in a place; "" where one can."""
+    try:
+        if path.is_dir():
+            return "is a folder"
+        if not path.parent.is_dir():
+            return f"lies in {path.parent}, which is no folder"
+        if path.exists() and not path.is_file():
+            return "is a pipe or a device, which a file would take the place of"
+    except OSError as error:  # such as a name that is too long
+        return f"cannot be a path ({error.strerror})"
+    return "cannot be a path (it holds a null byte)" if "\0" in str(path) else ""
+
+
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write, which takes the place of ``path`` once it is complete."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def written_whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the place of ``path`` once it is complete.
+
+    Each call writes under a name of its own, whatever else writes the same path. What killed
+    processes have left in the folder is removed when a process first writes there.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    folder : bool
+        Whether it is a folder, which is given empty; ``path`` must not exist then.
+
+    Raises
+    ------
+    OSError
+        If there can be no such file; of what stands for no file (a pipe, a device), none is made.
+    """
+    path = check_place(path, "The file")
+    _sweep(path.parent)
+    unfinished, held = _new_unfinished(path.parent, folder=folder)
     try:
         yield unfinished
         os.replace(unfinished, path)
     finally:
+        _remove(unfinished)
+        os.close(held)
+
+
+def _new_unfinished(place: Path, *, folder: bool) -> tuple[Path, int]:
+    """Make an unfinished file or folder; its lock says that its writer lives."""
+    while True:
+        # Short whatever the name of the file: names end at 255 bytes.
+        unfinished = place / secrets.token_hex(8).join(_UNFINISHED)
+        if folder:
+            unfinished.mkdir()
+            held = os.open(unfinished, os.O_RDONLY)
+        else:
+            held = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        with suppress(OSError):  # there are file systems without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if os.path.exists(unfinished):  # not swept away before it was locked
+            return unfinished, held
+        os.close(held)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what killed writers have left in a folder, once a process."""
+    where = os.path.realpath(place)
+    if where in _swept:
+        return
+    _swept.add(where)
+    start, end = _UNFINISHED
+    with suppress(OSError), os.scandir(where) as entries:
+        for entry in entries:
+            if entry.name.startswith(start) and entry.name.endswith(end):
+                with suppress(OSError):
+                    _remove_dead(Path(entry.path))
+
+
+def _remove_dead(unfinished: Path) -> None:
+    """Remove an unfinished file that no living process holds; else raise an OSError."""
+    # Neither links are followed nor pipes waited for: the name is all that is known.
+    held = os.open(unfinished, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(unfinished)
+    finally:
+        os.close(held)
+
+
+def _remove(unfinished: Path) -> None:
+    if unfinished.is_dir():
+        shutil.rmtree(unfinished, ignore_errors=True)
+    else:
         unfinished.unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from .._files import written_whole
+from .._files import check_place, expanded, written_whole
 
 _STRIP = 512  # rows written at a time
 
@@ -22,7 +22,8 @@ def write_map(path: Path, rows: Any, *, dtype: Any, pixel_size: float | None) ->
         for top in range(0, height, _STRIP)
     )
     if path.suffix.lower() == ".zarr":
-        _write_zarr(path, strips, rows.shape, dtype)
+        with written_whole(path, folder=True) as unfinished:
+            _write_zarr(unfinished, strips, rows.shape, dtype)
         return
     resolution: dict[str, Any] = {}
     if pixel_size is not None:
@@ -64,13 +65,14 @@ def _write_zarr(path: Path, strips: Iterable[np.ndarray], shape: Any, dtype: Any
 
 def check_output(path: Any) -> Path:
     """Return the path of a map to write, before any work is done."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix.lower() not in (".tif", ".tiff", ".zarr"):
         raise ValueError(f"output must end in .tif, .tiff or .zarr; got {str(path)!r}.")
     if path.exists():
         raise FileExistsError(f"{path} exists. Choose another name, or remove it first.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
+    check_place(path, "The map")
     if path.suffix.lower() == ".zarr":
         try:
             import zarr  # noqa: F401

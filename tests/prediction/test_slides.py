@@ -386,6 +386,22 @@ def test_from_file_to_file(fitted, slide, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["tif", "zarr"])
+def test_a_map_that_breaks_off_leaves_nothing(tmp_path, suffix):
+    class Rows:
+        shape = 1100, 70
+
+        def __getitem__(self, rows):
+            if rows.start:
+                raise OSError("disk full")
+            return np.ones((rows.stop, 70))
+
+    path = tmp_path / f"a.{suffix}"
+    with raises("disk full", OSError):
+        write_map(path, Rows(), dtype=np.uint8, pixel_size=None)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", ["tif", "zarr"])
 @pytest.mark.parametrize("shape", [(1100, 70), (512, 513), (3, 1025)])
 def test_maps_of_several_strips(rng, tmp_path, suffix, shape):
     expected = rng.integers(0, 10**6, shape).astype(np.int32)
@@ -423,6 +439,7 @@ def test_bad_arguments(fitted, smears, tmp_path, slide):
     for output, text, error in (
         ("out.png", "output must end in .tif, .tiff or .zarr; got", ValueError),
         ("none/out.tif", "to write out.tif into", FileNotFoundError),
+        ("n" * 300 + ".zarr", "File name too long", OSError),
     ):
         with raises(text, error):
             fitted.predict_file(slide, tmp_path / output)
