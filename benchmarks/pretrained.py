@@ -1,17 +1,20 @@
 """Make the published weights, show what each ingredient is worth, and score them.
 
-    python -m benchmarks.pretrained train SMEAR256_TRAIN BCCD -o smears.safetensors
-    python -m benchmarks.pretrained average MODEL ... [--shares SHARE ...] -o smears.safetensors
-    python -m benchmarks.pretrained ablation SMEAR256_TRAIN BCCD OTHER [--only NAME ...]
+    python -m benchmarks.pretrained train DATA [--sets NAME=TIMES ...] [--start MODEL] -o FILE
+    python -m benchmarks.pretrained average MODEL ... [--shares SHARE ...] -o FILE
+    python -m benchmarks.pretrained score DATA MODEL ... [--sets NAME ...] [--json FILE]
+    python -m benchmarks.pretrained ablation DATA [--only NAME ...]
     python -m benchmarks.pretrained evaluate MODEL --masks FOLDER ... [--bccd BCCD] [--json FILE]
 
-``train`` uses the masks of SMEAR256_TRAIN and the boxes of BCCD but those of fold 0, each image
-rescaled so that its red cells are 36 pixels wide. Seed and checkpoints make the same weights again;
-``--start MODEL`` goes on from a model. ``average`` takes the mean of the weights of models of one
-start, which holds up on other laboratories better than each of them.
+DATA is the folder that holds the folders of all laboratories; the tables ``TRAINING`` and
+``JUDGES`` below say which there are, and what each may be used for. ``train`` brings every image to
+red cells of 36 pixels and takes each set so many times an epoch. Seed and checkpoints make the same
+weights again; ``--start MODEL`` goes on from a model. ``average`` takes the mean of the weights of
+models of one start, which holds up on other laboratories better than each of them. ``score`` makes
+one table a model, a row for each laboratory; without ``--sets`` only of those that may choose.
 ``ablation`` changes one ingredient at a time, in short trainings of a narrower network: a quarter
-of SMEAR256_TRAIN and fold 1 of BCCD are left out of these, and OTHER, masks of another laboratory,
-is trained on in none. ``evaluate`` only reports.
+of smear256's training fields and fold 1 of BCCD are left out of these, and leukocyte300 is trained
+on in none. ``evaluate`` only reports: other magnifications, tolerances, counts.
 """
 
 from __future__ import annotations
@@ -19,11 +22,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 
 from bloodseg import BloodCellSegmenter, Preprocessor
@@ -40,19 +47,48 @@ from ._timing import machine, write_json
 DIAMETER = 36  # pixels of a red cell in training
 
 
+class Fields(NamedTuple):
+    """Fields of one laboratory."""
+
+    folder: str
+    labels: str = "masks"  # or "boxes", or "white cells": crops around single ones
+    part: Any = slice(None)  # of the fields in order of name; of BCCD the folds
+    use: str = "train"  # or "choose" between models, or "report" scores when all is chosen
+    times: int = 1  # an epoch, so that a large set does not drown a small one
+
+
+TRAINING = {
+    "smear256": Fields("smear256/train", times=4),
+    "bccd": Fields("bccd", "boxes", part=(1, 2, 3, 4)),
+    "pbc_barcelona": Fields("pbc_barcelona"),
+    "chula_bangkok": Fields("chula_bangkok", part=slice(0, None, 2)),
+    "krd_erbil": Fields("krd_erbil", times=6),
+    "nlm_chittagong": Fields("nlm_chittagong", times=2),
+}
+JUDGES = {
+    "leukocyte300": Fields("leukocyte300/train", use="choose"),
+    "chula_bangkok, other half": Fields("chula_bangkok", part=slice(1, None, 2), use="choose"),
+    "leukocyte300, white cells": Fields("leukocyte300/train", "white cells", use="choose"),
+    "krd_erbil, white cells": Fields("krd_erbil", "white cells", use="choose"),
+    "smear256, test": Fields("smear256/test", use="report"),
+    "leukocyte300, test": Fields("leukocyte300/test", use="report"),
+    "bccd, fold 0": Fields("bccd", "boxes", part=(0,), use="report"),
+}
+CROP, CROP_IN_CELLS = 128, 3.5  # side around a white cell: pixels, and diameters of red cells
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a network is trained on, and how."""
 
-    smear256: int = 3  # times that the fields with masks are repeated
-    bccd: bool = True
+    sets: Mapping[str, int] = field(default_factory=dict)  # names, and how often an epoch
     n_drawn: int = 0
     white_balance: bool = True
     clahe: bool = True
     augment: bool | str = True
     loss: str = "cross_entropy"
     width: int = 24
-    n_steps: int = 2600
+    n_steps: int = 4282
     ode_tol: float = 1e-2  # one step of bosh3 then carries most of the time: 4 evaluations, not 10
     seed: int = 0
     start: str | None = None  # a model to go on from
@@ -85,7 +121,7 @@ ABLATION = {
     "without white balance": {"white_balance": False},
     "without CLAHE": {"clahe": False},
     "strong augmentation": {"augment": "strong"},
-    "without boxes of bccd": {"bccd": False},
+    "without boxes of bccd": {"sets": {"smear256": 3}},
     "drawn smears too": {"n_drawn": 100},
     "cross-entropy and Dice": {"loss": "cross_entropy+dice"},
 }
@@ -120,13 +156,50 @@ def labelled_by_boxes(bccd, folds):
     return images, masks_from_boxes(images, boxes, labels)
 
 
-def training_data(recipe, smear256, bccd, folds):
-    """Return the images and label maps that a recipe trains on, rescaled."""
-    images, masks = all_rescaled(*smear256)
-    images, masks = images * recipe.smear256, masks * recipe.smear256
-    if recipe.bccd:
-        more = all_rescaled(*labelled_by_boxes(bccd, folds))
-        images, masks = images + more[0], masks + more[1]
+def read(data, fields):
+    """Return the images and label maps of fields: at the ruler's size, or crops as they are."""
+    folder = data / fields.folder
+    if fields.labels == "boxes":
+        return all_rescaled(*labelled_by_boxes(load_voc(folder), fields.part))
+    bunch = load_folder(folder)
+    images, masks, names = bunch.images[fields.part], bunch.masks[fields.part], bunch.names
+    if fields.labels == "masks":
+        return all_rescaled(images, masks)
+    by_hand = folder / "masks_wbc"
+    crops = []
+    for image, mask, name in zip(images, masks, names[fields.part], strict=True):
+        white = mask == 1
+        if by_hand.is_dir():
+            white = cv2.imread(str(by_hand / f"{name}.png"), cv2.IMREAD_GRAYSCALE) > 0
+        crops.append(crop_of_white_cell(image, white, 2 * typical_radius(mask)))
+    return [image for image, _ in crops], [mask for _, mask in crops]
+
+
+def crop_of_white_cell(image, white, red_cell_diameter):
+    """Return a crop around the largest white cell, and where in it white cells are (1, 0)."""
+    stats, middles = cv2.connectedComponentsWithStats(white.astype(np.uint8))[2:]
+    largest = 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+    side = min(round(CROP_IN_CELLS * red_cell_diameter), *white.shape)
+    left, top = (
+        min(max(int(middle) - side // 2, 0), length - side)
+        for middle, length in zip(middles[largest], white.shape[::-1], strict=True)
+    )
+    rows, columns = slice(top, top + side), slice(left, left + side)
+    size = (CROP, CROP)
+    crop = cv2.resize(image[rows, columns], size, interpolation=cv2.INTER_AREA)
+    mask = white[rows, columns].astype(np.uint8)
+    return crop, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def training_data(recipe, sets):
+    """Return the images and label maps that a recipe trains on.
+
+    ``sets`` holds the images and label maps of each name, at the ruler's size.
+    """
+    images, masks = [], []
+    for name, times in recipe.sets.items():
+        images += sets[name][0] * times
+        masks += sets[name][1] * times
     if recipe.n_drawn:
         drawn = make_smears(recipe.n_drawn, 192, random_state=0, red_cell_diameter=DIAMETER)
         images, masks = images + list(drawn.images), masks + list(drawn.masks)
@@ -143,15 +216,15 @@ def trained(recipe, images, masks, **parameters):
 
 def train(arguments):
     recipe = Recipe(
+        sets=arguments.sets or {name: each.times for name, each in TRAINING.items()},
         **{
             name: getattr(arguments, name)
-            for name in ("width", "n_steps", "n_drawn", "seed", "smear256", "bccd", "start")
+            for name in ("width", "n_steps", "n_drawn", "seed", "augment", "start")
             if getattr(arguments, name) is not None
-        }
+        },
     )
-    images, masks = training_data(
-        recipe, pair_of(load_folder(arguments.masks)), load_voc(arguments.boxes), folds=[1, 2, 3, 4]
-    )
+    sets = {name: read(arguments.data, TRAINING[name]) for name in recipe.sets}
+    images, masks = training_data(recipe, sets)
     print(
         f"{len(images)} images, {sum(mask.size for mask in masks) / 1e6:.1f} megapixels; {recipe}"
     )
@@ -173,36 +246,83 @@ def average(arguments):
         if weight.is_floating_point():  # and no number of batches
             mean = sum(share * state[name] for share, state in zip(shares, states, strict=True))
             weight.copy_(mean)
-    averaged.set_params(red_cell_diameter="auto")
-    for folder in arguments.masks or []:
-        print(folder, scores(averaged, *pair_of(load_folder(folder))), flush=True)
+    averaged.set_params(red_cell_diameter="auto", device="auto")
     averaged.save(arguments.output, half_precision=True)
 
 
 def ablation(arguments):
-    smear256 = load_folder(arguments.masks)
-    bccd = load_voc(arguments.boxes)
-    other = all_rescaled(*pair_of(load_folder(arguments.leukocyte300)))
+    smear256 = load_folder(arguments.data / TRAINING["smear256"].folder)
+    bccd = load_voc(arguments.data / TRAINING["bccd"].folder)
+    other = read(arguments.data, JUDGES["leukocyte300"])
     groups = check_groups(smear256.groups, len(smear256.images))
     parts = split_images(len(smear256.images), groups, 0.25, seed=0)
-    train, held_out = (
-        ([smear256.images[i] for i in part], [smear256.masks[i] for i in part]) for part in parts
+    kept, held_out = (
+        all_rescaled([smear256.images[i] for i in part], [smear256.masks[i] for i in part])
+        for part in parts
     )
-    held_out = all_rescaled(*held_out)
+    sets = {"smear256": kept, "bccd": all_rescaled(*labelled_by_boxes(bccd, [2, 3, 4]))}
     fold = np.flatnonzero(bccd.fold == 1)
     boxed = all_rescaled(*labelled_by_boxes(bccd, [1]))
-    short = Recipe(width=arguments.width, n_steps=arguments.n_steps, ode_tol=1e-3)
+    short = Recipe(
+        {"smear256": 3, "bccd": 1}, width=arguments.width, n_steps=arguments.n_steps, ode_tol=1e-3
+    )
     for name in arguments.only or ABLATION:
         for seed in arguments.seeds:
             recipe = replace(short, seed=seed, **ABLATION[name])
             start = time.perf_counter()
-            segmenter = trained(recipe, *training_data(recipe, train, bccd, folds=[2, 3, 4]))
+            segmenter = trained(recipe, *training_data(recipe, sets))
             row = {"recipe": name, "seed": seed, "seconds": time.perf_counter() - start}
             row |= {"other laboratory": scores(segmenter, *other)}
             row |= {"held out": scores(segmenter, *held_out)}
             if len(boxed[0]) == len(fold):
                 row |= {"count error": count_error(segmenter, boxed[0], bccd.counts[fold])}
             print(json.dumps(row), flush=True)
+
+
+def score(arguments):
+    fields = {**TRAINING, **JUDGES}
+    names = arguments.sets or [name for name, each in JUDGES.items() if each.use == "choose"]
+    report = {}
+    for model in arguments.models:
+        segmenter = BloodCellSegmenter.load(model_file(model))
+        table = pd.DataFrame(
+            [scored(segmenter, arguments.data, fields[name]) for name in names],
+            pd.Index(names, name="laboratory"),
+        )
+        print(f"{model}\n{table.to_string()}\n", flush=True)
+        report[str(model)] = json.loads(table.to_json(orient="index"))
+    write_json(arguments.json, machine=machine(torch.device("cpu")), models=report)
+
+
+def scored(segmenter, data, fields):
+    """Return a laboratory's row: scores over the known pixels in per cent, and what they cost."""
+    images, masks = read(data, fields)
+    crops = fields.labels == "white cells"  # their size is for the model to find
+    segmenter.set_params(red_cell_diameter="auto" if crops else None)
+    start = time.perf_counter()
+    maps, confidences, evaluations = [], [], 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # doubts
+        for image in images:
+            (segmented,) = segmenter.segment([image])
+            maps.append(segmented.class_map)
+            confidences.append(segmented.mean_confidence)
+            evaluations += sum(int(n.sum()) for n in segmenter.n_function_evaluations_.values())
+    seconds = time.perf_counter() - start
+    if crops:
+        maps = [np.where(each == 1, 1, 0).astype(np.uint8) for each in maps]
+    found = scores_from_confusion(confusion_matrix(masks, maps))
+    kinds = {"white": found["iou_white"]}
+    if not crops:
+        kinds = {"mean IoU": found["mean_iou"], **kinds, "red": found["iou_red"]}
+    return {
+        "use": fields.use,
+        "fields": len(images),
+        **{name: round(100 * value, 2) for name, value in kinds.items()},
+        "confidence": round(float(np.mean(confidences)), 3),
+        "evaluations an image": round(evaluations / len(images), 1),
+        "seconds": round(seconds, 1),
+    }
 
 
 def pair_of(bunch):
@@ -282,48 +402,68 @@ def bccd_counts(segmenter, bccd):
     }
 
 
+class Repeats(argparse.Action):
+    """Sets as NAME=TIMES, or NAME for once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        pairs = [value.partition("=") for value in values]
+        for name, _, times in pairs:
+            if name not in TRAINING or not (times or "1").isdecimal():
+                parser.error(f"{option_string}: NAME=TIMES of {', '.join(TRAINING)}; got {values}")
+        setattr(namespace, self.dest, {name: int(times or 1) for name, _, times in pairs})
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("train", "ablation"):
-        command = commands.add_parser(name)
-        command.add_argument("masks", metavar="SMEAR256_TRAIN", type=Path)
-        command.add_argument("boxes", metavar="BCCD", type=Path)
-        command.add_argument("--threads", type=int)
-    command.add_argument("leukocyte300", type=Path)
-    command.add_argument("--only", nargs="+", choices=ABLATION)
-    command.add_argument("--seeds", nargs="+", type=int, default=[0])
-    command.add_argument("--width", type=int, default=16)
-    command.add_argument("--n-steps", type=int, default=300)
-    command = commands.choices["train"]
+    command = commands.add_parser("train")
+    command.add_argument("data", metavar="DATA", type=Path)
     command.add_argument("-o", "--output", type=Path, required=True)
+    command.add_argument(
+        "--sets", nargs="+", action=Repeats, metavar="NAME=TIMES", help="and how often an epoch"
+    )
     command.add_argument("--checkpoint-dir", type=Path)
     command.add_argument("--width", type=int)
     command.add_argument("--n-steps", type=int)
     command.add_argument("--n-drawn", type=int)
     command.add_argument("--seed", type=int)
+    command.add_argument("--augment", choices=["strong"])
     command.add_argument("--start", help="a model to go on from")
-    command.add_argument("--repeat", dest="smear256", type=int, help="times each field with masks")
-    command.add_argument("--without-boxes", dest="bccd", action="store_false", default=None)
     command.add_argument("--verbose", type=int, default=1)
     command = commands.add_parser("average")
     command.add_argument("models", nargs="+")
     command.add_argument("--shares", nargs="+", type=float)
     command.add_argument("-o", "--output", type=Path, required=True)
-    command.add_argument("--masks", nargs="+", type=Path, help="to score: fields that may choose")
-    command.add_argument("--threads", type=int)
+    command = commands.add_parser("score")
+    command.add_argument("data", metavar="DATA", type=Path)
+    command.add_argument("models", nargs="+")
+    command.add_argument("--sets", nargs="+", choices=[*TRAINING, *JUDGES], metavar="NAME")
+    command.add_argument("--json", type=Path)
+    command = commands.add_parser("ablation")
+    command.add_argument("data", metavar="DATA", type=Path)
+    command.add_argument("--only", nargs="+", choices=ABLATION)
+    command.add_argument("--seeds", nargs="+", type=int, default=[0])
+    command.add_argument("--width", type=int, default=16)
+    command.add_argument("--n-steps", type=int, default=300)
     command = commands.add_parser("evaluate")
     command.add_argument("model", type=Path)
     command.add_argument("--masks", nargs="+", type=Path)
     command.add_argument("--bccd", type=Path)
     command.add_argument("--json", type=Path)
-    command.add_argument("--threads", type=int)
+    for command in commands.choices.values():
+        command.add_argument("--threads", type=int)
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    run = {"train": train, "average": average, "ablation": ablation, "evaluate": evaluate}
+    run = {
+        "train": train,
+        "average": average,
+        "score": score,
+        "ablation": ablation,
+        "evaluate": evaluate,
+    }
     run[arguments.command](arguments)
 
 

@@ -147,31 +147,40 @@ def test_the_diameter_of_red_cells(tmp_path):
     assert all(row["off by 25 %"] == 0 for row in rows)
 
 
-def masks_and_boxes(folder):
-    """Save drawn smears as the making of published weights takes them; return the two folders."""
-    smears = make_smears(6, 96, random_state=0, red_cell_diameter=30)
-    fields, boxes = folder / "fields", folder / "boxes"
-    save_fields(fields, smears, 4)
-    boxes.mkdir()
-    save_boxes(boxes, smears)
-    return fields, boxes
+@pytest.fixture
+def laboratories(tmp_path):
+    """Save drawn smears as the making of published weights takes them; return their folder."""
+    smears = make_smears(6, 96, random_state=0, red_cell_diameter=30, white_cells=(1, 1))
+    folder = tmp_path / "data"
+    for place in ("smear256/train", "leukocyte300/train", "chula_bangkok", "krd_erbil"):
+        save_fields(folder / place, smears, 4)
+    (folder / "krd_erbil" / "masks_wbc").mkdir()
+    for index, mask in enumerate(smears.masks[:4]):
+        white = Image.fromarray((mask == 1).astype(np.uint8))
+        white.save(folder / f"krd_erbil/masks_wbc/{index}.png")
+    (folder / "bccd").mkdir()
+    save_boxes(folder / "bccd", smears)
+    return folder
 
 
-def test_published_weights(tmp_path, capsys):
-    fields, boxes = masks_and_boxes(tmp_path)
+TINY = ["--width", "2", "--n-steps", "1"]
+
+
+def test_published_weights(tmp_path, laboratories, capsys):
     model = tmp_path / "m"
-    tiny = ["--width", "2", "--n-steps", "1"]
-    pretrained.main(["train", str(fields), str(boxes), "-o", str(model), *tiny])
+    sets = ["--sets", "smear256=2", "bccd"]
+    pretrained.main(["train", str(laboratories), "-o", str(model), *TINY, *sets])
     assert BloodCellSegmenter.load(model).red_cell_diameter_ == pytest.approx(36, abs=3)
-    places = [str(fields), str(boxes), str(fields)]
-    pretrained.main(["ablation", *places, *tiny, "--only", "all", "without boxes of bccd"])
+    assert capsys.readouterr().out.startswith("12 images, ")  # 2 x 4 fields, and 4 of BCCD
+    only = ["--only", "all", "without boxes of bccd"]
+    pretrained.main(["ablation", str(laboratories), *TINY, *only])
     lines = capsys.readouterr().out.splitlines()
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     assert [row["recipe"] for row in rows] == ["all", "without boxes of bccd"]
     assert 0 <= rows[0]["other laboratory"]["mean_iou"] <= 100
     report = tmp_path / "report.json"
-    options = ["--masks", str(fields), "--bccd", str(boxes), "--json", str(report)]
-    pretrained.main(["evaluate", str(model), *options])
+    options = ["--masks", str(laboratories / "krd_erbil"), "--bccd", str(laboratories / "bccd")]
+    pretrained.main(["evaluate", str(model), *options, "--json", str(report)])
     found = json.loads(report.read_text())
     (sizes,) = found["mean IoU"].values()
     assert sizes.keys() == {"original", "half", "double"}
@@ -181,14 +190,59 @@ def test_published_weights(tmp_path, capsys):
     assert len(found["count error on bccd, fold 0"]["segmented and counted"]) == 2
 
 
-def test_going_on_and_averaging(tmp_path):
-    fields, boxes = masks_and_boxes(tmp_path)
+def test_a_row_for_each_laboratory(tmp_path, laboratories):
+    model, report = tmp_path / "m", tmp_path / "report.json"
+    pretrained.main(["train", str(laboratories), "-o", str(model), *TINY, "--sets", "smear256"])
+    pretrained.main(["score", str(laboratories), str(model), "--json", str(report)])
+    (rows,) = json.loads(report.read_text())["models"].values()
+    assert {row["use"] for row in rows.values()} == {"choose"}
+    assert rows["leukocyte300"]["fields"] == 4
+    assert rows["chula_bangkok, other half"]["fields"] == 2
+    for row in rows.values():
+        assert row["white"] is None or 0 <= row["white"] <= 100
+        assert 1 / 3 <= row["confidence"] <= 1
+    assert rows["krd_erbil, white cells"]["mean IoU"] is None
+
+
+def test_no_field_that_trains_judges():
+    for judge in pretrained.JUDGES.values():
+        for fields in pretrained.TRAINING.values():
+            if judge.folder == fields.folder and judge.labels == fields.labels:
+                names = range(107) if fields.labels == "masks" else [0, 1, 2, 3, 4]
+                parts = [
+                    set(names[part] if isinstance(part, slice) else part)
+                    for part in (judge.part, fields.part)
+                ]
+                assert parts[0].isdisjoint(parts[1])
+                assert parts[0] | parts[1] == set(names)
+
+
+def test_a_crop_has_the_whole_white_cell():
+    white = np.zeros((90, 120), bool)
+    white[60:80, 95:115] = True
+    white[5:9, 5:9] = True
+    image = np.repeat(np.where(white, 90, 230).astype(np.uint8)[..., None], 3, 2)
+    crop, mask = pretrained.crop_of_white_cell(image, white, 12)
+    assert crop.shape == (128, 128, 3)
+    assert mask.sum() == pytest.approx(400 * (128 / 42) ** 2, rel=0.02)  # a side is 42 pixels
+    assert ((mask == 1) == (crop[..., 0] < 160)).mean() > 0.98
+
+
+@pytest.mark.parametrize("sets", ["smear", "smear256=often"])
+def test_sets_that_are_none(tmp_path, sets, capsys):
+    with pytest.raises(SystemExit):
+        pretrained.main(["train", str(tmp_path), "-o", str(tmp_path / "m"), "--sets", sets])
+    assert "NAME=TIMES of smear256, bccd, pbc_barcelona, chula_bangkok, krd_erbil, nlm_" in (
+        capsys.readouterr().err
+    )
+
+
+def test_going_on_and_averaging(tmp_path, laboratories):
     files = [str(tmp_path / name) for name in ("start", "further", "averaged")]
-    tiny = [str(fields), str(boxes), "--width", "2", "--n-steps", "2", "-o"]
-    pretrained.main(["train", *tiny, files[0]])
-    pretrained.main(["train", *tiny, files[1], "--start", files[0], "--without-boxes"])
-    options = ["--shares", "0.75", "0.25", "--masks", str(fields)]
-    pretrained.main(["average", *files[:2], "-o", files[2], *options])
+    tiny = ["train", str(laboratories), *TINY, "--sets", "smear256", "-o"]
+    pretrained.main([*tiny, files[0]])
+    pretrained.main([*tiny, files[1], "--start", files[0]])
+    pretrained.main(["average", *files[:2], "-o", files[2], "--shares", "0.75", "0.25"])
     start, further, averaged = (
         BloodCellSegmenter.load(file).network_.state_dict() for file in files
     )
