@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ._block import ODEBlock
 from ._control import N_FIXED_STEPS
+from ._step import take_step
 from .methods import TABLEAUS
 
 
@@ -55,17 +56,12 @@ class FixedStepBlock(nn.Module):
         """Return h(1), of h's shape and, at least, float32."""
         h = h if h.dtype == torch.float64 else h.float()
         for number in range(self.n_steps):
-            h = self._step(h, number / self.n_steps, 1 / self.n_steps)
+            start, size = number / self.n_steps, 1 / self.n_steps
+            h = take_step(self._slope, TABLEAUS[self.method], h, start, size)
         return h
 
-    def _step(self, h: Tensor, start: float, size: float) -> Tensor:
-        tableau = TABLEAUS[self.method]
-        last = max(stage for stage, weight in enumerate(tableau.weights) if weight)
-        slopes: list[Tensor] = []
-        for node, row in zip(tableau.nodes[: last + 1], tableau.stages, strict=False):
-            t = h.new_full((1,) * h.ndim, start + node * size)
-            slopes.append(self._evaluate(t, _moved(h, size, row, slopes), *self.weights))
-        return _moved(h, size, tableau.weights, slopes)
+    def _slope(self, t: Tensor, h: Tensor) -> Tensor:
+        return self._evaluate(t, h, *self.weights)
 
     def extra_repr(self) -> str:
         """Return the settings, for print."""
@@ -103,11 +99,3 @@ def fixed_steps(block: ODEBlock, n_evaluations: int | None = None) -> int:
     if block.first_step is not None and block.predict_tol == block.tol:
         return round(1 / block.first_step)
     return 1 if tableau.tries_whole_interval(block.predict_tol) else N_FIXED_STEPS
-
-
-def _moved(h: Tensor, size: float, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
-    """Return the state after a step along the weighted slopes."""
-    for weight, slope in zip(weights, slopes, strict=False):
-        if weight:
-            h = h + size * weight * slope
-    return h

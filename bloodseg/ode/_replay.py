@@ -2,61 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._arithmetic import per_sample
 from ._precision import float32_arithmetic
 from ._rhs import RightHandSide
 from ._search import AcceptedStep
+from ._step import Function, take_step
 from .methods import Tableau
-
-Function = Callable[[Tensor, Tensor], Tensor]
 
 
 def replay(func: Function, tableau: Tableau, steps: list[AcceptedStep], y: Tensor) -> Tensor:
     """Take the accepted steps again, from y, with autograd watching."""
     for step in steps:
         if len(step.rows) == len(y):
-            y = take_step(func, tableau, y, step)
+            y = _take_again(func, tableau, y, step)
         else:
             rows = torch.from_numpy(step.rows).to(y.device)
-            y = y.index_put((rows,), take_step(func, tableau, y[rows], step))
+            y = y.index_put((rows,), _take_again(func, tableau, y[rows], step))
     return y
 
 
-def take_step(func: Function, tableau: Tableau, y: Tensor, step: AcceptedStep) -> Tensor:
-    """Return the state after one step, by operations that autograd can follow."""
-    slopes: list[Tensor] = []
-    # A last stage that serves only the error estimate has no part in the result.
-    used = max(i for i, weight in enumerate(tableau.weights) if weight) + 1
-    for node, row in zip(tableau.nodes[:used], tableau.stages[:used], strict=True):
-        time = _on_device(step.times + node * step.steps, y)
-        slopes.append(func(time, _moved(y, slopes, row, step.steps)).to(y.dtype))
-    return _moved(y, slopes, tableau.weights[:used], step.steps)
-
-
-def _moved(y: Tensor, slopes: list[Tensor], weights: Any, steps: np.ndarray) -> Tensor:
-    """Return ``y + h * sum(weights * slopes)``."""
-    terms = [(w, slope) for w, slope in zip(weights, slopes, strict=True) if w]
-    if (steps == steps[0]).all():
-        for weight, slope in terms:
-            y = torch.add(y, slope, alpha=weight * steps[0])
-        return y
-    h = _on_device(steps, y)
-    for weight, slope in terms:
-        y = torch.addcmul(y, h, slope, value=weight)
-    return y
-
-
-def _on_device(values: np.ndarray, y: Tensor) -> Tensor:
-    """Return one number a sample as a tensor that broadcasts against the state."""
-    return per_sample(torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True), y)
+def _take_again(func: Function, tableau: Tableau, y: Tensor, step: AcceptedStep) -> Tensor:
+    """Return the state after an accepted step from y."""
+    first = float(step.steps[0])
+    steps = first if (step.steps == first).all() else step.steps
+    return take_step(func, tableau, y, step.times, steps)
 
 
 class ReplayedGradient(torch.autograd.Function):
@@ -105,7 +79,7 @@ class ReplayedGradient(torch.autograd.Function):
                     whole = len(rows) == len(part)
                     with torch.enable_grad():
                         y = step.y.detach().requires_grad_()
-                        end = take_step(func, ctx.tableau, y, step)
+                        end = _take_again(func, ctx.tableau, y, step)
                     before, *of_weights = torch.autograd.grad(
                         end, (y, *wanted), part if whole else part[rows], allow_unused=True
                     )
