@@ -88,8 +88,8 @@ def to_onnx(
     path : path
         File to write, by custom ``*.onnx``. Written whole or not at all.
     images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths, optional
-        Example images, as for `BloodCellSegmenter.predict`. The solver is watched on them for the
-        number of steps, and the file's class maps are compared with the segmenter's.
+        Example images, as for `bloodseg.BloodCellSegmenter.predict`. The solver is watched on them
+        for the number of steps, and the file's class maps are compared with the segmenter's.
     steps : int or {position: int}, optional
         Numbers of steps, for all blocks or some of them. The others take as many as the image that
         was hardest for them needs; without images, as many as in the last ``predict``; and if

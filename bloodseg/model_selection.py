@@ -41,7 +41,7 @@ def tolerance_curve(
     estimator : BloodCellSegmenter or Pipeline that ends in one
         Fitted, with at least one ODE-block.
     X : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
-        Images, best ones that `fit` has not seen.
+        Images, best ones that ``fit`` has not seen.
     y : ndarray of shape (n, H, W) or list of (H, W) ndarrays
         Their label maps.
     tolerances : array-like of float, default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)

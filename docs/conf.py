@@ -14,8 +14,12 @@ html_title = f"bloodseg {release}"
 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's types say more: shapes and ranges
-numpydoc_show_class_members = False
-default_role = "any"
-nitpicky = False
-suppress_warnings = ["ref.any"]  # names of other packages, which have no inventory offline
+templates_path = ["_templates"]
+numpydoc_show_class_members = False  # the template of classes lists them
+default_role = "py:obj"
 myst_heading_anchors = 3
+
+# A reference that leads nowhere fails the build, but for names of other packages, which have no
+# inventory offline.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(cv2|joblib|numpy|sklearn|torch)\..*")]

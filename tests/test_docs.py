@@ -1,7 +1,10 @@
 """The code of README.md and the guide runs, from top to bottom, as a reader would run it."""
 
+import importlib
 import inspect
+import itertools
 import json
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +15,7 @@ import sklearn
 import sklearn.model_selection
 from PIL import Image
 
+import bloodseg
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.cli._arguments import make_parser
 from bloodseg.datasets import make_smears
@@ -101,7 +105,46 @@ def test_commands_are_ones_that_the_command_line_takes(page):
     assert page != "README.md" or any(line.startswith("bloodseg ") for line in lines)
 
 
-def test_scorers_are_in_the_reference():
-    text = (ROOT / "docs/api.md").read_text()
-    for name in ("mean_iou_scorer", "pixel_accuracy_scorer", "mean_dice_scorer"):
-        assert f"``{name}``" in text
+def reference():
+    """Return the names that each module has on the page of the reference."""
+    names, module = {}, None
+    for line in (ROOT / "docs/api.md").read_text().splitlines():
+        if found := re.match(r"\.\. automodule:: (\S+)$", line):
+            module = found[1]
+            names[module] = set()
+        elif found := re.match(r"\.\. py:data:: (\w+)$", line) or re.match(r"   (\w+)$", line):
+            names[module].add(found[1])
+    return names
+
+
+# Where what `bloodseg` itself exports lies, and rooms that are the package's own business.
+NOT_PUBLIC = {"__main__", "cli", "estimators", "prediction", "preprocessing", "training"}
+
+
+def test_what_is_public_is_what_the_reference_lists():
+    listed = reference()
+    rooms = {module.name for module in pkgutil.iter_modules(bloodseg.__path__)}
+    public = {f"bloodseg.{room}" for room in rooms if not room.startswith("_")}
+    assert listed.keys() == {"bloodseg", *public} - {f"bloodseg.{room}" for room in NOT_PUBLIC}
+    for module, names in listed.items():
+        exported = importlib.import_module(module).__all__
+        assert names == {name for name in exported if name != "__version__"}, module
+        assert len(exported) == len(set(exported))
+
+
+def test_table_of_rooms_is_that_of_the_contract():
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    contract = [
+        (str(number), {room.strip() for room in layer.split("|")})
+        for number, layer in enumerate(reversed(layers), start=1)
+    ]
+    rows = re.findall(
+        r"^\| (\d+) \| `(\w+)` \| \S.*\|$", (ROOT / "docs/design.md").read_text(), re.MULTILINE
+    )
+    table = [
+        (number, {room for _, room in rows})
+        for number, rows in itertools.groupby(rows, key=lambda row: row[0])
+    ]
+    assert table == contract

@@ -3,11 +3,11 @@
 from ._diameter import estimate_red_cell_diameter
 from ._export import to_coco, to_geojson
 from ._instances import Cells, find_cells
-from ._measure import check_pixel_size, measure_cells
+from ._measure import check_pixel_size as check_pixel_size  # `as`: for other rooms, not public
+from ._measure import measure_cells
 
 __all__ = [
     "Cells",
-    "check_pixel_size",
     "estimate_red_cell_diameter",
     "find_cells",
     "measure_cells",

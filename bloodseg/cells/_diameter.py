@@ -43,8 +43,9 @@ def estimate_red_cell_diameter(image: Any) -> float | None:
     Parameters
     ----------
     image : array-like of shape (H, W[, C])
-        An image as `BloodCellSegmenter` takes it, or what `bloodseg.datasets.open_slide` returns.
-        Of images larger than 1024 pixels, up to nine windows of that side are looked at.
+        An image as `bloodseg.BloodCellSegmenter` takes it, or what
+        `bloodseg.datasets.open_slide` returns. Of images larger than 1024 pixels, up to nine
+        windows of that side are looked at.
 
     Returns
     -------

@@ -48,7 +48,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     pretrained : path, optional
         Saved model whose weights training starts from: a `BloodCellCounter`, or a
         `BloodCellSegmenter`, whose U-Net then learns to count. Its network must be the same. Set
-        `scale` so that cells are as large as those that the segmenter was trained on.
+        ``scale`` so that cells are as large as those that the segmenter was trained on.
     scale : float in (0, 1], default=0.5
         How much images are shrunk before anything else. Counting needs less detail than
         outlining; cells should stay above some 20 pixels across.
@@ -84,7 +84,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         Share of the images (or groups) held out to find the best epoch; None trains on all
         images and keeps the last weights. Not used where ``fit`` is given ``X_val``.
     early_stopping : bool, default=False
-        Stop after `patience` epochs without a lower validation loss.
+        Stop after ``patience`` epochs without a lower validation loss.
     patience : int, default=10
         See ``early_stopping``.
     checkpoint_dir : path, optional

@@ -124,7 +124,7 @@ class BloodCellSegmenter(NetworkEstimator):
         Share of the images (or groups) held out to find the best epoch; None trains on all
         images and keeps the last weights. Not used where ``fit`` is given ``X_val``.
     early_stopping : bool, default=False
-        Stop after `patience` epochs without a lower validation loss.
+        Stop after ``patience`` epochs without a lower validation loss.
     patience : int, default=10
         See ``early_stopping``.
     checkpoint_dir : path, optional

@@ -25,7 +25,7 @@ class FixedStepBlock(nn.Module):
     func : Module
         Right-hand side ``func(t, h)``; t has shape (1, ..., 1), one time for all samples.
     method : str
-        One of `bloodseg.ode.METHODS`.
+        One of `METHODS`.
     n_steps : int
         Number of steps, at least 1.
 

@@ -84,8 +84,8 @@ def solve(
         state's. float16 is for prediction: small gradients vanish in it.
     first_step : float, optional
         Length of the first step to try, shortened to an equal part of the interval. None: the whole
-        interval where the method often carries it at the tolerance (`bosh3` from 1e-3 on, `tsit5`
-        from 1e-5, `dopri8` from 1e-7), else a guess from the slope. Fixed-step methods
+        interval where the method often carries it at the tolerance ("bosh3" from 1e-3 on, "tsit5"
+        from 1e-5, "dopri8" from 1e-7), else a guess from the slope. Fixed-step methods
         take no notice of it.
     max_steps : int
         Accepted and rejected steps of a sample at most.

@@ -71,8 +71,8 @@ class CellSizeDisplay:
         Parameters
         ----------
         cells : DataFrame
-            As `BloodCellSegmenter.measure` returns it; its columns class, diameter, unit and
-            touches_border are read.
+            As `bloodseg.BloodCellSegmenter.measure` returns it; its columns class, diameter, unit
+            and touches_border are read.
         bins, ax
             As for `from_estimator`.
 
