@@ -11,7 +11,8 @@ import numpy as np
 
 from .._images import ScaledRows, middle
 from ..cells._diameter import measured_diameter
-from ..cells._scale import peak_shift, scale_to
+from ..cells._scale import RED, peak_shift, scale_to, typical_radius
+from ._doubts import LEAST_CELLS, is_about
 
 LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
 
@@ -19,6 +20,10 @@ LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
 _OCTAVE_STEP = 0.5
 _ANY_SIZES = 12 * 2 ** np.arange(0, 4.5, _OCTAVE_STEP)  # pixels
 _SHOWN = 256  # pixels, as the network sees them
+
+# What an answer counts where no red cell has the size that was shown; where one class fills the
+# image besides, as networks have it that see an image far too small: they are very sure of that.
+_NO_RULER, _FILLED, _FILLED_SHARE = 0.5, 0.9, 0.9
 
 
 def check_red_cell_diameter(given: Any, of_network: float | None) -> None:
@@ -70,9 +75,8 @@ def scaling_for(
     wanted : float
         The network's.
     sureness : callable
-        From an image of at most 256 pixels a side, and how wide its red cells should be, to how
-        sure the network is of what it sees: 0 where it sees no cells, up to a half where they are
-        of another width. Asked where the image alone does not tell.
+        From an image of at most 256 pixels a side, and how wide its red cells should be, to what
+        `weigh_answer` gives for the network's. Asked where the image alone does not tell.
     name : str
         What a warning calls the image.
     """
@@ -85,8 +89,8 @@ def scaling_for(
     if octaves:
         if diameter is not None:
             steps = np.arange(-octaves, octaves + _OCTAVE_STEP, _OCTAVE_STEP)
-            # More than a half: the cells that the network finds there are as wide as it expects.
-            near = _surest(prepared, diameter * 2**steps, wanted, sureness, above=0.5)
+            # More than a half: red cells that the network finds there are as wide as it expects.
+            near = _surest(prepared, diameter * 2**steps, wanted, sureness, above=_NO_RULER)
         diameter = near or _surest(prepared, _ANY_SIZES, wanted, sureness)
     if diameter is None:
         warnings.warn(
@@ -96,6 +100,38 @@ def scaling_for(
         )
         return Scaling(1.0, guessed=True)
     return Scaling(scale_to(diameter, wanted), guessed=near is None)
+
+
+def weigh_answer(probabilities: np.ndarray, diameter: float) -> float:
+    """Return how far what a network sees in an image speaks for the size it was shown in.
+
+    It is the mean probability of the pixels' classes, for networks are unsure of cells of a wrong
+    size. But not only of those: at sizes far from those of training they can be sure of what is
+    none. So it is half where no red cells are found that are as wide as they should be; the white
+    ones do not tell, for those of one smear differ by a factor of two. And of halves, one whose
+    image is all white cell, or all red, counts less than one with a field between the cells.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (3, H, W)
+        Of the classes.
+    diameter : float
+        Of red cells in pixels, as the image was scaled for.
+
+    Returns
+    -------
+    float
+        From 0, where there are no cells, to 1.
+    """
+    labels = probabilities.argmax(axis=0)
+    shares = [(labels == label).mean() for label in range(1, len(probabilities))]
+    if sum(shares) < LEAST_CELLS:
+        return 0.0
+    sure = float(probabilities.max(axis=0).mean())
+    radius = typical_radius(np.where(labels == RED, RED, 0), diameter)
+    if radius is not None and is_about(2 * radius, diameter):
+        return sure
+    return sure * _NO_RULER * (_FILLED if max(shares) > _FILLED_SHARE else 1)
 
 
 def _surest(

@@ -28,7 +28,8 @@ from ..cells._scale import typical_radius
 from ..datasets import Slide, open_slide
 from ..networks import image_tensor
 from ..preprocessing import EnhancedRows, Preprocessor
-from ._doubts import LEAST_CELLS, doubts, is_about
+from ._doubts import doubts
+from ._magnification import weigh_answer
 
 logger = logging.getLogger("bloodseg")
 
@@ -133,18 +134,8 @@ class Segmentation:
         return class_map, confidence
 
     def sureness(self, pixels: np.ndarray, diameter: float) -> float:
-        """Return the mean probability of each pixel's class in a small image; 0 without cells.
-
-        Half of it where red cells turn out to be of another diameter than the image was scaled for:
-        at sizes far from those of training, networks can be sure of what is none.
-        """
-        probabilities = softmax(self.network(pixels)[0], axis=0)
-        labels = probabilities.argmax(axis=0)
-        if (labels > 0).mean() < LEAST_CELLS:
-            return 0.0
-        radius = typical_radius(labels, diameter)
-        agrees = radius is not None and is_about(2 * radius, diameter)
-        return float(probabilities.max(axis=0).mean()) * (1 if agrees else 0.5)
+        """Return how far what the network sees in a small image speaks for its size."""
+        return weigh_answer(softmax(self.network(pixels)[0], axis=0), diameter)
 
     def evaluations(self) -> dict[int, np.ndarray]:
         """Return the evaluations at each position, one number an image."""

@@ -21,7 +21,7 @@ from bloodseg.datasets import make_smears
 from bloodseg.estimators import _base
 from bloodseg.estimators._model_file import read_model, write_model
 from bloodseg.metrics import mean_iou
-from bloodseg.prediction._magnification import scaling_for
+from bloodseg.prediction._magnification import scaling_for, weigh_answer
 from bloodseg.training import fingerprint
 
 sides = st.integers(1, 90)
@@ -409,6 +409,52 @@ def test_cells_of_another_size_than_looked_for_halve_the_trust(fitted, smear, ti
     segmentation, _ = fitted._start([smear[0]])
     trust = segmentation.sureness(smear[0], 20)
     assert segmentation.sureness(smear[0], times * 20) == pytest.approx(trust / 2)
+
+
+def probabilities_of(labels, sure=0.9):
+    rest = (1 - sure) / 2
+    return np.where(np.arange(3)[:, None, None] == labels, sure, rest)
+
+
+def discs(radius, label, side=120):
+    """Return a label map of four discs."""
+    quarter = side // 4
+    labels = np.zeros((side, side), np.uint8)
+    for row in (quarter, 3 * quarter):
+        for column in (quarter, 3 * quarter):
+            rows, columns = np.indices(labels.shape)
+            labels[np.hypot(rows - row, columns - column) < radius] = label
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "weight"),
+    [
+        (discs(18, 2), 0.9),
+        (discs(9, 2), 0.45),  # red cells of another width
+        (discs(28, 1), 0.45),  # white cells as wide as they mostly are, and no red ones
+        (np.ones((120, 120), np.uint8), 0.405),  # nothing but white cell
+        (np.zeros((120, 120), np.uint8), 0),
+    ],
+)
+def test_only_red_cells_confirm_a_size(labels, weight):
+    assert weigh_answer(probabilities_of(labels), 36) == pytest.approx(weight)
+
+
+def test_the_sure_answer_that_all_is_white_cell_does_not_win():
+    """A crop around a white cell, shown too small, is a white cell to a network, and surely so."""
+    crop = discs(18, 2)
+    crop[40:80, 40:80] = 1
+
+    def sureness(window, diameter):
+        right = abs(np.log2(window.shape[0] / 120)) < 0.6
+        answer = crop if right else np.ones_like(crop)
+        return weigh_answer(probabilities_of(answer, 0.9 if right else 0.99), diameter)
+
+    empty = np.full((120, 120, 3), 240, np.uint8)
+    factor, guessed = scaling_for(empty, empty, "auto", 36, sureness, name="images[0]")
+    assert abs(np.log2(factor)) < 0.6
+    assert guessed
 
 
 # ---------------------------------------------------------------- training
