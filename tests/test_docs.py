@@ -1,4 +1,7 @@
-"""The code of README.md and the guide runs, from top to bottom, as a reader would run it."""
+"""The code of README.md, the guide and the examples runs, as a reader would run it.
+
+And the pages say of the package what is so.
+"""
 
 import importlib
 import inspect
@@ -6,7 +9,9 @@ import itertools
 import json
 import pkgutil
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +77,9 @@ def small(monkeypatch):
         monkeypatch.setattr(estimator.__init__, "__defaults__", tuple(tiny.values()))
 
     class SmallSearch(sklearn.model_selection.GridSearchCV):
-        def __init__(self, estimator, param_grid, cv=None):
-            super().__init__(estimator, {k: v[:1] for k, v in param_grid.items()}, cv=cv)
+        def __init__(self, estimator, param_grid, scoring=None, cv=None):
+            first = {name: values[:1] for name, values in param_grid.items()}
+            super().__init__(estimator, first, scoring=scoring, cv=cv)
 
     monkeypatch.setattr(sklearn.model_selection, "GridSearchCV", SmallSearch)
 
@@ -93,6 +99,38 @@ def test_python_blocks_run_in_order(page, folder):
         assert names["counter"].predict(names["boxes"].images).shape == (3, 2)
         assert names["search"].cv_results_["mean_test_score"].shape == (1,)
         assert list((folder / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def one_epoch(monkeypatch):
+    """Let fits end after an epoch, however many are asked for."""
+    fit = BloodCellSegmenter.fit
+
+    def short_fit(self, *data, **named):
+        return fit(self.set_params(max_epochs=1), *data, **named)
+
+    monkeypatch.setattr(BloodCellSegmenter, "fit", short_fit)
+
+
+EXAMPLES = {
+    "count_cells": ["cells.csv", "cells.png"],
+    "search_tolerance": [],
+    "segment_smears": ["cells.png", "cells.safetensors"],
+}
+
+
+def test_each_example_is_run():
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.usefixtures("small", "one_epoch")
+def test_example_runs(example, folder, monkeypatch, capsys):
+    arguments = ["smear.jpg"] if example == "count_cells" else []
+    monkeypatch.setattr(sys, "argv", [example, *arguments])
+    runpy.run_path(str(ROOT / f"examples/{example}.py"), run_name="__main__")
+    assert capsys.readouterr().out
+    assert sorted(path.name for path in folder.glob("out/*")) == EXAMPLES[example]
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/study.md", "docs/pretrained.md"])
