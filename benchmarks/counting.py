@@ -26,7 +26,7 @@ from sklearn.linear_model import LinearRegression
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.datasets import load_folder, load_voc
-from bloodseg.estimators._counter import shrunk
+from bloodseg.estimators._counter import shrink
 from bloodseg.models import model_file
 
 OF_MODEL = ("preprocessor", "network", "width", "ode_positions")
@@ -75,7 +75,7 @@ def trained_counter(data, arguments):
 
 
 def segmented_counts(segmenter, images, scale):
-    table = segmenter.count([shrunk(image, scale) for image in images])
+    table = segmenter.count([shrink(image, scale) for image in images])
     return table[["white", "red"]].to_numpy()
 
 

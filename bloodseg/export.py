@@ -126,9 +126,9 @@ def to_onnx(
         _imported(package)
     _check_segmenter(segmenter)
     path = check_place(path, "The network")
-    model = _copied(segmenter)
+    model = copy.copy(segmenter)  # predicts below; what it has predicted last is its own
     maps = None if images is None else model.predict(images)
-    network = _network_of(model)
+    network = model._copy_network(device="cpu", precision="float32").network
     blocks = _blocks(network)
     chosen = _chosen_steps(blocks, getattr(model, "n_function_evaluations_", {}), steps)
     described: dict[Any, dict[str, Any]] = {
@@ -168,19 +168,6 @@ def _check_segmenter(segmenter: Any) -> None:
             "pass its best_estimator_, of a Pipeline the last step."
         )
     check_is_fitted(segmenter, "network_")
-
-
-def _copied(segmenter: BloodCellSegmenter) -> BloodCellSegmenter:
-    """Return a segmenter that may be changed, with a network of its own."""
-    model = copy.copy(segmenter)
-    model.network_ = copy.deepcopy(segmenter.network_)
-    return model
-
-
-def _network_of(model: BloodCellSegmenter) -> nn.Module:
-    """Return the network in float32, normalisation folded, with the tolerances of prediction."""
-    single = copy.copy(model).set_params(device="cpu", precision="float32", compile=False)
-    return single._prediction_network(torch.device("cpu"), n_pixels=1, n_images=1)
 
 
 def _blocks(network: nn.Module) -> dict[Any, ODEBlock]:
@@ -282,6 +269,9 @@ class _OnnxNetwork(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def __deepcopy__(self, memo: Any) -> _OnnxNetwork:
+        return self  # a session cannot be copied, and prediction changes nothing in it
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits."""

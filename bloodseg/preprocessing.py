@@ -300,6 +300,19 @@ def light_of(image: Any, *, strip_height: int = 512) -> np.ndarray:
     return np.maximum(np.median(bright, axis=0), _white_of(sample) / np.float32(255))
 
 
+def transform_images(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Return checked images, preprocessed; their sizes stay, or there is a ValueError."""
+    if preprocessor is None:
+        return arrays
+    changed = check_images(preprocessor.transform(arrays), name="the preprocessor's output")
+    if [image.shape[:2] for image in changed] != [image.shape[:2] for image in arrays]:
+        raise ValueError(
+            "preprocessor must keep the number of images and their sizes, for the label maps have "
+            f"the same; {type(preprocessor).__name__} does not."
+        )
+    return changed
+
+
 def optical_density(image: np.ndarray) -> np.ndarray:
     """Return how much light each pixel takes away, as minus the base-10 logarithm of its share.
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from ..cells import check_pixel_size
 from ..estimators import BloodCellSegmenter
-from ..prediction._segmentation import Segmented
-from ._model import INPUT_ERRORS, load_model
+from ._model import INPUT_ERRORS, load_model, segment_one
 from ._output import (
     CommandError,
     check_writable,
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         for image in progress(images, label="counting", quiet=arguments.quiet):
             try:
-                rows.append(segmented(segmenter, image).count())
+                rows.append(segment_one(segmenter, image).count())
             except INPUT_ERRORS as error:
                 complain(f"{image} skipped: {first_line(error)}")
                 n_failed += 1
@@ -64,12 +63,6 @@ def load_for_cells(arguments: argparse.Namespace) -> BloodCellSegmenter:
         raise CommandError(f"--pixel-size: {error}") from error
     segmenter = load_model(arguments)
     return segmenter.set_params(pixel_size=arguments.pixel_size, verbose=int(not arguments.quiet))
-
-
-def segmented(segmenter: BloodCellSegmenter, image: Path) -> Segmented:
-    """Return what the network says of one image."""
-    (result,) = segmenter.segment([image])
-    return result
 
 
 def _table(rows: list[dict]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ..datasets import list_pairs, read_pair
 from ..estimators import BloodCellSegmenter
 from ..metrics import confusion_matrix, scores_from_confusion
 from ..plotting._pictures import LEGEND, overlay
-from ._model import INPUT_ERRORS, evaluations, load_model, predict_one
+from ._model import INPUT_ERRORS, list_evaluations, load_model, name_image, segment_one
 from ._output import (
     CommandError,
     complain,
@@ -114,8 +114,9 @@ def timed_prediction(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the label map of an image, and what it cost."""
     started = time.perf_counter()
-    predicted = predict_one(segmenter, image, name)
-    return predicted, {"seconds": time.perf_counter() - started, **evaluations(segmenter)}
+    found = segment_one(segmenter, name_image(image, name))
+    seconds = time.perf_counter() - started
+    return found.class_map[:], {"seconds": seconds, **list_evaluations(found)}
 
 
 def run(arguments: argparse.Namespace) -> int:

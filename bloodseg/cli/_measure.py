@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._files import write_json
 from ..cells import to_coco, to_geojson
-from ._count import load_for_cells, segmented
-from ._model import INPUT_ERRORS
+from ._count import load_for_cells
+from ._model import INPUT_ERRORS, segment_one
 from ._output import (
     CommandError,
     complain,
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         for image in progress(images, label="measuring", quiet=arguments.quiet):
             try:
-                found = segmented(segmenter, image)
+                found = segment_one(segmenter, image)
                 table = found.measure(outlines=outlines)
             except INPUT_ERRORS as error:
                 complain(f"{image} skipped: {first_line(error)}")
@@ -79,7 +79,7 @@ def _outputs(arguments: argparse.Namespace, images: Sequence[Path]) -> dict[Any,
 
 
 def _write_tables(
-    outputs: dict[Any, Path], table: pd.DataFrame, sizes: dict[str, tuple[int, int]]
+    outputs: dict[Any, Path], table: pd.DataFrame, sizes: dict[Any, tuple[int, int]]
 ) -> None:
     if "cells.coco.json" in outputs:
         _write(outputs["cells.coco.json"], to_coco(table, sizes))

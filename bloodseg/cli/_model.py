@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import warnings
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from .._hardware import choose_device
+from ..datasets import Slide
 from ..estimators import BloodCellSegmenter
 from ..models import model_file
 from ..networks import resolve_tolerances
 from ..ode import SolverError
-from ..prediction._magnification import check_red_cell_diameter
+from ..prediction import Segmented, check_red_cell_diameter
 from ._output import CommandError
 
 # What one input may fail with. All else is a defect of this package and keeps its traceback.
@@ -53,19 +53,17 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter:
     return segmenter
 
 
-def predict_one(segmenter: BloodCellSegmenter, image: Any, name: Any) -> np.ndarray:
-    """Return the label map of one image; warnings speak of its name, not of a batch's first."""
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_named(message: Any, *where: Any, **more: Any) -> None:
-            show(str(message).replace("images[0]", str(name)), *where, **more)
-
-        warnings.showwarning = show_named
-        return segmenter.predict([image])[0]
+def segment_one(segmenter: BloodCellSegmenter, image: Path | Slide) -> Segmented:
+    """Return what the network says of one image."""
+    (found,) = segmenter.segment([image])
+    return found
 
 
-def evaluations(segmenter: BloodCellSegmenter) -> dict[str, Any]:
-    """Return the evaluations of f at each position for the image predicted last."""
-    counts = segmenter.n_function_evaluations_
-    return {f"evaluations_{position}": int(count[0]) for position, count in counts.items()}
+def name_image(pixels: np.ndarray, name: str) -> Slide:
+    """Return an image in memory as one that messages call by its name."""
+    return Slide(lambda top, bottom: pixels[top:bottom], pixels.shape, pixels.dtype, None, name)
+
+
+def list_evaluations(found: Segmented) -> dict[str, int]:
+    """Return the evaluations of f at each position, as columns of a table."""
+    return {f"evaluations_{position}": count for position, count in found.evaluations.items()}

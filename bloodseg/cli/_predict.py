@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 
 from .._images import CLASS_NAMES, to_rgb
-from ..datasets import Slide, list_images, open_slide, read_image
+from ..datasets import Slide, list_images, open_slide
 from ..datasets._files import MAX_PIXELS
 from ..estimators import BloodCellSegmenter
 from ..plotting._pictures import LEGEND, overlay
-from ._model import INPUT_ERRORS, evaluations, load_model, predict_one
+from ._model import INPUT_ERRORS, list_evaluations, load_model, segment_one
 from ._output import (
     CommandError,
     complain,
@@ -135,13 +134,11 @@ def _output_files(folder: Path, name: str, *, with_overlay: bool) -> list[Path]:
 
 def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path]) -> dict[str, Any]:
     """Label one image, write its outputs and return its row of the table."""
-    image: Any = _read_slide(file) if _is_slide(file) else read_image(file)
-    mask = predict_one(segmenter, image, file)
-    if outputs[1:] and isinstance(image, Slide):
-        image = to_rgb(image[:])
+    found = segment_one(segmenter, _open(file))
+    mask = found.class_map[:]
     # The label map comes last: where it is, the image is done.
     for output in outputs[1:]:
-        write_png(output, overlay(image, mask))
+        write_png(output, overlay(to_rgb(found.image[:]), mask))
     write_png(outputs[0], mask)
     shares = np.bincount(mask.ravel(), minlength=len(CLASS_NAMES)) / mask.size
     named = {f"share_{name}": float(share) for name, share in zip(CLASS_NAMES, shares, strict=True)}
@@ -150,23 +147,11 @@ def _predict(segmenter: BloodCellSegmenter, file: Path, outputs: Sequence[Path])
         "image": os.path.abspath(file),
         "mask": outputs[0].name,
         **named,
-        **evaluations(segmenter),
+        **list_evaluations(found),
     }
 
 
-def _is_slide(file: Path) -> bool:
-    """Return whether a file is Zarr, or a TIFF of several pages or more than `read_image` takes."""
-    if file.suffix.lower() in (".tif", ".tiff"):
-        try:
-            with tifffile.TiffFile(file) as tiff:
-                page: Any = tiff.pages[0]
-                return len(tiff.pages) > 1 or page.imagelength * page.imagewidth > MAX_PIXELS
-        except Exception:  # of damaged files, nearly anything; read_image says what is wrong
-            return False
-    return file.suffix.lower() == ".zarr"
-
-
-def _read_slide(file: Path) -> Slide:
+def _open(file: Path) -> Slide:
     slide = open_slide(file)
     height, width = slide.shape[:2]
     if height * width > MAX_PIXELS:

@@ -11,8 +11,8 @@ from .._files import written_whole
 from .._version import __version__
 from ..estimators import BloodCellSegmenter
 from ..reporting import ImageResult, render_report
-from ._count import load_for_cells, segmented
-from ._model import INPUT_ERRORS
+from ._count import load_for_cells
+from ._model import INPUT_ERRORS, segment_one
 from ._output import (
     CommandError,
     check_writable,
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         ):
             try:
                 started = time.perf_counter()
-                found = segmented(segmenter, image)
+                found = segment_one(segmenter, image)
                 results.append(ImageResult.of(found, name, time.perf_counter() - started))
             except INPUT_ERRORS as error:
                 complain(f"{image} skipped: {first_line(error)}")
@@ -81,19 +81,18 @@ def _run_of(segmenter: BloodCellSegmenter, arguments: argparse.Namespace) -> dic
         "model": arguments.model,
         "network": "{network}, width {width}".format(**segmenter.architecture_),
     }
+    network = segmenter._copy_network()
     if segmenter.ode_tol_:
-        network: Any = segmenter.network_
-        used = {position: block.predict_tol for position, block in network.ode_blocks.items()}
         evaluations = segmenter.n_function_evaluations_
         run |= {
             "ODE-blocks at": ", ".join(map(str, segmenter.ode_tol_)),
             "tolerance in training": _listed(segmenter.ode_tol_),
-            "tolerance in prediction": _listed(used),
+            "tolerance in prediction": _listed(network.tolerances),
             "evaluations of f, last image": _listed(
                 {position: counts[0] for position, counts in evaluations.items()}
             ),
         }
-    return run | {"precision": segmenter.precision_, "device": segmenter.device}
+    return run | {"precision": network.precision, "device": segmenter.device}
 
 
 def _listed(values: Any) -> str:

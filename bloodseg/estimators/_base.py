@@ -26,12 +26,12 @@ from ..networks import (
     NETWORKS,
     NODEsUNet,
     check_positions,
-    for_prediction,
     resolve_tolerances,
     unet_of,
 )
 from ..ode import GRADIENTS, METHODS
-from ..preprocessing import Preprocessor
+from ..prediction import TileNetwork
+from ..preprocessing import Preprocessor, transform_images
 from ..training import (
     Checkpoint,
     TrainingData,
@@ -66,10 +66,6 @@ NOT_OF_THE_RESULT = (
     "verbose",
 )
 
-# Parameters that earlier versions lacked, with the values at which a fit is what it was then: left
-# out there, so that those versions' checkpoints and studies stay valid.
-_LATER = {"red_cell_diameter": None, "preprocessor__white_balance": False}
-
 # Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
 # this machine reads and writes. The name of a published model is no such place.
 _NOT_SAVED = ("accelerator", "checkpoint_dir", "pretrained", "verbose")
@@ -94,7 +90,6 @@ def of_the_result(parameters: Mapping[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in parameters.items()
         if name.split("__")[-1] not in NOT_OF_THE_RESULT
-        and not (name in _LATER and value is _LATER[name])
     }
 
 
@@ -146,9 +141,6 @@ class NetworkEstimator(BaseEstimator):
         "preprocessor_": (Preprocessor, type(None)),
     }
 
-    # Those of them that files of earlier versions lack, and what they stand at then.
-    _later_attributes: dict[str, Any] = {}  # noqa: RUF012
-
     # Models of other kinds whose weights mean something else.
     _not_to_start_from: tuple[str, ...] = ()
 
@@ -179,11 +171,11 @@ class NetworkEstimator(BaseEstimator):
     def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
         """Raise where there is nothing to learn from, or to choose an epoch by."""
 
-    def _at_scale(self, data: TrainingData) -> TrainingData:
+    def _rescale(self, data: TrainingData) -> TrainingData:
         """Return preprocessed data in the magnification that the network learns from."""
         return data
 
-    def _sized(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _resize(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Return checked images in the size that preprocessor and network see."""
         return arrays
 
@@ -211,11 +203,11 @@ class NetworkEstimator(BaseEstimator):
         checkpoint = self._checkpoint(seed, arrays, targets, groups, weights, validation, start)
         if checkpoint is not None:
             seed = checkpoint.seed
-        everything = TrainingData(self._sized(arrays), targets, weights)
+        everything = TrainingData(self._resize(arrays), targets, weights)
         preprocessor, training, valid = self._sides(everything, validation, groups, seed)
         network = self._new_network(architecture, seed, start, training)
-        _placed(network, device)
-        self._set_precision(network, device)
+        _place(network, device)
+        precision = self._set_precision(network, device)
         settings = self._settings(
             self._task(training),
             seed=seed,
@@ -225,17 +217,17 @@ class NetworkEstimator(BaseEstimator):
             keep_statistics=self.keep_statistics and start is not None,
         )
         examples = _examples(settings.task.training_set(valid or training, seed))
-        self._decide_compilation(
-            network, examples[0, 0].numel(), self.max_epochs * len(training.images)
-        )
-        history, best_epoch = train_network(network, training, valid, settings)
         unet = unet_of(network)
+        if isinstance(unet, NODEsUNet):
+            n_images = self.max_epochs * len(training.images)
+            unet.decide_compilation(self.compile, examples[0, 0].numel(), n_images)
+        history, best_epoch = train_network(network, training, valid, settings)
         if isinstance(unet, NODEsUNet):
             unet.calibrate(examples.to(device))
         self.preprocessor_ = preprocessor
         self.best_epoch_ = best_epoch
         self.architecture_ = architecture
-        self._take_over(network, history)
+        self._take_over(network, history, precision)
 
     def _checkpoint(self, seed: int, *data: Any) -> Checkpoint | None:
         """Return the checkpoint of a training on data, if there shall be one."""
@@ -271,36 +263,35 @@ class NetworkEstimator(BaseEstimator):
                 "sample_weight must be above zero for a training image; it is for none "
                 "(validation_fraction may hold out those that have a weight)."
             )
-        training, valid = _chosen(everything, train), None
+        training, valid = _choose(everything, train), None
         if validation is not None:
             images, targets = validation
-            valid = TrainingData(self._sized(images), targets, np.ones(len(images)))
+            valid = TrainingData(self._resize(images), targets, np.ones(len(images)))
         elif len(held_out):
-            valid = _chosen(everything, held_out)
+            valid = _choose(everything, held_out)
         self._check_sides(training, valid)
         preprocessor = self._new_preprocessor()
         if hasattr(preprocessor, "fit"):
             preprocessor.fit(training.images, training.targets)
         sides = (
-            side and self._at_scale(_preprocessed(side, preprocessor)) for side in (training, valid)
+            side and self._rescale(_preprocess(side, preprocessor)) for side in (training, valid)
         )
         return preprocessor, *sides
 
-    def _prediction_network(self, device: torch.device, n_pixels: int, n_images: int) -> Any:
-        """Return the fitted network on a device, set up for images as the parameters say."""
-        network: Any = self.network_
-        unet = unet_of(network)
-        if isinstance(unet, NODEsUNet):
-            unet.set_tolerances(
-                self.ode_tol_,
-                self.ode_tol_ if self.predict_ode_tol is None else self.predict_ode_tol,
-            )
-        network.to(device).eval()
-        self._set_precision(network, device)
-        if unet is None:
-            return network
-        self._decide_compilation(network, n_pixels, n_images)
-        return for_prediction(network)
+    def _copy_network(self, **overrides: Any) -> TileNetwork:
+        """Return a copy of the fitted network, set up to predict as the parameters say.
+
+        ``overrides`` of ``device`` and ``precision`` take the place of the parameters.
+        """
+        check_is_fitted(self, "network_")
+        settings = {"device": self.device, "precision": self.precision} | overrides
+        return TileNetwork.copy_of(
+            self.network_,
+            device=choose_device(settings["device"]),
+            precision=settings["precision"],
+            ode_tol=self.ode_tol_,
+            predict_ode_tol=self.predict_ode_tol,
+        )
 
     def save(self, path: Any, *, half_precision: bool = False) -> None:
         """Save the fitted model: weights in safetensors, parameters as JSON in its header.
@@ -318,7 +309,7 @@ class NetworkEstimator(BaseEstimator):
             If a parameter is something that JSON can't hold, such as a callable network.
         """
         check_is_fitted(self, "network_")
-        parameters = _savable(self.get_params(deep=False))
+        parameters = _select_savable(self.get_params(deep=False))
         fitted = {name: getattr(self, name) for name in self._saved_attributes}
         fitted |= {"version": __version__, "estimator": type(self).__name__}
         # What "auto" has decided, for the record: another machine decides anew.
@@ -326,7 +317,7 @@ class NetworkEstimator(BaseEstimator):
         header = {"parameters": parameters, "fitted": fitted}
         weights = self.network_.state_dict()
         if half_precision:
-            weights = {name: _halved(weight) for name, weight in weights.items()}
+            weights = {name: _halve(weight) for name, weight in weights.items()}
         write_model(path, weights, header)
 
     @classmethod
@@ -354,11 +345,11 @@ class NetworkEstimator(BaseEstimator):
         """
         weights, header = read_model(path)
         try:
-            fitted = cls._later_attributes | header["fitted"]
-            kind = fitted.get("estimator", "BloodCellSegmenter")  # the first there was
+            fitted = header["fitted"]
+            kind = fitted["estimator"]
             if kind != cls.__name__:
                 raise ValueError(f"it is a {kind}; open it with {kind}.load")
-            estimator = cls(**_savable(header["parameters"]))
+            estimator = cls(**_select_savable(header["parameters"]))
             for name, kinds in cls._saved_attributes.items():
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
@@ -379,26 +370,23 @@ class NetworkEstimator(BaseEstimator):
         except ValueError as error:
             logger.warning("%s Using device='auto'.", error)
             device = choose_device(estimator.set_params(device="auto").device)
-        _placed(network, device)
-        estimator._set_precision(network, device)
-        estimator._take_over(network, estimator.history_)
+        _place(network, device)
+        precision = estimator._set_precision(network, device)
+        estimator._take_over(network, estimator.history_, precision)
         return estimator
 
-    def _set_precision(self, network: nn.Module, device: torch.device) -> None:
-        """Decide the precision of the package's networks; a callable's own is its own affair."""
-        self.precision_ = "float32"
+    def _set_precision(self, network: nn.Module, device: torch.device) -> str:
+        """Set the precision of the package's networks; a callable's own is its own affair."""
         unet = unet_of(network)
-        if unet is not None:
-            self.precision_ = unet.precision = choose_precision(device, self.precision)
+        if unet is None:
+            return "float32"
+        unet.precision = choose_precision(device, self.precision)
+        return unet.precision
 
-    def _decide_compilation(self, network: nn.Module, n_pixels: int, n_images: int) -> None:
-        unet = unet_of(network)
-        if isinstance(unet, NODEsUNet):
-            unet.decide_compilation(self.compile, n_pixels, n_images)
-
-    def _take_over(self, network: nn.Module, history: list[dict]) -> None:
+    def _take_over(self, network: nn.Module, history: list[dict], precision: str) -> None:
         """Set the attributes of a fitted model."""
         self.network_ = network.eval()
+        self.precision_ = precision
         self.history_ = history
         blocks = getattr(network, "ode_blocks", {})
         self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
@@ -433,7 +421,7 @@ class NetworkEstimator(BaseEstimator):
     def _check_same_network(self, fitted: dict[str, Any], architecture: dict[str, Any]) -> None:
         """Raise where the weights of `pretrained` are those of another network."""
         try:
-            theirs, ours = _described(fitted["architecture_"]), _described(architecture)
+            theirs, ours = _describe(fitted["architecture_"]), _describe(architecture)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.pretrained} does not hold a model that bloodseg {__version__} knows: "
@@ -498,7 +486,7 @@ class NetworkEstimator(BaseEstimator):
         return tags
 
 
-def _savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _select_savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in parameters.items()
@@ -506,7 +494,7 @@ def _savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _halved(weight: torch.Tensor) -> torch.Tensor:
+def _halve(weight: torch.Tensor) -> torch.Tensor:
     return weight.half() if weight.is_floating_point() else weight
 
 
@@ -516,7 +504,7 @@ def _examples(training_set: Any) -> torch.Tensor:
     return torch.stack([image for image in images if image.shape == images[0].shape])
 
 
-def _chosen(data: TrainingData, chosen: np.ndarray) -> TrainingData:
+def _choose(data: TrainingData, chosen: np.ndarray) -> TrainingData:
     """Return the chosen images with their targets, and weights of mean 1."""
     relative = np.ones(len(chosen))
     # Held-out images that weigh nothing have to choose the epoch all the same.
@@ -526,29 +514,16 @@ def _chosen(data: TrainingData, chosen: np.ndarray) -> TrainingData:
     return TrainingData(images, targets, relative)
 
 
-def _preprocessed(data: TrainingData, preprocessor: Any) -> TrainingData:
-    return replace(data, images=transformed(preprocessor, list(data.images)))
+def _preprocess(data: TrainingData, preprocessor: Any) -> TrainingData:
+    return replace(data, images=transform_images(preprocessor, list(data.images)))
 
 
-def transformed(preprocessor: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Return checked images, preprocessed; their sizes stay, or there is a ValueError."""
-    if preprocessor is None:
-        return arrays
-    changed = check_images(preprocessor.transform(arrays), name="the preprocessor's output")
-    if [image.shape[:2] for image in changed] != [image.shape[:2] for image in arrays]:
-        raise ValueError(
-            "preprocessor must keep the number of images and their sizes, for the label maps have "
-            f"the same; {type(preprocessor).__name__} does not."
-        )
-    return changed
-
-
-def _placed(network: nn.Module, device: torch.device) -> None:
+def _place(network: nn.Module, device: torch.device) -> None:
     """Move a network to where it runs, its weights laid out as convolutions are fastest."""
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _described(architecture: dict[str, Any]) -> str:
+def _describe(architecture: dict[str, Any]) -> str:
     """Return what decides which weights a network has."""
     text = "network={network!r}, width={width}".format(**architecture)
     if architecture["network"] != "nodes-unet":

@@ -13,17 +13,16 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from .._hardware import choose_device
 from .._images import check_images, to_rgb
 from ..networks import STRIDE
 from ..networks._new import new_counting_network
 from ..ode import one_warning_each
-from ..prediction._segmentation import TileNetwork, said_of
+from ..prediction import explain_memory_errors
+from ..preprocessing import transform_images
 from ..training import CountingTask, TrainingData
-from ._base import NetworkEstimator, transformed
+from ._base import NetworkEstimator
 from ._fit_inputs import check_counts
 
 
@@ -120,7 +119,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     best_epoch_ : int
         The epoch, from 1, whose weights were kept.
     precision_, ode_method_ : str, dict of int to str
-        What "auto" stood for: the precision in the last fit or prediction, the methods in fit.
+        What "auto" stood for in fit; in a loaded model, the precision that it stands for here.
     ode_tol_ : dict of int to float
         Tolerances of training.
     ode_first_step_ : dict of int to float or None
@@ -163,6 +162,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     def __init__(
         self,
         preprocessor: Any = "default",
+        *,
         network: str = "nodes-unet",
         pretrained: str | Path | None = None,
         scale: float = 0.5,
@@ -282,16 +282,14 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             White and red cells in each image: expected numbers, not rounded, not negative. An
             image's do not depend on the other images.
         """
-        check_is_fitted(self, "network_")
+        network = self._copy_network()
         arrays = check_images(images)
-        sized = self._sized(arrays)
-        device = choose_device(self.device)
-        network = TileNetwork(
-            self._prediction_network(device, sized[0][..., 0].size, len(sized)), device
-        )
+        resized = self._resize(arrays)
+        network.decide_compilation(self.compile, resized[0][..., 0].size, len(resized))
         counted = []
-        for index, array in enumerate(transformed(self.preprocessor_, sized)):
-            with said_of(index, arrays[index], "cut it into parts, whose counts add up"):
+        for index, array in enumerate(transform_images(self.preprocessor_, resized)):
+            label, cure = f"images[{index}]", "cut it into parts, whose counts add up"
+            with explain_memory_errors(label, arrays[index].shape, cure):
                 counted.append(network(array))
         counts, evaluations = zip(*counted, strict=True)
         self.n_function_evaluations_ = {
@@ -323,10 +321,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     ) -> np.ndarray:
         return check_counts(targets, images=images, name=name)
 
-    def _sized(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _resize(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         if self.scale == 1:
             return arrays
-        return [shrunk(array, self.scale) for array in arrays]
+        return [shrink(array, self.scale) for array in arrays]
 
     def _new_network(
         self,
@@ -363,7 +361,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         return tags
 
 
-def shrunk(image: np.ndarray, scale: float) -> np.ndarray:
+def shrink(image: np.ndarray, scale: float) -> np.ndarray:
     """Return a checked image as smaller RGB; each pixel the mean of those that it covers."""
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(to_rgb(image), (width, height), interpolation=cv2.INTER_AREA)

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from .._hardware import choose_device
 from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
-from ..cells import Cells, check_pixel_size
-from ..datasets import Slide, open_slide
+from ..cells import Cells
+from ..datasets import open_slide
 from ..metrics import confusion_matrix, mean_iou, scores_from_confusion
 from ..models import list_models, model_file, model_path
 from ..networks import NETWORKS
 from ..networks._new import new_network
 from ..ode import one_warning_each
-from ..prediction._magnification import (
-    LEAST,
-    MOST,
-    Scaling,
-    check_red_cell_diameter,
-    scaling_for,
-)
-from ..prediction._map_files import check_output, write_map
-from ..prediction._segmentation import (
+from ..ode._warnings import warn_caller
+from ..prediction import (
     LabelRows,
-    Segmentation,
+    Predictor,
+    Ruler,
     Segmented,
-    TileNetwork,
-    check_sources,
+    check_output,
     check_tile_size,
-    opened,
-    pixel_size_of,
-    prepared_rows,
-    tile_side,
+    write_map,
 )
+from ..prediction._magnification import LEAST, MOST
 from ..training import (
     STANDARD_DIAMETER,
     SegmentationTask,
@@ -52,12 +39,14 @@ from ..training import (
     at_diameter,
     diameter_in_masks,
 )
-from ._base import NetworkEstimator, transformed
+from ._base import NetworkEstimator
 from ._fit_inputs import check_sample_weight, class_weights
 from ._model_file import read_header
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_T = TypeVar("_T")
 
 # How `fit` goes on from published weights, unless the user says otherwise.
 _FINE_TUNING = {
@@ -185,7 +174,7 @@ class BloodCellSegmenter(NetworkEstimator):
         Diameter, in pixels, of a typical red cell as the network sees it; None where the label maps
         had no cells.
     precision_, ode_method_ : str, dict of int to str
-        What "auto" stood for: the precision in the last fit or prediction, the methods in fit.
+        What "auto" stood for in fit; in a loaded model, the precision that it stands for here.
     ode_tol_ : dict of int to float
         Tolerances of training.
     ode_first_step_ : dict of int to float or None
@@ -257,11 +246,11 @@ class BloodCellSegmenter(NetworkEstimator):
     _saved_attributes = NetworkEstimator._saved_attributes | {
         "red_cell_diameter_": (float, type(None))
     }
-    _later_attributes = {"red_cell_diameter_": None}  # noqa: RUF012
 
     def __init__(
         self,
         preprocessor: Any = "default",
+        *,
         network: str | Callable[[], nn.Module] = "nodes-unet",
         pretrained: str | Path | None = None,
         ode_positions: Any = (4, 5, 6),
@@ -418,7 +407,6 @@ class BloodCellSegmenter(NetworkEstimator):
         segmenter = cls.load(model_path(name))
         return segmenter.set_params(pretrained=name, **{**_FINE_TUNING, **parameters})
 
-    @one_warning_each()
     def predict(self, images: Any) -> Any:
         """Label every pixel: 0 background, 1 white cells, 2 red cells.
 
@@ -435,7 +423,6 @@ class BloodCellSegmenter(NetworkEstimator):
         maps = [segmented.class_map[:] for segmented in self.segment(images)]
         return in_container_of(maps, images)
 
-    @one_warning_each()
     def predict_proba(self, images: Any) -> Any:
         """Give every pixel the probabilities of its classes.
 
@@ -449,31 +436,28 @@ class BloodCellSegmenter(NetworkEstimator):
         ndarray of float32 of shape (n, H, W, 3), or list of (H, W, 3) ndarrays
             Probabilities in the order of ``classes_``; they add up to 1.
         """
-        segmentation, sources = self._start(images)
-        maps = []
-        for _, source, prepared, scaling in sources:
-            probabilities = np.empty((*source.shape[:2], N_CLASSES), np.float32)
-            for rows, columns, logits in segmentation.logits(prepared, scaling.factor):
-                probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
-            maps.append(probabilities)
-        self.n_function_evaluations_ = segmentation.evaluations()
+        predictor = self._make_predictor()
+        maps = list(self._record_evaluations(predictor, predictor.probabilities(images)))
         return in_container_of(maps, images)
 
     def segment(self, images: Any) -> Iterator[Segmented]:
-        """Yield each image with its class map, for all that is to be had from one prediction.
+        """Predict images one by one, for all that is to be had from one prediction.
+
+        The images are checked at once, and each is predicted when its turn comes.
 
         Parameters
         ----------
         images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `predict`. Files are read by strips, in bounded memory.
 
-        Yields
-        ------
-        Segmented
+        Returns
+        -------
+        iterator of Segmented
             ``name``, ``image``, ``class_map``, ``confidence`` (of the class, in 255ths),
-            ``pixel_size`` and ``mean_confidence``; of a file, image and maps are read by rows, as
-            ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and ``measure`` give what
-            those of this class give; ``doubts`` says why the image is perhaps no smear in focus.
+            ``pixel_size``, ``mean_confidence`` and ``evaluations``; of a file, image and maps are
+            read by rows, as ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and
+            ``measure`` give what those of this class give; ``doubts`` says why the image is perhaps
+            no smear in focus.
 
         Warns
         -----
@@ -481,21 +465,9 @@ class BloodCellSegmenter(NetworkEstimator):
             If there are such doubts about an image, and ``red_cell_diameter`` is set: the model is
             then meant for smears of other laboratories than those of its training.
         """
-        segmentation, sources = self._start(images)
-        for name, source, prepared, scaling in sources:
-            class_map, confidence = segmentation.maps(
-                prepared, scaling.factor, on_disk=isinstance(source, Slide)
-            )
-            self.n_function_evaluations_ = segmentation.evaluations()
-            pixel_size = pixel_size_of(source, self.pixel_size)
-            diameter = self._diameter_of_network()
-            expected = None if diameter is None else diameter / scaling.factor
-            segmented = Segmented(
-                name, source, class_map, confidence, pixel_size, expected, scaling.guessed
-            )
-            if self.red_cell_diameter is not None:
-                _warn_of_doubts(segmented)
-            yield segmented
+        predictor = self._make_predictor()
+        results = self._record_evaluations(predictor, predictor.segmented(images))
+        return results if self.red_cell_diameter is None else map(_warn_of_doubts, results)
 
     def predict_instances(self, images: Any) -> list[Cells]:
         """Find the single cells.
@@ -611,26 +583,23 @@ class BloodCellSegmenter(NetworkEstimator):
         ]
         return scores_from_confusion(sum(matrices))["mean_iou"]
 
-    def _start(self, images: Any) -> tuple[Segmentation, Iterator[tuple[Any, Any, Any, Scaling]]]:
-        """Set the network up for prediction as the parameters say.
+    def _make_predictor(self) -> Predictor:
+        """Return what predicts as the parameters say, with a network of its own."""
+        return Predictor(
+            self._copy_network(),
+            self.preprocessor_,
+            ruler=Ruler(self.red_cell_diameter, self._diameter_of_network()),
+            tile_size=self.tile_size,
+            compile=self.compile,
+            pixel_size=self.pixel_size,
+            verbose=self.verbose,
+        )
 
-        Returns it with the name of each image, the image, its preprocessed pixels, and the scaling
-        by which the network wants them scaled.
-        """
-        check_is_fitted(self, "network_")
-        check_pixel_size(self.pixel_size)
-        check_red_cell_diameter(self.red_cell_diameter, self._diameter_of_network())
-        sources = check_sources(images)
-        device = choose_device(self.device)
-        first_name, first = sources[0]
-        sources[0] = (first_name, opened(first))
-        height, width = sources[0][1].shape[:2]
-        side = tile_side(self.tile_size, (height, width), device)
-        n_pixels = height * width if side is None else side**2
-        n_tiles = len(sources) * height * width // n_pixels
-        network = self._prediction_network(device, n_pixels, n_tiles)
-        segmentation = Segmentation(TileNetwork(network, device), self.tile_size, self.verbose)
-        return segmentation, self._prepared(sources, segmentation.sureness)
+    def _record_evaluations(self, predictor: Predictor, results: Iterator[_T]) -> Iterator[_T]:
+        """Pass on results, and keep what each has cost."""
+        for result in results:
+            self.n_function_evaluations_ = predictor.n_function_evaluations
+            yield result
 
     def _diameter_of_network(self) -> float | None:
         return getattr(self, "red_cell_diameter_", None)
@@ -641,26 +610,6 @@ class BloodCellSegmenter(NetworkEstimator):
         if known is None and self.pretrained is not None:
             known = read_header(model_file(self.pretrained))["fitted"].get("red_cell_diameter_")
         return STANDARD_DIAMETER if known is None else known
-
-    def _prepared(
-        self, sources: list[tuple[Any, Any]], sureness: Callable[[np.ndarray, float], float]
-    ) -> Iterator[tuple[Any, Any, Any, Scaling]]:
-        """Yield name, image, preprocessed image and scaling; of files, what reads them by rows."""
-        arrays = [source for _, source in sources if isinstance(source, np.ndarray)]
-        changed = iter(transformed(self.preprocessor_, arrays) if arrays else [])
-        for name, given in sources:
-            source = opened(given)  # only now: a list may have more files than fit into memory
-            of_file = isinstance(source, Slide)
-            prepared = prepared_rows(self.preprocessor_, source) if of_file else next(changed)
-            scaling = scaling_for(
-                source,
-                prepared,
-                self.red_cell_diameter,
-                self._diameter_of_network(),
-                sureness,
-                name=name if of_file else f"images[{name}]",
-            )
-            yield name, source, prepared, scaling
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -675,7 +624,7 @@ class BloodCellSegmenter(NetworkEstimator):
                     "images out, or choose those of validation with X_val and y_val."
                 )
 
-    def _at_scale(self, data: TrainingData) -> TrainingData:
+    def _rescale(self, data: TrainingData) -> TrainingData:
         if self.red_cell_diameter is None:
             return data
         return at_diameter(data, self.red_cell_diameter, self._wanted_diameter())
@@ -702,17 +651,17 @@ class BloodCellSegmenter(NetworkEstimator):
             class_weight=class_weights(self.class_weight, training.targets, training.weights),
         )
 
-    def _take_over(self, network: nn.Module, history: list[dict]) -> None:
-        super()._take_over(network, history)
+    def _take_over(self, network: nn.Module, history: list[dict], precision: str) -> None:
+        super()._take_over(network, history, precision)
         self.classes_ = np.arange(N_CLASSES)
 
 
-def _warn_of_doubts(segmented: Segmented) -> None:
+def _warn_of_doubts(segmented: Segmented) -> Segmented:
     found = segmented.doubts()
     if found:
-        name = segmented.name if isinstance(segmented.image, Slide) else f"images[{segmented.name}]"
-        warnings.warn(
-            f"{name} looks unlike a stained smear in focus: {'; '.join(found)}. Look at what was "
-            "found in it before you use it.",
-            stacklevel=3,
+        warn_caller(
+            f"{segmented.label} looks unlike a stained smear in focus: {'; '.join(found)}. Look at "
+            "what was found in it before you use it.",
+            each_time=True,
         )
+    return segmented

@@ -9,8 +9,9 @@ and `FixedStepBlock`, the layer without a search.
 from ._block import ODEBlock
 from ._fixed import FixedStepBlock, fixed_steps
 from ._precision import PRECISIONS, tolerance_floor
-from ._solution import ODESolution, SolverError, SolverWarning, Status, one_warning_each
+from ._solution import ODESolution, SolverError, Status
 from ._solve import BACKENDS, GRADIENTS, pays_to_compile, solve
+from ._warnings import SolverWarning, one_warning_each
 from .methods import METHODS, choose_method
 
 __all__ = [

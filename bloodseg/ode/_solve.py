@@ -18,8 +18,9 @@ from ._precision import check_precision, float32_arithmetic, tolerance_floor
 from ._replay import ReplayedGradient, replay
 from ._rhs import RightHandSide
 from ._search import Search, StepSearch, Workspace
-from ._solution import ODESolution, Status, warn
+from ._solution import ODESolution, Status
 from ._torchdiffeq import solve_with_torchdiffeq
+from ._warnings import warn_of_solve
 from .methods import TABLEAUS, Tableau, choose_method
 
 GRADIENTS = ("checkpoint", "direct", "adjoint")
@@ -165,7 +166,7 @@ def solve(
     )
     if solution.status.any():
         stopped_at = np.concatenate([chunk.stopped_at for chunk in found])
-        warn(_failure(solution, stopped_at, interval), name, stacklevel=2)
+        warn_of_solve(_failure(solution, stopped_at, interval), name)
     return solution
 
 
@@ -333,12 +334,11 @@ def _warn_of_rounding(interval: Interval, dtype: torch.dtype, name: str) -> None
     tol = interval.tolerance
     precision = str(dtype).removeprefix("torch.")
     if tol < tolerance_floor(precision):
-        warn(
+        warn_of_solve(
             f"tolerance {tol:g} is tighter than {precision} serves "
             f"({tolerance_floor(precision):g}): rounding would look like error to the step "
             "control, which then only takes more steps. Loosen the tolerance, or use float64.",
             name,
-            stacklevel=3,
         )
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 
 from .._images import ScaledRows, middle
 from ..cells._diameter import measured_diameter
 from ..cells._scale import RED, peak_shift, scale_to, typical_radius
+from ..ode._warnings import warn_caller
 from ._doubts import LEAST_CELLS, is_about
 
 LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
@@ -20,6 +20,7 @@ LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
 _OCTAVE_STEP = 0.5
 _ANY_SIZES = 12 * 2 ** np.arange(0, 4.5, _OCTAVE_STEP)  # pixels
 _SHOWN = 256  # pixels, as the network sees them
+
 
 # What an answer counts where no red cell has the size that was shown; where one class fills the
 # image besides, as networks have it that see an image far too small: they are very sure of that.
@@ -48,58 +49,76 @@ def check_red_cell_diameter(given: Any, of_network: float | None) -> None:
         )
 
 
-class Scaling(NamedTuple):
+@dataclass(frozen=True)
+class Scaling:
     """By how much to scale an image, and whether only the network could tell."""
 
     factor: float
     guessed: bool = False
 
 
-def scaling_for(
-    image: Any,
-    prepared: Any,
-    given: Any,
-    wanted: float | None,
-    sureness: Callable[[np.ndarray, float], float],
-    *,
-    name: str,
-) -> Scaling:
-    """Return by how much to scale an image for the network; 1 where it goes through as it is.
+class Sure(Protocol):
+    """What tells how sure it is of what it sees in an image, see `TileNetwork`."""
 
-    Parameters
+    def measure_sureness(self, pixels: np.ndarray, diameter: float) -> float:
+        """Return what `weigh_answer` does, for an image of at most 256 pixels a side."""
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Tells by how much to scale an image, so that its red cells are as wide as a network knows.
+
+    Attributes
     ----------
-    image, prepared : array-like of shape (H, W[, C])
-        As the user gave it, and as the network takes it.
     given : float, "auto" or None
-        Diameter of its red cells.
-    wanted : float
-        The network's.
-    sureness : callable
-        From an image of at most 256 pixels a side, and how wide its red cells should be, to what
-        `weigh_answer` gives for the network's. Asked where the image alone does not tell.
-    name : str
-        What a warning calls the image.
+        Diameter of the images' red cells in pixels; "auto" measures it, None scales nothing.
+    wanted : float or None
+        Diameter of red cells in pixels as the network knows them.
     """
-    if given is None or wanted is None:
-        return Scaling(1.0)
-    if given != "auto":
-        return Scaling(scale_to(float(given), wanted))
-    diameter, octaves = measured_diameter(image)
-    near = diameter
-    if octaves:
-        if diameter is not None:
-            steps = np.arange(-octaves, octaves + _OCTAVE_STEP, _OCTAVE_STEP)
-            # More than a half: red cells that the network finds there are as wide as it expects.
-            near = _surest(prepared, diameter * 2**steps, wanted, sureness, above=_NO_RULER)
-        diameter = near or _surest(prepared, _ANY_SIZES, wanted, sureness)
-    if diameter is None:
-        warnings.warn(
-            f"The diameter of red cells cannot be told from {name}, which goes through the network "
-            "in its own size; pass red_cell_diameter in pixels.",
-            stacklevel=2,
-        )
-        return Scaling(1.0, guessed=True)
-    return Scaling(scale_to(diameter, wanted), guessed=near is None)
+
+    given: float | str | None
+    wanted: float | None
+
+    def __post_init__(self) -> None:
+        check_red_cell_diameter(self.given, self.wanted)
+
+    def expected_diameter(self, scaling: Scaling) -> float | None:
+        """Return how wide red cells are in an image's own pixels, if the scaling is right."""
+        return None if self.wanted is None else self.wanted / scaling.factor
+
+    def measure(self, image: Any, enhanced: Any, network: Sure, *, label: str) -> Scaling:
+        """Return by how much to scale an image; 1 where it goes through as it is.
+
+        Parameters
+        ----------
+        image, enhanced : array-like of shape (H, W[, C])
+            As the user gave it, and as the network takes it.
+        network : TileNetwork
+            Asked at which size it is surest, where the image alone does not tell.
+        label : str
+            What a warning calls the image.
+        """
+        if self.given is None or self.wanted is None:
+            return Scaling(1.0)
+        if self.given != "auto":
+            return Scaling(scale_to(float(self.given), self.wanted))
+        diameter, octaves = measured_diameter(image)
+        near = diameter
+        if octaves:
+            if diameter is not None:
+                steps = np.arange(-octaves, octaves + _OCTAVE_STEP, _OCTAVE_STEP)
+                # More than a half: red cells that it finds there are as wide as it expects.
+                near = _find_surest(
+                    enhanced, diameter * 2**steps, self.wanted, network, above=_NO_RULER
+                )
+            diameter = near or _find_surest(enhanced, _ANY_SIZES, self.wanted, network)
+        if diameter is None:
+            warn_caller(
+                f"The diameter of red cells cannot be told from {label}, which goes through the "
+                "network in its own size; pass red_cell_diameter in pixels."
+            )
+            return Scaling(1.0, guessed=True)
+        return Scaling(scale_to(diameter, self.wanted), guessed=near is None)
 
 
 def weigh_answer(probabilities: np.ndarray, diameter: float) -> float:
@@ -134,16 +153,13 @@ def weigh_answer(probabilities: np.ndarray, diameter: float) -> float:
     return sure * _NO_RULER * (_FILLED if max(shares) > _FILLED_SHARE else 1)
 
 
-def _surest(
-    image: Any,
-    sizes: np.ndarray,
-    wanted: float,
-    sureness: Callable[[np.ndarray, float], float],
-    *,
-    above: float = 0.0,
+def _find_surest(
+    image: Any, sizes: np.ndarray, wanted: float, network: Sure, *, above: float = 0.0
 ) -> float | None:
     """Return the diameter at which the network is surest of the middle of an image, if of any."""
-    found = np.array([sureness(_shown(image, wanted / size), wanted) for size in sizes])
+    found = np.array(
+        [network.measure_sureness(_show(image, wanted / size), wanted) for size in sizes]
+    )
     best = int(found.argmax())
     if found[best] <= above:
         return None
@@ -153,5 +169,5 @@ def _surest(
     return float(sizes[best] * 2 ** (_OCTAVE_STEP * shift))
 
 
-def _shown(image: Any, factor: float) -> np.ndarray:
+def _show(image: Any, factor: float) -> np.ndarray:
     return ScaledRows(middle(image, max(1, int(_SHOWN / factor))), factor)[:]

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +20,9 @@ from bloodseg.cells._diameter import measured_diameter
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import make_smears
 from bloodseg.estimators import _base
-from bloodseg.estimators._model_file import read_model, write_model
 from bloodseg.metrics import mean_iou
-from bloodseg.prediction._magnification import scaling_for, weigh_answer
-from bloodseg.training import fingerprint
+from bloodseg.prediction import Ruler
+from bloodseg.prediction._magnification import weigh_answer
 
 sides = st.integers(1, 90)
 factors = st.floats(0.1, 6)
@@ -241,7 +241,7 @@ def fitted(smear, recorded):
     """A segmenter around this network, made without training."""
     image, mask = smear
     level = (image[mask == 0, 1].mean() + image[mask == 2, 1].mean()) / 510
-    model = BloodCellSegmenter(None, partial(Blurred, level), validation_fraction=None)
+    model = BloodCellSegmenter(None, network=partial(Blurred, level), validation_fraction=None)
     return model.fit([image], [mask])
 
 
@@ -321,6 +321,12 @@ def test_an_image_without_cells_goes_through_as_it_is(fitted, smear, tmp_path):
         fitted.predict([tmp_path / "empty.tif"])
 
 
+def scaling_of(image, given, measure_sureness):
+    """Return what a ruler for cells of 36 pixels says, with a stand-in for the network."""
+    network = SimpleNamespace(measure_sureness=measure_sureness)
+    return Ruler(given, 36).measure(image, image, network, label="images[0]")
+
+
 def surest_of(wanted_size, image, wanted=36):
     """Return a stand-in for a network that is surest of an image at one diameter, and its log."""
     sizes = []
@@ -337,9 +343,9 @@ def surest_of(wanted_size, image, wanted=36):
 def test_where_the_image_does_not_tell_the_network_does(size):
     empty = np.full((160, 160, 3), 240, np.uint8)
     sureness, sizes = surest_of(size, empty)
-    factor, guessed = scaling_for(empty, empty, "auto", 36, sureness, name="images[0]")
-    assert 36 / factor == pytest.approx(size, rel=0.05)
-    assert guessed
+    scaling = scaling_of(empty, "auto", sureness)
+    assert 36 / scaling.factor == pytest.approx(size, rel=0.05)
+    assert scaling.guessed
     assert min(sizes) < 40
     assert max(sizes) > 150
 
@@ -359,9 +365,9 @@ def test_an_unreliable_estimate_is_looked_at_in_its_neighbourhood():
     assert estimate == pytest.approx(48, rel=0.1)
     assert octaves == 1
     sureness, sizes = surest_of(60, image)
-    factor, guessed = scaling_for(image, image, "auto", 36, sureness, name="images[0]")
-    assert 36 / factor == pytest.approx(60, rel=0.05)
-    assert not guessed
+    scaling = scaling_of(image, "auto", sureness)
+    assert 36 / scaling.factor == pytest.approx(60, rel=0.05)
+    assert not scaling.guessed
     assert len(sizes) == 5
     assert max(sizes) < 2.1 * estimate
 
@@ -373,9 +379,9 @@ def test_where_no_size_near_an_estimate_agrees_all_are_tried():
         size = 36 * image.shape[0] / window.shape[0]
         return 0.9 if 120 < size < 150 else 0.45
 
-    factor, guessed = scaling_for(image, image, "auto", 36, sureness, name="images[0]")
-    assert 36 / factor == pytest.approx(136, rel=0.1)
-    assert guessed
+    scaling = scaling_of(image, "auto", sureness)
+    assert 36 / scaling.factor == pytest.approx(136, rel=0.1)
+    assert scaling.guessed
 
 
 @pytest.mark.parametrize("given", ["auto", 20, None])
@@ -385,30 +391,31 @@ def test_the_network_is_asked_only_where_need_be(given):
     def never(*_):
         raise AssertionError
 
-    factor, guessed = scaling_for(image, image, given, 36, never, name="images[0]")
-    assert not guessed
-    assert factor == (1 if given is None else pytest.approx(36 / 20, rel=0.1))
+    scaling = scaling_of(image, given, never)
+    assert not scaling.guessed
+    assert scaling.factor == (1 if given is None else pytest.approx(36 / 20, rel=0.1))
 
 
 def test_windows_of_large_images_are_small():
     image = np.full((2000, 3000, 3), 240, np.uint8)
     sizes = set()
-    scaling_for(image, image, "auto", 36, lambda w, _: sizes.add(w.shape) or 0.5, name="images[0]")
+    scaling_of(image, "auto", lambda window, _: sizes.add(window.shape) or 0.5)
     assert all(max(shape) <= 256 for shape in sizes)
 
 
 def test_a_network_is_sure_of_nothing_where_it_sees_no_cells(fitted, smear):
-    segmentation, _ = fitted._start([smear[0]])
-    assert 0.5 < segmentation.sureness(smear[0], 20) < 1
-    assert segmentation.sureness(np.full_like(smear[0], 240), 20) == 0
-    assert segmentation.counts == []  # evaluations are those of predictions
+    predictor = fitted._make_predictor()
+    network = predictor.network
+    assert 0.5 < network.measure_sureness(smear[0], 20) < 1
+    assert network.measure_sureness(np.full_like(smear[0], 240), 20) == 0
+    assert predictor.evaluations == []  # evaluations are those of predictions
 
 
 @pytest.mark.parametrize("times", [0.5, 2])
 def test_cells_of_another_size_than_looked_for_halve_the_trust(fitted, smear, times):
-    segmentation, _ = fitted._start([smear[0]])
-    trust = segmentation.sureness(smear[0], 20)
-    assert segmentation.sureness(smear[0], times * 20) == pytest.approx(trust / 2)
+    network = fitted._copy_network()
+    trust = network.measure_sureness(smear[0], 20)
+    assert network.measure_sureness(smear[0], times * 20) == pytest.approx(trust / 2)
 
 
 def probabilities_of(labels, sure=0.9):
@@ -452,9 +459,9 @@ def test_the_sure_answer_that_all_is_white_cell_does_not_win():
         return weigh_answer(probabilities_of(answer, 0.9 if right else 0.99), diameter)
 
     empty = np.full((120, 120, 3), 240, np.uint8)
-    factor, guessed = scaling_for(empty, empty, "auto", 36, sureness, name="images[0]")
-    assert abs(np.log2(factor)) < 0.6
-    assert guessed
+    scaling = scaling_of(empty, "auto", sureness)
+    assert abs(np.log2(scaling.factor)) < 0.6
+    assert scaling.guessed
 
 
 # ---------------------------------------------------------------- training
@@ -541,28 +548,9 @@ def test_model_files_hold_the_diameter(untrained, smear, tmp_path):
     assert np.array_equal(loaded.predict([image])[0], fitted.predict([image])[0])
 
 
-def test_model_files_of_earlier_versions(untrained, smear, tmp_path):
-    path = tmp_path / "model.safetensors"
-    untrained.save(path)
-    weights, header = read_model(path)
-    del header["parameters"]["red_cell_diameter"], header["fitted"]["red_cell_diameter_"]
-    write_model(path, weights, header)
-    loaded = BloodCellSegmenter.load(path)
-    assert loaded.red_cell_diameter is loaded.red_cell_diameter_ is None
-    assert np.array_equal(loaded.predict([smear[0]])[0], untrained.predict([smear[0]])[0])
-
-
-def test_checkpoints_of_earlier_versions_stay_valid(tiny, smears):
-    """They are named by all parameters but this one, which they did not have."""
-    model = tiny()
-    parameters = {
-        name: value
-        for name, value in model.get_params().items()
-        if name not in _base.NOT_OF_THE_RESULT and name != "red_cell_diameter"
-    }
-    assert model._fingerprint(smears.masks) == fingerprint(parameters, smears.masks)
-    others = {tiny(red_cell_diameter=d)._fingerprint(smears.masks) for d in ("auto", 30, 31)}
-    assert len(others | {model._fingerprint(smears.masks)}) == 4
+def test_the_diameter_tells_fits_apart(tiny, smears):
+    names = {tiny(red_cell_diameter=d)._fingerprint(smears.masks) for d in (None, "auto", 30, 31)}
+    assert len(names) == 4
 
 
 def test_a_search_over_the_diameter(tiny, smears):

@@ -17,7 +17,8 @@ from PIL import Image
 
 from bloodseg import BloodCellSegmenter, Preprocessor
 from bloodseg._files import ArrayFile
-from bloodseg.datasets import make_smears, open_slide, read_image
+from bloodseg.datasets import Slide, make_smears, open_slide, read_image
+from bloodseg.prediction import _sources
 from bloodseg.prediction._map_files import write_map
 from bloodseg.preprocessing import EnhancedRows
 
@@ -411,6 +412,13 @@ def test_maps_of_several_strips(rng, tmp_path, suffix, shape):
     assert np.array_equal(slide[:][..., 0], expected)
 
 
+@pytest.fixture
+def by_strips(monkeypatch):
+    """Let files of any size be read by strips, as large ones are."""
+    monkeypatch.setattr(_sources, "_READ_WHOLE", 0)
+
+
+@pytest.mark.usefixtures("by_strips")
 def test_other_transformers_see_strips_and_say_so(fitted, slide):
     class Halved:
         def transform(self, images):
@@ -459,9 +467,11 @@ import resource, torch
 torch.set_num_threads(1)
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
+from bloodseg.prediction import _sources
+_sources._READ_WHOLE = 0
 smears = make_smears(3, image_size=96, random_state=0, red_cell_diameter=20)
 model = BloodCellSegmenter(
-    "default", "unet", width=4, max_epochs=8, crop_size=64, batch_size=2, random_state=0,
+    network="unet", width=4, max_epochs=8, crop_size=64, batch_size=2, random_state=0,
     learning_rate=1e-2, tile_size=256,
 )
 model.fit(smears.images, smears.masks)
@@ -479,18 +489,25 @@ print(after - before, *table[["white", "red"]].iloc[0])
     assert grown < 150 * 1024
 
 
+@pytest.mark.usefixtures("by_strips")
 def test_memory_does_not_grow_with_the_length(fitted):
     peaks = []
     for length in (600, 2400):
         image = np.zeros((length, 128, 3), np.uint8)
-        fitted.set_params(tile_size=128)
-        segmentation, sources = fitted._start([image])
-        ((_, _, prepared, _),) = sources
+        slide = Slide(lambda *rows, image=image: image[slice(*rows)], image.shape, "u1", None, "a")
+        results = fitted.set_params(tile_size=128).segment([slide])
         tracemalloc.start()
-        segmentation.maps(prepared, on_disk=True)
+        next(results)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_a_file_is_read_at_once_where_it_is_not_large(fitted, field, tmp_path):
+    """It then gives what the same image gives as an array, to the bit."""
+    write_tiff(tmp_path / "a.tif", field)
+    (of_file,), (of_array,) = (fitted.predict_proba([each]) for each in (tmp_path / "a.tif", field))
+    assert np.array_equal(of_file, of_array)
 
 
 def test_tiles_on_another_backend(fitted, field):

@@ -1,0 +1,144 @@
+"""A network that only predicts: a copy of the fitted one, run on whole images or on tiles."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import nn
+
+from .._hardware import choose_precision
+from .._images import STRIDE
+from ..networks import NODEsUNet, for_prediction, image_tensor, unet_of
+from ._magnification import weigh_answer
+
+# "auto": images of more pixels than this go through the network in tiles of these sides.
+_WHOLE_PIXELS = 2**20
+_SIDES = {"cpu": 512, "cuda": 1024}
+_MIN_SIDE = 64
+
+
+@dataclass(eq=False)  # joblib wants it hashable
+class TileNetwork:
+    """A network as a function of pixels, which can be sent to other processes.
+
+    Attributes
+    ----------
+    network : Module
+        In evaluation mode; from images (n, 3, H, W) in [0, 1] to logits (n, 3, H, W).
+    device : device
+        Where it runs.
+    """
+
+    network: nn.Module
+    device: torch.device
+
+    @classmethod
+    def copy_of(
+        cls,
+        network: nn.Module,
+        *,
+        device: torch.device,
+        precision: str,
+        ode_tol: Any,
+        predict_ode_tol: Any,
+    ) -> TileNetwork:
+        """Copy a fitted network, which stays as it is, and set the copy up for prediction.
+
+        Parameters
+        ----------
+        network : Module
+            The fitted network.
+        device : device
+            Where the copy shall run.
+        precision : {"auto", "float32", "bfloat16"}
+            What its convolutions compute in; a network of the user's own decides for itself.
+        ode_tol, predict_ode_tol
+            Tolerances of training, and of prediction where they differ, as `NODEsUNet` takes them.
+        """
+        network = copy.deepcopy(network).to(device).eval()
+        unet = unet_of(network)
+        if unet is None:
+            return cls(network, device)
+        unet.precision = choose_precision(device, precision)
+        if isinstance(unet, NODEsUNet):
+            unet.set_tolerances(ode_tol, ode_tol if predict_ode_tol is None else predict_ode_tol)
+        return cls(for_prediction(network), device)  # type: ignore[type-var]
+
+    @property
+    def precision(self) -> str:
+        """What the convolutions compute in; that of a network of the user's own is not known."""
+        return getattr(unet_of(self.network), "precision", "float32")
+
+    @property
+    def tolerances(self) -> dict[int, float]:
+        """Tolerances of the ODE-blocks by position."""
+        blocks: dict[int, Any] = getattr(self.network, "ode_blocks", {})
+        return {position: block.predict_tol for position, block in blocks.items()}
+
+    def decide_compilation(self, compile: bool | str, n_pixels: int, n_images: int) -> None:
+        """Say which blocks compile their sums, for so many images of so many pixels."""
+        unet = unet_of(self.network)
+        if isinstance(unet, NODEsUNet):
+            unet.decide_compilation(compile, n_pixels, n_images)
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
+        """Return logits (3, h, w) and the evaluations of f at each position."""
+        with torch.inference_mode():
+            logits = self.network(image_tensor(pixels)[None].to(self.device))
+        blocks: dict[int, Any] = getattr(self.network, "ode_blocks", {})
+        counts = {position: int(block.n_evaluations[0]) for position, block in blocks.items()}
+        return logits[0].float().cpu().numpy(), counts
+
+    def measure_sureness(self, pixels: np.ndarray, diameter: float) -> float:
+        """Return how far what the network sees in a small image speaks for its size."""
+        return weigh_answer(softmax(self(pixels)[0], axis=0), diameter)
+
+
+@contextmanager
+def explain_memory_errors(
+    label: str,
+    shape: tuple[int, ...],
+    cure: str = "use a smaller tile_size, or a narrower network",
+) -> Iterator[None]:
+    """Turn torch's way to run out of memory into a MemoryError that names image and cure."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not any(sign in text for sign in ("allocate memory", "enough memory", "out of memory")):
+            raise
+        height, width = shape[:2]
+        raise MemoryError(
+            f"{label} of {height} x {width} pixels does not fit into memory; {cure}."
+        ) from error
+
+
+def tile_side(side: Any, shape: tuple[int, ...], device: torch.device) -> int | None:
+    """Return the side of the tiles for an image, None where it goes through the network whole."""
+    check_tile_size(side)
+    height, width = shape[:2]
+    if side is None:
+        return None
+    if side == "auto":
+        return _SIDES.get(device.type, 512) if height * width > _WHOLE_PIXELS else None
+    return int(side) if max(height, width) > side else None
+
+
+def check_tile_size(side: Any) -> None:
+    """Raise a ValueError where tiles of this side cannot be."""
+    if side is None or side == "auto":
+        return
+    whole = isinstance(side, Integral) and not isinstance(side, bool)
+    if not whole or side < _MIN_SIDE or side % STRIDE:
+        raise ValueError(
+            f"tile_size must be 'auto', None, or a multiple of {STRIDE} of at least {_MIN_SIDE}; "
+            f"got {side!r}."
+        )

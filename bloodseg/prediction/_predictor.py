@@ -1,0 +1,246 @@
+"""From images to class maps: whole or in tiles, in memory or by strips on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy.special import softmax
+from tqdm import tqdm
+
+from .._files import ArrayFile
+from .._images import STRIDE, ScaledRows, blended, unscaled
+from ..cells import check_pixel_size
+from ..datasets import Slide
+from ..ode._warnings import WarningOnce
+from ..preprocessing import transform_images
+from ._magnification import Ruler, Scaling
+from ._network import TileNetwork, explain_memory_errors, tile_side
+from ._segmented import Segmented
+from ._sources import OpenImage, Source, check_sources, preprocess_rows
+
+_OVERLAPS = (96, 128)  # pixels: a quarter of a tile's side within these, if it has room
+
+_T = TypeVar("_T")
+
+Block = tuple[slice, slice, np.ndarray]
+"""Rows, columns, and values of shape (n, h, w) there."""
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image on its way to the network.
+
+    Attributes
+    ----------
+    opened : OpenImage
+        As the caller gave it.
+    enhanced : array-like of shape (H, W[, C])
+        As the preprocessor gives it; of a large file, read by strips of rows.
+    scaling : Scaling
+        By how much to scale it for the network.
+    """
+
+    opened: OpenImage
+    enhanced: Any
+    scaling: Scaling
+
+    @property
+    def label(self) -> str:
+        """What messages call the image."""
+        return self.opened.source.label
+
+
+class Predictor:
+    """What one call of a predicting method needs: a network of its own, images, a ruler.
+
+    Nothing that was fitted is written to, and parameters that change while images are still being
+    predicted do not reach it.
+
+    Parameters
+    ----------
+    network : TileNetwork
+        A copy that belongs to this predictor.
+    preprocessor : transformer or None
+        What images go through first.
+    ruler : Ruler
+        Tells by how much to scale an image.
+    tile_size : int, "auto" or None
+        Side of the tiles in pixels.
+    compile : bool or "auto"
+        Whether the ODE-blocks compile their sums.
+    pixel_size : float, optional
+        Side of a pixel in micrometres, in place of what files say.
+    verbose : int
+        1 shows a progress bar for images in tiles.
+
+    Attributes
+    ----------
+    evaluations : list of dict of int to int
+        Evaluations of f at each position for each image so far; of an image in tiles, the most of
+        any tile.
+    """
+
+    def __init__(
+        self,
+        network: TileNetwork,
+        preprocessor: Any,
+        *,
+        ruler: Ruler,
+        tile_size: int | str | None = "auto",
+        compile: bool | str = "auto",
+        pixel_size: float | None = None,
+        verbose: int = 0,
+    ):
+        check_pixel_size(pixel_size)
+        self.network = network
+        self.evaluations: list[dict[int, int]] = []
+        self._preprocessor = preprocessor
+        self._ruler = ruler
+        self._tile_size = tile_size
+        self._compile = compile
+        self._pixel_size = pixel_size
+        self._verbose = verbose
+
+    @property
+    def n_function_evaluations(self) -> dict[int, np.ndarray]:
+        """Evaluations of f at each position, one number an image."""
+        positions = self.evaluations[0] if self.evaluations else ()
+        return {key: np.array([image[key] for image in self.evaluations]) for key in positions}
+
+    def segmented(self, images: Any) -> Iterator[Segmented]:
+        """Check images, and return an iterator over what the network says of each.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            As `check_sources`.
+        """
+        return self._each(self._segment, check_sources(images))
+
+    def probabilities(self, images: Any) -> Iterator[np.ndarray]:
+        """Check images, and return an iterator over the probabilities (H, W, n) of each.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            As `check_sources`.
+        """
+        return self._each(self._probabilities, check_sources(images))
+
+    def _each(self, work: Callable[[PreparedImage], _T], sources: list[Source]) -> Iterator[_T]:
+        once = WarningOnce()
+        for image in self._prepare(sources, once):
+            with once.watch():
+                result = work(image)
+            yield result
+        once.summarize()
+
+    def _prepare(self, sources: list[Source], once: WarningOnce) -> Iterator[PreparedImage]:
+        """Yield the images, opened and enhanced, with the scaling that the network wants."""
+        arrays = [source.given for source in sources if isinstance(source.given, np.ndarray)]
+        enhanced = iter(transform_images(self._preprocessor, arrays) if arrays else [])
+        for place, source in enumerate(sources):
+            opened = source.open()  # only now: a list may have more files than fit into memory
+            if place == 0:
+                self._decide_compilation(opened, len(sources))
+            if isinstance(opened.pixels, Slide):
+                ready = preprocess_rows(self._preprocessor, opened.pixels)
+            elif isinstance(source.given, np.ndarray):
+                ready = next(enhanced)
+            else:
+                (ready,) = transform_images(self._preprocessor, [opened.pixels])
+            with once.watch():
+                scaling = self._ruler.measure(
+                    opened.pixels, ready, self.network, label=source.label
+                )
+            yield PreparedImage(opened, ready, scaling)
+
+    def _decide_compilation(self, first: OpenImage, n_images: int) -> None:
+        """Let the first image stand for all: whether to compile depends on sizes."""
+        height, width = first.pixels.shape[:2]
+        side = tile_side(self._tile_size, (height, width), self.network.device)
+        n_pixels = height * width if side is None else side**2
+        n_tiles = n_images * height * width // n_pixels
+        self.network.decide_compilation(self._compile, n_pixels, n_tiles)
+
+    def _segment(self, image: PreparedImage) -> Segmented:
+        """Return the class map of an image, and the probability of each pixel's class in 255ths."""
+        opened = image.opened
+        height, width = opened.pixels.shape[:2]
+        make = ArrayFile if isinstance(opened.pixels, Slide) else np.zeros
+        class_map, confidence = (make((height, width), np.uint8) for _ in range(2))
+        for rows, strips in _join_strips(self._logits(image), width):
+            for array, strip in zip((class_map, confidence), strips, strict=True):
+                array[rows, slice(0, width)] = strip
+        return Segmented(
+            opened.source.name,
+            opened.pixels,
+            class_map,
+            confidence,
+            opened.pixel_size if self._pixel_size is None else self._pixel_size,
+            label=image.label,
+            evaluations=self.evaluations[-1],
+            expected_diameter=self._ruler.expected_diameter(image.scaling),
+            guessed_diameter=image.scaling.guessed,
+        )
+
+    def _probabilities(self, image: PreparedImage) -> np.ndarray:
+        probabilities: Any = None
+        for rows, columns, logits in self._logits(image):
+            if probabilities is None:
+                shape = (*image.opened.pixels.shape[:2], len(logits))
+                probabilities = np.empty(shape, np.float32)
+            probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
+        return probabilities
+
+    def _logits(self, image: PreparedImage) -> Iterator[Block]:
+        """Yield the logits (n, h, w) of an image block by block, in its own pixels."""
+        factor = image.scaling.factor
+        if factor == 1:
+            return self._run(image.enhanced, image.label)
+        scaled = ScaledRows(image.enhanced, factor)
+        blocks = self._run(scaled, image.label)
+        return unscaled(blocks, scaled.shape, image.enhanced.shape)
+
+    def _run(self, pixels: Any, label: str) -> Iterator[Block]:
+        """Run the network on an image, whole or in tiles, and keep the evaluations of f."""
+        height, width = pixels.shape[:2]
+        side = tile_side(self._tile_size, pixels.shape, self.network.device)
+        most: dict[int, int] = {}
+        with explain_memory_errors(label, pixels.shape):
+            if side is None:
+                logits, most = self.network(np.asarray(pixels[:height]))
+                yield slice(0, height), slice(0, width), logits
+            else:
+                overlap = min(max(side // 4, _OVERLAPS[0]), _OVERLAPS[1], side // 2)
+                overlap = overlap // STRIDE * STRIDE
+                blocks = blended(pixels, self.network, side=side, overlap=overlap)
+                for rows, columns, logits, counts in self._show_progress(blocks, height):
+                    most = {key: max(n, most.get(key, 0)) for key, n in counts.items()}
+                    yield rows, columns, logits
+        self.evaluations.append(most)
+
+    def _show_progress(self, blocks: Iterable[Any], height: int) -> Iterator[Any]:
+        done = 0
+        with tqdm(total=height, unit="row", desc="tiles", disable=not self._verbose) as bar:
+            for block in blocks:
+                yield block
+                bar.update(block[0].stop - done)
+                done = block[0].stop
+
+
+def _join_strips(blocks: Iterable[Block], width: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Turn logits block by block into classes and confidences by whole strips (2, h, W)."""
+    strip = None
+    for rows, columns, logits in blocks:
+        if strip is None:
+            strip = np.empty((2, rows.stop - rows.start, width), np.uint8)
+        best = logits.max(axis=0)
+        strip[0, :, columns] = logits.argmax(axis=0)
+        strip[1, :, columns] = np.rint(255 / np.exp(logits - best).sum(axis=0))
+        if columns.stop == width:
+            yield rows, strip
+            strip = None

@@ -1,0 +1,128 @@
+"""What a prediction says of one image: its class map, its cells, and what makes it doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .._files import ArrayFile
+from ..cells import Cells
+from ..cells._instances import assemble, count_cells, label_into
+from ..cells._measure import measure_blocks
+from ..cells._scale import typical_radius
+from ._doubts import doubts
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """An image and what the network says of it.
+
+    Attributes
+    ----------
+    name : str or int
+        What tables call the image: the path as it was given, or its place in the batch.
+    image : ndarray of shape (H, W[, C]), or Slide
+        As the caller gave it. Of a file, it and both maps are read by rows, as ``image[0:512]``.
+    class_map : array-like of shape (H, W), uint8
+        0 background, 1 white cells, 2 red cells.
+    confidence : array-like of shape (H, W), uint8
+        Probability of each pixel's class in 255ths.
+    pixel_size : float or None
+        Side of a pixel in micrometres, where it is known.
+    label : str
+        What messages call the image.
+    evaluations : dict of int to int
+        Evaluations of f at each ODE-position; of an image in tiles, the most of any tile.
+    expected_diameter : float or None
+        How wide red cells are, in pixels, if the image was scaled rightly for the network.
+    guessed_diameter : bool
+        Whether only the network could tell that.
+    """
+
+    name: str | int
+    image: Any
+    class_map: Any
+    confidence: Any
+    pixel_size: float | None
+    label: str = "the image"
+    evaluations: Mapping[int, int] = field(default_factory=dict)
+    expected_diameter: float | None = None
+    guessed_diameter: bool = False
+
+    @cached_property
+    def radius(self) -> float | None:
+        """Radius of a typical red cell, in pixels."""
+        return typical_radius(self.class_map, self.expected_diameter)
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean probability of the pixels' classes, in [0, 1]."""
+        height = self.class_map.shape[0]
+        strips = (np.asarray(self.confidence[top : top + 512]) for top in range(0, height, 512))
+        return sum(int(strip.sum(dtype=np.int64)) for strip in strips) / (
+            255 * height * self.class_map.shape[1]
+        )
+
+    def doubts(self) -> list[str]:
+        """Return why the image is perhaps no stained smear in focus, in words; none if it is."""
+        return doubts(
+            self.image,
+            self.class_map,
+            self.confidence,
+            self.expected_diameter,
+            guessed=self.guessed_diameter,
+        )
+
+    def cells(self) -> Cells:
+        """Return the single cells."""
+        return assemble(self.class_map, self.confidence, self.radius)
+
+    def count(self) -> dict[str, Any]:
+        """Return a row of the table of counts."""
+        row: dict[str, Any] = {"image": self.name, **count_cells(self.class_map, self.radius)}
+        if self.pixel_size is not None:
+            height, width = self.class_map.shape
+            area = height * width * self.pixel_size**2 / 1e6
+            row |= {"area_mm2": area}
+            row |= {f"{name}_per_mm2": row[name] / area for name in ("white", "red")}
+        return row | {"confidence": self.mean_confidence}
+
+    def measure(self, *, outlines: bool = False) -> Any:
+        """Return the table of this image's cells."""
+        table = measure_blocks(
+            self.class_map,
+            self.confidence,
+            self.image,
+            self.radius,
+            pixel_size=self.pixel_size,
+            outlines=outlines,
+        )
+        table.insert(0, "image", self.name)
+        return table
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """The label image of a class map of any size: made on disk, read by strips of rows."""
+
+    labels: ArrayFile
+    number: np.ndarray
+
+    @classmethod
+    def of(cls, segmented: Segmented) -> LabelRows:
+        """Find the cells and write their labels."""
+        labels = ArrayFile(segmented.class_map.shape, np.int32)
+        number, *_ = label_into(labels, segmented.class_map, None, segmented.radius)
+        return cls(labels, number)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.labels.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.number[self.labels[rows]]

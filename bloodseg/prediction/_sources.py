@@ -1,0 +1,136 @@
+"""What callers may pass as the images of a prediction: arrays, files, open slides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._images import check_images
+from ..datasets import Slide, open_slide
+from ..ode._warnings import warn_caller
+from ..preprocessing import EnhancedRows, Preprocessor
+
+# Pixels up to which a file is read at once: then it gives what the same image gives as an array.
+_READ_WHOLE = 2**24
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image as the caller passed it.
+
+    Attributes
+    ----------
+    name : str or int
+        What tables call it: the path as it was given, or its place in the batch.
+    given : ndarray, Slide or Path
+        Checked pixels, a slide, or a file that is there but not opened yet.
+    """
+
+    name: str | int
+    given: np.ndarray | Slide | Path
+
+    @property
+    def label(self) -> str:
+        """What messages call the image."""
+        return self.name if isinstance(self.name, str) else f"images[{self.name}]"
+
+    def open(self) -> OpenImage:
+        """Return the image; a file is opened only now, and read where it is not large."""
+        if isinstance(self.given, np.ndarray):
+            return OpenImage(self, self.given, None)
+        slide = self.given
+        if isinstance(slide, Path):
+            slide = _check_slide(open_slide(slide))
+        height, width = slide.shape[:2]
+        pixels: Any = slide
+        if height * width <= _READ_WHOLE:
+            (pixels,) = check_images([slide[:height]], name=slide.name)
+        return OpenImage(self, pixels, slide.pixel_size)
+
+
+@dataclass(frozen=True)
+class OpenImage:
+    """An image whose turn has come.
+
+    Attributes
+    ----------
+    source : Source
+        Whence it comes, and what it is called.
+    pixels : ndarray of shape (H, W[, C]), or Slide
+        Checked pixels; of a large file, what reads them by strips of rows.
+    pixel_size : float or None
+        Side of a pixel in micrometres, as the file says.
+    """
+
+    source: Source
+    pixels: np.ndarray | Slide
+    pixel_size: float | None
+
+
+def check_sources(images: Any) -> list[Source]:
+    """Return the images that a caller passed, checked; of files, that they are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If an array is no image.
+    """
+    if _is_file(images):
+        images = [images]
+    of_numbers = isinstance(images, np.ndarray) and images.dtype.kind in "buif"
+    if isinstance(images, Iterator) or (hasattr(images, "__len__") and not of_numbers):
+        images = list(images)  # also arrays and series of paths, or what Path.glob gives
+    if of_numbers or not isinstance(images, list) or not any(map(_is_file, images)):
+        return [Source(place, array) for place, array in enumerate(check_images(images))]
+    return [_check_source(place, image) for place, image in enumerate(images)]
+
+
+def _check_source(place: int, image: Any) -> Source:
+    if not _is_file(image):
+        return Source(place, check_images([image], name=f"images[{place}]")[0])
+    if isinstance(image, Slide):
+        return Source(image.name, _check_slide(image))
+    if Path(image).expanduser().exists():
+        return Source(str(image), Path(image))
+    raise FileNotFoundError(f"{image} does not exist.")
+
+
+def _check_slide(slide: Slide) -> Slide:
+    check_images([slide[:1]], name=slide.name)  # what it holds; the rest as it is read
+    return slide
+
+
+def _is_file(item: Any) -> bool:
+    return isinstance(item, (str, os.PathLike, Slide))
+
+
+def preprocess_rows(preprocessor: Any, slide: Slide) -> Any:
+    """Return a slide as the preprocessor gives it, read by strips of rows."""
+    if preprocessor is None:
+        return slide
+    if type(preprocessor) is Preprocessor:
+        return EnhancedRows(preprocessor, slide)
+    warn_caller(
+        f"{type(preprocessor).__name__} sees {slide.name} strip by strip, for it is read so; where "
+        "it depends on the whole image, results differ from those for the image as an array."
+    )
+    return _TransformedRows(preprocessor, slide)
+
+
+class _TransformedRows:
+    """A slide through any transformer of images, strip by strip."""
+
+    def __init__(self, transformer: Any, slide: Slide):
+        self.shape = slide.shape
+        self._transformer = transformer
+        self._slide = slide
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return check_images(self._transformer.transform([self._slide[rows]]))[0]
