@@ -62,9 +62,13 @@ def test_a_file_is_made_as_any_other(tmp_path):
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_nothing_is_left_of_what_broke_off(tmp_path, folder):
-    with pytest.raises(OSError, match="full"), written_whole(tmp_path / "a", folder=folder) as new:
-        (new / "part" if folder else new).write_text("half")
-        raise OSError("disk full")
+    def write_half():
+        with written_whole(tmp_path / "a", folder=folder) as new:
+            (new / "part" if folder else new).write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
     assert os.listdir(tmp_path) == []
 
 

@@ -17,7 +17,7 @@ from ..datasets import Slide
 from ..ode._warnings import WarningOnce
 from ..preprocessing import transform_images
 from ._magnification import Ruler, Scaling
-from ._network import TileNetwork, explain_memory_errors, tile_side
+from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
 from ._segmented import Segmented
 from ._sources import OpenImage, Source, check_sources, preprocess_rows
 
@@ -95,6 +95,7 @@ class Predictor:
         verbose: int = 0,
     ):
         check_pixel_size(pixel_size)
+        check_tile_size(tile_size)
         self.network = network
         self.evaluations: list[dict[int, int]] = []
         self._preprocessor = preprocessor
