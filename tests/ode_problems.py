@@ -17,10 +17,6 @@ GRADIENTS = ["direct", "checkpoint", "adjoint"]
 COUNTS = ["n_evaluations", "n_accepted", "n_rejected"]
 
 
-def raises(text, error=ValueError):
-    return pytest.raises(error, match=re.escape(text))
-
-
 def warns(text, category=SolverWarning):
     return pytest.warns(category, match=re.escape(text))
 

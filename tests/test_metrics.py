@@ -2,13 +2,13 @@
 
 import json
 import math
-import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from messages import raises
 from sklearn import metrics as sk
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -33,10 +33,6 @@ from bloodseg.metrics import (
 TRUE = np.array([[[0, 0, 0], [1, 1, 2]], [[2, 2, 2], [2, 0, 0]]])
 PRED = np.array([[[0, 0, 1], [1, 2, 2]], [[2, 2, 2], [0, 0, 0]]])
 MATRIX = [[4, 1, 0], [0, 1, 1], [1, 0, 4]]
-
-
-def raises(text):
-    return pytest.raises(ValueError, match=re.escape(text))
 
 
 def test_hand_worked_confusion_matrix():

@@ -1,7 +1,6 @@
 """YUV-CLAHE as invariants: every dtype, shape and limit value, and OpenCV as the reference."""
 
 import pickle
-import re
 import weakref
 
 import cv2
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from messages import raises
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
@@ -36,10 +36,6 @@ def smear(height, width, seed=0):
     noise = np.random.default_rng(seed).random((height, width, 3))
     smooth = cv2.GaussianBlur(noise, (0, 0), 4)
     return np.rint(cv2.normalize(smooth, None, 90, 220, cv2.NORM_MINMAX)).astype(np.uint8)
-
-
-def raises(text):
-    return pytest.raises(ValueError, match=re.escape(text))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

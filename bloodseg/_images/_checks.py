@@ -13,16 +13,7 @@ from typing import Any
 import numpy as np
 from skimage.color import rgba2rgb
 
-CLASS_NAMES = ("background", "white", "red")
-"""Names of the labels 0, 1 and 2, in the paper's order (Section 2)."""
-
-N_CLASSES = len(CLASS_NAMES)
-
-COUNT_NAMES = CLASS_NAMES[1:]
-"""What is counted, in the order of the columns."""
-
-NOT_LABELLED = 255
-"""Label of pixels whose class is not known: they teach nothing and are not scored."""
+from ._classes import CLASS_NAMES, NOT_LABELLED
 
 _PATH_TYPES = (str, bytes, os.PathLike)
 _READ_FIRST = (

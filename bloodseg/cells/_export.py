@@ -9,13 +9,10 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_COLOURS, CLASS_NAMES, COUNT_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# As the command line's pictures have them.
-_COLOURS = {"white": [0, 114, 178], "red": [230, 159, 0]}
 
 
 def outlines_of(
@@ -83,7 +80,10 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
                 "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
                 "properties": {
                     "objectType": "detection",
-                    "classification": {"name": row["class"], "color": _COLOURS[row["class"]]},
+                    "classification": {
+                        "name": row["class"],
+                        "color": list(CLASS_COLOURS[row["class"]]),
+                    },
                     "measurements": _numbers(row),
                 },
             }
@@ -148,7 +148,7 @@ def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[s
         {"id": number, "file_name": str(name), "height": sizes[name][0], "width": sizes[name][1]}
         for name, number in numbers.items()
     ]
-    categories = [{"id": CLASS_NAMES.index(name), "name": name} for name in _COLOURS]
+    categories = [{"id": CLASS_NAMES.index(name), "name": name} for name in COUNT_NAMES]
     return {"images": images, "categories": categories, "annotations": annotations}
 
 

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from scipy.spatial import KDTree
 
-from .._images import CLASS_NAMES
+from .._images import RED, WHITE
 from ._outline import Outline
 
-WHITE, RED = CLASS_NAMES.index("white"), CLASS_NAMES.index("red")
 WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/train: 45 and 27)
 
 LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background

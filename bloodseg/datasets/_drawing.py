@@ -12,10 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .._images import CLASS_NAMES
-
-WHITE, RED = CLASS_NAMES.index("white"), CLASS_NAMES.index("red")
-
 _N_ANGLES = 512  # a power of two, so that angles wrap round with a bit mask
 _EDGE = 1.3  # pixels over which an edge fades, in place of supersampling
 _LAYERS = ("red", "cytoplasm", "nucleus", "granules")

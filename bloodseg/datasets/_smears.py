@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, RED, WHITE
 from ._drawing import (
-    RED,
-    WHITE,
     WHITE_KINDS,
     Optics,
     Outline,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._pictures import COLOURS
+from .._images import CLASS_COLOURS
 
 
 def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -15,7 +15,7 @@ def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-CLASS_COLOURS = {name: as_colour(rgb) for name, rgb in COLOURS.items()}
+CELL_COLOURS = {name: as_colour(rgb) for name, rgb in CLASS_COLOURS.items()}
 """Colours of the cells as matplotlib takes them."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import CLASS_COLOURS, axes_for
+from ._axes import CELL_COLOURS, axes_for
 
 _COLUMNS = ("class", "diameter", "unit", "touches_border")
 _UNITS = {"px": "pixels", "um": "micrometres"}
@@ -99,7 +99,7 @@ class CellSizeDisplay:
             )
         whole = cells[~cells["touches_border"].astype(bool)]
         diameters = {
-            name: whole["diameter"][whole["class"] == name].to_numpy() for name in CLASS_COLOURS
+            name: whole["diameter"][whole["class"] == name].to_numpy() for name in CELL_COLOURS
         }
         return cls(diameters, unit=_UNITS[units.pop()]).plot(bins=bins, ax=ax)
 
@@ -128,7 +128,7 @@ class CellSizeDisplay:
             label = f"{name} cells: {len(of)}"
             if len(of):
                 label += f", median {np.median(of):.3g} {self.unit}"
-            self.ax_.hist(of, bins=edges, color=CLASS_COLOURS[name], alpha=0.65, label=label)
+            self.ax_.hist(of, bins=edges, color=CELL_COLOURS[name], alpha=0.65, label=label)
         self.ax_.set(xlabel=f"diameter, {self.unit}", ylabel="cells")
         self.ax_.legend()
         return self

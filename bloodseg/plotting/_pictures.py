@@ -9,11 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from .._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
+from .._images import CLASS_COLOURS, CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
 
-# Blue and orange of Okabe and Ito, which colour-blind people tell apart; neither is a colour of
-# the usual stains. https://jfly.uni-koeln.de/color/
-COLOURS = {"white": (0, 114, 178), "red": (230, 159, 0)}
 LEGEND = "blue: white cells, orange: red cells"
 
 MISSED = (204, 121, 167)
@@ -47,7 +44,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None
         lowest = ndimage.minimum_filter(lowest, footprint=cross, mode="nearest")
         highest = ndimage.maximum_filter(highest, footprint=cross, mode="nearest")
     inner = lowest == highest
-    for name, colour in COLOURS.items():
+    for name, colour in CLASS_COLOURS.items():
         found = mask == CLASS_NAMES.index(name)
         picture[found & inner] += _FILL * (np.array(colour, np.float32) - picture[found & inner])
         picture[found & ~inner] = colour
@@ -57,7 +54,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None
 def coloured(mask: np.ndarray) -> np.ndarray:
     """Return a label map as a picture (H, W, 3), uint8."""
     palette = np.full((NOT_LABELLED + 1, 3), _GREY, np.uint8)
-    palette[: len(CLASS_NAMES)] = [COLOURS.get(name, _BACKGROUND) for name in CLASS_NAMES]
+    palette[: len(CLASS_NAMES)] = [CLASS_COLOURS.get(name, _BACKGROUND) for name in CLASS_NAMES]
     return palette[mask]
 
 
@@ -77,7 +74,7 @@ def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> n
     """
     grey = _to_bytes(image).mean(axis=2, keepdims=True)
     picture = np.repeat(128 + grey / 2, 3, axis=2).astype(np.uint8)
-    palette = np.array([COLOURS.get(name, MISSED) for name in CLASS_NAMES], np.uint8)
+    palette = np.array([CLASS_COLOURS.get(name, MISSED) for name in CLASS_NAMES], np.uint8)
     wrong = (truth != predicted) & (truth != NOT_LABELLED)
     picture[wrong] = palette[predicted[wrong]]
     return picture
@@ -141,7 +138,7 @@ def sheet(
 
 def _draw_legend(draw: ImageDraw.ImageDraw, at: tuple[int, int], unit: int, font: Any) -> None:
     left, top = at
-    for name, colour in COLOURS.items():
+    for name, colour in CLASS_COLOURS.items():
         draw.rectangle((left, top, left + unit, top + unit), colour)
         label = f"{name} cells"
         draw.text((left + 1.6 * unit, top + unit / 2), label, _INK, font, anchor="lm")

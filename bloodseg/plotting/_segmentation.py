@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._images import CLASS_NAMES, check_images, check_masks
-from ._axes import CLASS_COLOURS, as_colour, axes_for
+from ._axes import CELL_COLOURS, as_colour, axes_for
 from ._pictures import MISSED, coloured, difference, overlay
 
 KINDS = ("overlay", "map", "difference")
@@ -146,7 +146,7 @@ class SegmentationDisplay:
         from matplotlib.patches import Patch
 
         patches = [
-            Patch(color=colour, label=f"{name} cells") for name, colour in CLASS_COLOURS.items()
+            Patch(color=colour, label=f"{name} cells") for name, colour in CELL_COLOURS.items()
         ]
         if kind == "difference":
             patches.append(Patch(color=as_colour(MISSED), label=CLASS_NAMES[0]))

@@ -7,11 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .._images import CLASS_NAMES, middle, to_rgb
+from .._images import RED, middle, to_rgb
 from ..cells._scale import typical_radius
 from ..preprocessing import optical_density
-
-RED = CLASS_NAMES.index("red")
 
 _WINDOW = 1024  # pixels: the middle of a large image tells enough
 LEAST_CELLS = 0.005  # share of the pixels

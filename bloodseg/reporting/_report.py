@@ -13,9 +13,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_COLOURS, CLASS_NAMES
 from .._version import __version__
-from ..plotting._pictures import COLOURS, overlay
+from ..plotting._pictures import overlay
 
 _MAX_SIDE = 1000  # of a picture in the page, pixels
 _JPEG_QUALITY = 88
@@ -164,7 +164,7 @@ def render_report(
         version=__version__,
         unit="µm" if has_area else "px",
         has_area=has_area,
-        colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in COLOURS.items()},
+        colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in CLASS_COLOURS.items()},
         summary=_summary(cells, sum(result.area for result in results)),
         n_images=len(results),
         histogram=_histogram(cells),

@@ -12,11 +12,10 @@ import torch
 from scipy import ndimage
 from sklearn.utils import Bunch, check_random_state
 
-from .._images import CLASS_NAMES, check_images, check_masks
+from .._images import WHITE, check_images, check_masks
 from ..networks import image_tensor
 from ..training import Augmentation, check_groups, split_images
 
-_WHITE = CLASS_NAMES.index("white")
 _TEST, _VALIDATION = 0.2, 0.25  # 20 of 100 crops; a quarter of the other 80
 _COPIES = 10
 
@@ -141,7 +140,7 @@ def _cut(
 
 def _window(mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[slice, slice]:
     """Return a random window, around a random white cell where there is one."""
-    cells = ndimage.find_objects(ndimage.label(mask == _WHITE)[0])
+    cells = ndimage.find_objects(ndimage.label(mask == WHITE)[0])
     cell = cells[rng.integers(len(cells))] if cells else (None, None)
     top, left = (_start(side, size, part, rng) for side, part in zip(mask.shape, cell, strict=True))
     return slice(top, top + size), slice(left, left + size)

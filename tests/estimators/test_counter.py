@@ -3,7 +3,6 @@
 import copy
 import inspect
 import pickle
-import re
 import warnings
 
 import joblib
@@ -13,6 +12,7 @@ import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import raises
 from sklearn.base import clone, is_regressor
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
@@ -29,10 +29,6 @@ from bloodseg.training._data import EpochSampler, SameSizeBatches, WholeImages
 from bloodseg.training._loss import CountLoss
 
 TINY = {"width": 2, "max_epochs": 2, "scale": 1, "random_state": 0}
-
-
-def raises(text, error=ValueError):
-    return pytest.raises(error, match=re.escape(text))
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Groups, splits, weights and fingerprints; callables and transformers that do not fit."""
 
-import re
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from messages import raises
 from sklearn.base import BaseEstimator
 from torch import nn
 
@@ -16,10 +16,6 @@ from bloodseg.estimators import _base
 from bloodseg.estimators._fit_inputs import class_weights
 from bloodseg.networks import UNet
 from bloodseg.training import check_groups, fingerprint, split_images
-
-
-def raises(text, error=ValueError):
-    return pytest.raises(error, match=re.escape(text))
 
 
 def test_groups_may_mix_names_and_numbers():

@@ -2,22 +2,18 @@
 
 import json
 import os
-import re
 import stat
 import struct
 
 import numpy as np
 import pytest
 import torch
+from messages import raises
 from safetensors.torch import save_file
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.estimators._model_file import read_header
 from bloodseg.networks import UNet
-
-
-def raises(text, error=ValueError):
-    return pytest.raises(error, match=re.escape(text))
 
 
 def header_of(path):

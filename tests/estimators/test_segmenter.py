@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from messages import raises
 from safetensors.torch import save_file
 from torch import nn
 
@@ -20,10 +21,6 @@ from bloodseg.networks import NODEsUNet
 from bloodseg.ode import SolverError, SolverWarning
 from bloodseg.training import _callbacks as callbacks
 from bloodseg.training import _train as train_module
-
-
-def raises(text, error=ValueError):
-    return pytest.raises(error, match=re.escape(text))
 
 
 class PixelNet(nn.Module):

@@ -1,12 +1,11 @@
 """The border for images and label maps: every dtype, container, shape and error text."""
 
-import re
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from messages import raises
 
 from bloodseg._images import check_images, check_masks, in_container_of, split_batch, to_rgb
 
@@ -21,10 +20,6 @@ def white_level(dtype):
 
 def full(shape, dtype, share=1.0):
     return np.full(shape, share * white_level(dtype)).astype(dtype)
-
-
-def raises(text):
-    return pytest.raises(ValueError, match=re.escape(text))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

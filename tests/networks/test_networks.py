@@ -1,13 +1,13 @@
 """One tester for every network of the family; tolerances in all their forms."""
 
 import copy
-import re
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import raises
 from torch import nn
 
 from bloodseg.networks import (
@@ -22,10 +22,6 @@ from bloodseg.networks import (
     resolve_tolerances,
 )
 from bloodseg.networks._blocks import SameConv2x2
-
-
-def raises(text):
-    return pytest.raises(ValueError, match=re.escape(text))
 
 
 def n_weights(network):

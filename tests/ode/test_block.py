@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from messages import raises
 from ode_problems import (
     GRADIENTS,
     Convolutional,
@@ -16,7 +17,6 @@ from ode_problems import (
     Watched,
     braked,
     double,
-    raises,
     warns,
 )
 from torch import nn

@@ -5,6 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from messages import raises
 from ode_problems import (
     ADAPTIVE,
     FIXED,
@@ -17,7 +18,6 @@ from ode_problems import (
     Recorder,
     double,
     gradients,
-    raises,
     silent,
 )
 from torch import nn

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
-from ode_problems import ADAPTIVE, FIXED, IN_TORCHDIFFEQ, double, raises
+from messages import raises
+from ode_problems import ADAPTIVE, FIXED, IN_TORCHDIFFEQ, double
 
 from bloodseg.ode import METHODS, choose_method, solve
 from bloodseg.ode.methods import TABLEAUS

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import raises
 from ode_problems import (
     ADAPTIVE,
     COUNTS,
@@ -23,7 +24,6 @@ from ode_problems import (
     braked,
     decay,
     double,
-    raises,
     silent,
     warns,
 )

@@ -1,6 +1,5 @@
 """Images in another size by strips, label maps in another size, and values brought back."""
 
-import re
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import raises
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
@@ -243,10 +243,6 @@ def fitted(smear, recorded):
     level = (image[mask == 0, 1].mean() + image[mask == 2, 1].mean()) / 510
     model = BloodCellSegmenter(None, network=partial(Blurred, level), validation_fraction=None)
     return model.fit([image], [mask])
-
-
-def raises(text):
-    return pytest.raises(ValueError, match=re.escape(text))
 
 
 def test_fit_measures_the_cells_in_the_masks(fitted):

@@ -3,7 +3,6 @@
 import copy
 import gc
 import os
-import re
 import subprocess
 import sys
 import tracemalloc
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 import zarr
+from messages import raises
 from PIL import Image
 
 from bloodseg import BloodCellSegmenter, Preprocessor
@@ -25,10 +25,6 @@ from bloodseg.preprocessing import EnhancedRows
 PIXELS = np.random.default_rng(0).integers(0, 256, (133, 201, 3)).astype(np.uint8)
 PER_CM = {"resolution": (1e5, 1e5), "resolutionunit": "CENTIMETER"}  # 0.1 micrometres
 OME = {"axes": "YXS", "PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm"}
-
-
-def raises(text, error=ValueError):
-    return pytest.raises(error, match=re.escape(text))
 
 
 def write_pyramid(path):
