@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from .._images import CLASS_NAMES, check_masks
 from ._blocks import Block, blocks_of_cells
-from ._scale import typical_radius
+from ._scale import LEAST, MOST, is_diameter, typical_radius
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,10 @@ def check_diameter(diameter: Any) -> float | None:
     """Return half of a diameter."""
     if diameter is None:
         return None
-    number = isinstance(diameter, Real) and not isinstance(diameter, bool)
-    if not number or not 4 <= diameter <= 1000:
+    if not is_diameter(diameter):
         raise ValueError(
-            f"red_cell_diameter must be a number of pixels from 4 to 1000; got {diameter!r}. "
+            f"red_cell_diameter must be a number of pixels from {LEAST} to {MOST}; got "
+            f"{diameter!r}. "
             "Rescale images with larger or smaller cells."
         )
     return float(diameter) / 2

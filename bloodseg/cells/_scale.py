@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -13,6 +14,8 @@ from .._images import RED, WHITE
 from ._outline import Outline
 
 WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/train: 45 and 27)
+
+LEAST, MOST = 4, 1000  # pixels: the diameters of red cells that may be given
 
 LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
 
@@ -162,3 +165,9 @@ def scale_to(diameter: float, wanted: float) -> float:
     """Return by how much to scale an image whose red cells have a diameter; 1 where it is near."""
     factor = wanted / diameter
     return 1.0 if abs(np.log(factor)) < _ALIKE else factor
+
+
+def is_diameter(given: Any) -> bool:
+    """Return whether a parameter is a diameter of red cells in pixels."""
+    number = isinstance(given, Real) and not isinstance(given, bool)
+    return bool(number and LEAST <= given <= MOST)

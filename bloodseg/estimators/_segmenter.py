@@ -15,6 +15,7 @@ from torch import nn
 
 from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
 from ..cells import Cells
+from ..cells._scale import LEAST, MOST
 from ..datasets import open_slide
 from ..metrics import confusion_matrix, mean_iou, scores_from_confusion
 from ..models import list_models, model_file, model_path
@@ -31,7 +32,6 @@ from ..prediction import (
     check_tile_size,
     write_map,
 )
-from ..prediction._magnification import LEAST, MOST
 from ..training import (
     STANDARD_DIAMETER,
     SegmentationTask,

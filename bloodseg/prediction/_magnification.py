@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
 
 from .._images import ScaledRows, middle
 from ..cells._diameter import measured_diameter
-from ..cells._scale import RED, peak_shift, scale_to, typical_radius
+from ..cells._scale import LEAST, MOST, RED, is_diameter, peak_shift, scale_to, typical_radius
 from ..ode._warnings import warn_caller
 from ._doubts import LEAST_CELLS, is_about
-
-LEAST, MOST = 4, 1000  # pixels: the diameters that may be given
 
 # Where the image alone does not tell, the network is asked about sizes, and shown so much.
 _OCTAVE_STEP = 0.5
@@ -35,8 +32,7 @@ def check_red_cell_diameter(given: Any, of_network: float | None) -> None:
     ValueError
         If it is none of "auto", a number of pixels and None; or the model knows no diameter.
     """
-    number = isinstance(given, Real) and not isinstance(given, bool)
-    if not (given is None or given == "auto" or (number and LEAST <= given <= MOST)):
+    if not (given is None or given == "auto" or is_diameter(given)):
         raise ValueError(
             "red_cell_diameter must be 'auto', a number of pixels from "
             f"{LEAST} to {MOST}, or None; got {given!r}."
