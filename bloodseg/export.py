@@ -21,7 +21,7 @@ from ._images import CLASS_NAMES
 from ._version import __version__
 from .estimators import BloodCellSegmenter
 from .model_selection import share_that_differs
-from .ode import FixedStepBlock, ODEBlock, fixed_steps
+from .ode import FixedStepBlock, ODEBlock, choose_n_steps
 
 __all__ = ["OnnxExport", "to_onnx"]
 
@@ -186,7 +186,7 @@ def _chosen_steps(
 ) -> dict[Any, int]:
     """Return the number of steps of each block: as given, or as its evaluations suggest."""
     chosen = {
-        position: fixed_steps(
+        position: choose_n_steps(
             block, int(max(evaluations[position])) if position in evaluations else None
         )
         for position, block in blocks.items()
@@ -209,7 +209,7 @@ def _fix_steps(
 ) -> None:
     """Put blocks of fixed steps in the place of a network's ODE-blocks."""
     twins = {
-        id(block): FixedStepBlock(block.func, block.method_at(block.predict_tol), steps[position])
+        id(block): FixedStepBlock(block.func, block.tableau_at(block.predict_tol), steps[position])
         for position, block in blocks.items()
     }
     for parent in list(network.modules()):

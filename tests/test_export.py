@@ -18,7 +18,7 @@ from torch import nn
 from bloodseg import BloodCellCounter, BloodCellSegmenter, Preprocessor
 from bloodseg.cli import main
 from bloodseg.export import to_onnx
-from bloodseg.ode import METHODS, FixedStepBlock, ODEBlock, fixed_steps
+from bloodseg.ode import METHODS, FixedStepBlock, ODEBlock, choose_n_steps
 from bloodseg.ode.methods import TABLEAUS
 
 
@@ -77,7 +77,7 @@ def test_as_many_steps_as_the_solvers_evaluations_are_enough_for(method):
     h = torch.tensor([[1.0, 2.0], [-3.0, 0.5]], dtype=torch.float64)
     block = ODEBlock(Rotation(), tol=1e-4, method=method).eval()
     exact = block(h)
-    steps = fixed_steps(block, int(block.n_evaluations.max()))
+    steps = choose_n_steps(block, int(block.n_evaluations.max()))
     twin = FixedStepBlock(block.func, method, steps)
     assert (twin(h) - exact).abs().max() < 1e-2 * exact.abs().max()
     assert steps >= 2
@@ -85,11 +85,11 @@ def test_as_many_steps_as_the_solvers_evaluations_are_enough_for(method):
 
 def test_without_evaluations_steps_are_as_long_as_the_first():
     block = ODEBlock(Rotation(), tol=1e-3, predict_tol=1e-2, method="bosh3", first_step=0.2)
-    assert fixed_steps(block) == 1  # 0.2 is for another tolerance
+    assert choose_n_steps(block) == 1  # 0.2 is for another tolerance
     block.predict_tol = None
-    assert fixed_steps(block) == 5
+    assert choose_n_steps(block) == 5
     block.first_step, block.tol = None, 1e-6
-    assert fixed_steps(block) == 4
+    assert choose_n_steps(block) == 4
 
 
 def test_a_block_that_takes_equal_steps_is_equal_to_its_twin(fitted):
@@ -99,7 +99,7 @@ def test_a_block_that_takes_equal_steps_is_equal_to_its_twin(fitted):
     block = network.ode_blocks[4]
     expected = block(h)
     assert block.n_evaluations.tolist() == [4, 4]
-    twin = FixedStepBlock(block.func, "bosh3", fixed_steps(block, 4))
+    twin = FixedStepBlock(block.func, "bosh3", choose_n_steps(block, 4))
     torch.testing.assert_close(twin(h), expected, rtol=0, atol=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_without_images_the_last_predict_says_how_many_steps(fitted, smears, tmp
     assert written.methods == {4: "dopri8", 5: "dopri8", 6: "dopri8"}
     for position, counts in fitted.n_function_evaluations_.items():
         block = fitted.network_.ode_blocks[position]
-        assert written.steps[position] == fixed_steps(block, int(counts.max()))
+        assert written.steps[position] == choose_n_steps(block, int(counts.max()))
 
 
 @pytest.mark.parametrize("network", ["unet", "resnet-unet"])

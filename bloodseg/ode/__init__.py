@@ -7,12 +7,13 @@ and `FixedStepBlock`, the layer without a search.
 """
 
 from ._block import ODEBlock
-from ._fixed import FixedStepBlock, fixed_steps
+from ._checks import BACKENDS, GRADIENTS
+from ._fixed import FixedStepBlock, choose_n_steps
 from ._precision import PRECISIONS, tolerance_floor
 from ._solution import ODESolution, SolverError, Status
-from ._solve import BACKENDS, GRADIENTS, pays_to_compile, solve
+from ._solve import pays_to_compile, solve
 from ._warnings import SolverWarning, one_warning_each
-from .methods import METHODS, choose_method
+from .methods import METHODS, Tableau, check_n_steps, choose_method
 
 __all__ = [
     "BACKENDS",
@@ -25,8 +26,10 @@ __all__ = [
     "SolverError",
     "SolverWarning",
     "Status",
+    "Tableau",
+    "check_n_steps",
     "choose_method",
-    "fixed_steps",
+    "choose_n_steps",
     "one_warning_each",
     "pays_to_compile",
     "solve",

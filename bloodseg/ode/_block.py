@@ -6,19 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._precision import check_precision, serving_precision
-from ._solve import (
-    MAX_STEPS,
+from ._checks import (
     check_backend,
     check_compile,
+    check_count,
     check_first_step,
     check_gradient,
-    check_max_steps,
     check_positive,
-    solve,
-    solver_of,
 )
-from .methods import choose_method
+from ._precision import check_precision, serving_precision
+from ._solve import MAX_STEPS, solve, solver_of
+from .methods import Method, Tableau, check_n_steps, choose_tableau
 
 
 class ODEBlock(nn.Module):
@@ -34,8 +32,11 @@ class ODEBlock(nn.Module):
         Tolerance in training mode, relative and absolute.
     predict_tol : float, optional
         Tolerance in evaluation mode; None takes ``tol``.
-    method : str
-        Runge-Kutta method; ``"auto"`` picks by tolerance.
+    method : str or Tableau
+        Runge-Kutta method; ``"auto"`` picks by tolerance, see `bloodseg.ode.solve`.
+    n_steps : int, optional
+        Number of steps of a fixed-step method, which takes no notice of the tolerances and cannot
+        judge its error; None is 4. Not for the other methods.
     gradient : {"checkpoint", "direct", "adjoint"}
         See `bloodseg.ode.solve`.
     precision : {"float32", "tf32", "bfloat16", "float16"}, optional
@@ -88,7 +89,8 @@ class ODEBlock(nn.Module):
         *,
         tol: float = 1e-3,
         predict_tol: float | None = None,
-        method: str = "auto",
+        method: Method = "auto",
+        n_steps: int | None = None,
         gradient: str = "checkpoint",
         precision: str | None = None,
         first_step: float | None = None,
@@ -104,11 +106,12 @@ class ODEBlock(nn.Module):
         check_gradient(gradient)  # these say what is wrong with a setting
         check_precision(precision)
         check_first_step(first_step)
-        check_max_steps(max_steps)
+        check_count(max_steps, "max_steps")
         check_compile(compile)
         check_backend(backend)
-        choose_method(self.tol, method, backend=solver_of(backend, gradient))
+        check_n_steps(n_steps, choose_tableau(tol, method, backend=solver_of(backend, gradient)))
         self.method = method
+        self.n_steps = n_steps
         self.gradient = gradient
         self.precision = precision
         self.first_step = first_step
@@ -138,7 +141,11 @@ class ODEBlock(nn.Module):
 
     def method_at(self, tol: float) -> str:
         """Return the name of the method that ``method`` stands for at a tolerance."""
-        return choose_method(tol, self.method, backend=solver_of(self.backend, self.gradient))
+        return self.tableau_at(tol).name
+
+    def tableau_at(self, tol: float) -> Tableau:
+        """Return the method that ``method`` stands for at a tolerance."""
+        return choose_tableau(tol, self.method, backend=solver_of(self.backend, self.gradient))
 
     def forward(self, h: Tensor) -> Tensor:
         """Return h(1), of h's shape and, at least, float32."""
@@ -150,6 +157,7 @@ class ODEBlock(nn.Module):
             rtol=tol,
             atol=tol,
             method=self.method,
+            n_steps=self.n_steps,
             gradient=self.gradient,
             precision=serving_precision(self._precision(y0), tol, self.name),
             first_step=self.first_step if tol == self.tol else None,
@@ -164,7 +172,9 @@ class ODEBlock(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings, for print."""
-        return f"tol={self.tol:g}, predict_tol={self.predict_tol:g}, method={self.method!r}"
+        method = self.method.name if isinstance(self.method, Tableau) else self.method
+        text = f"tol={self.tol:g}, predict_tol={self.predict_tol:g}, method={method!r}"
+        return text if self.n_steps is None else f"{text}, n_steps={self.n_steps}"
 
     def _precision(self, y0: Tensor) -> str | None:
         device = y0.device.type

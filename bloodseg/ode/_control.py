@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Steps of a fixed-step method, which has no error control: a tolerance means nothing to it.
-N_FIXED_STEPS = 4
-
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 _AFTER_OVERFLOW = 0.1
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From where to where, how exactly, in how many steps at most, the first of what length."""
+    """From where to where, how exactly, and in what steps.
+
+    At most ``max_steps`` that the error control chooses, the first to try of length ``first_step``;
+    or ``n_steps`` equal ones.
+    """
 
     t0: float
     t1: float
@@ -23,6 +24,7 @@ class Interval:
     atol: float
     max_steps: int
     first_step: float | None = None
+    n_steps: int | None = None
 
     @property
     def length(self) -> float:
@@ -43,7 +45,7 @@ class StepControl:
     Parameters
     ----------
     interval : Interval
-        What to solve.
+        What to solve; without ``n_steps`` the error control chooses the steps.
     n : int
         Number of samples.
     error_order : int or None
@@ -58,8 +60,6 @@ class StepControl:
         self.smallest = smallest * interval.length
         self.elapsed = np.zeros(n)
         self.wanted = np.full(n, interval.length)
-        if error_order is None:
-            self.wanted /= N_FIXED_STEPS
         self.n_accepted = np.zeros(n, dtype=int)
         self.n_rejected = np.zeros(n, dtype=int)
         self._grow = np.full(n, _GROW)
@@ -74,8 +74,13 @@ class StepControl:
         return self.interval.t0 + self.sign * self.elapsed[rows]
 
     def next_steps(self, rows: np.ndarray) -> np.ndarray:
-        """Return signed steps: what is left in equal parts, none longer than wanted."""
+        """Return signed steps: what is left in equal parts, none longer than wanted.
+
+        Fixed steps: in as many parts as are to go.
+        """
         left = self.interval.length - self.elapsed[rows]
+        if self.interval.n_steps is not None:
+            return self.sign * left / (self.interval.n_steps - self.n_accepted[rows])
         parts = np.maximum(np.ceil(left / self.wanted[rows] - 1e-6), 1)
         return self.sign * left / parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ._block import ODEBlock
-from ._control import N_FIXED_STEPS
+from ._checks import check_count
+from ._rhs import check_slope
 from ._step import take_step
-from .methods import TABLEAUS
+from .methods import N_FIXED_STEPS, Method, check_n_steps, choose_tableau
 
 
 class FixedStepBlock(nn.Module):
@@ -24,10 +26,16 @@ class FixedStepBlock(nn.Module):
     ----------
     func : Module
         Right-hand side ``func(t, h)``; t has shape (1, ..., 1), one time for all samples.
-    method : str
-        One of `METHODS`.
+    method : str or Tableau
+        One of `METHODS`, or a method of your own. Nothing controls the error.
     n_steps : int
         Number of steps, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method, or no such number of steps; in `forward`, if ``func`` returns
+        something of another shape than its state's.
 
     Examples
     --------
@@ -41,9 +49,15 @@ class FixedStepBlock(nn.Module):
     0.368
     """
 
-    def __init__(self, func: Any, method: str, n_steps: int):
+    def __init__(self, func: Any, method: Method, n_steps: int):
         super().__init__()
-        self.method = method
+        if method == "auto":
+            raise ValueError(
+                "method must be a method's name or a Tableau: 'auto' goes by a tolerance, and a "
+                "block of fixed steps has none."
+            )
+        check_count(n_steps, "n_steps")
+        self.tableau = choose_tableau(math.inf, method)
         self.n_steps = n_steps
         # Weights that are prepared once are kept once, however often the steps use them.
         weights, evaluate = func.prepare(None) if hasattr(func, "prepare") else ((), func)
@@ -56,19 +70,21 @@ class FixedStepBlock(nn.Module):
         """Return h(1), of h's shape and, at least, float32."""
         h = h if h.dtype == torch.float64 else h.float()
         for number in range(self.n_steps):
-            start, size = number / self.n_steps, 1 / self.n_steps
-            h = take_step(self._slope, TABLEAUS[self.method], h, start, size)
+            h = take_step(self._slope, self.tableau, h, number / self.n_steps, 1 / self.n_steps)
         return h
 
     def _slope(self, t: Tensor, h: Tensor) -> Tensor:
-        return self._evaluate(t, h, *self.weights)
+        slope: Tensor = self._evaluate(t, h, *self.weights)
+        if not torch.jit.is_tracing():  # sizes are tensors there
+            check_slope(slope, h, "FixedStepBlock")
+        return slope
 
     def extra_repr(self) -> str:
         """Return the settings, for print."""
-        return f"method={self.method!r}, n_steps={self.n_steps}"
+        return f"method={self.tableau.name!r}, n_steps={self.n_steps}"
 
 
-def fixed_steps(block: ODEBlock, n_evaluations: int | None = None) -> int:
+def choose_n_steps(block: ODEBlock, n_evaluations: int | None = None) -> int:
     """Return how many equal steps stand for what a block does in prediction.
 
     Parameters
@@ -77,7 +93,8 @@ def fixed_steps(block: ODEBlock, n_evaluations: int | None = None) -> int:
         The block.
     n_evaluations : int, optional
         Evaluations of f that it needed; the steps are as many as they are enough for, a rejected
-        step counted as one. If None, steps as long as the block's first step at its tolerance.
+        step counted as one. If None, steps as long as the block's first step at its tolerance. A
+        fixed-step method takes as many as it always does.
 
     Returns
     -------
@@ -87,15 +104,18 @@ def fixed_steps(block: ODEBlock, n_evaluations: int | None = None) -> int:
     Examples
     --------
     >>> import torch
-    >>> from bloodseg.ode import ODEBlock, fixed_steps
+    >>> from bloodseg.ode import ODEBlock, choose_n_steps
     >>> block = ODEBlock(torch.nn.Identity(), method="bosh3")
-    >>> fixed_steps(block), fixed_steps(block, 4), fixed_steps(block, 7)
+    >>> choose_n_steps(block), choose_n_steps(block, 4), choose_n_steps(block, 7)
     (1, 1, 2)
     """
-    tableau = TABLEAUS[block.method_at(block.predict_tol)]
+    tableau = block.tableau_at(block.predict_tol)
+    fixed = check_n_steps(block.n_steps, tableau)
+    if fixed is not None:
+        return fixed
     if n_evaluations is not None:
         reused = int(tableau.first_same_as_last)
         return max(1, (n_evaluations - reused) // (tableau.n_stages - reused))
     if block.first_step is not None and block.predict_tol == block.tol:
-        return round(1 / block.first_step)
+        return max(1, math.ceil(1 / block.first_step - 1e-6))  # as the solver shortens it
     return 1 if tableau.tries_whole_interval(block.predict_tol) else N_FIXED_STEPS

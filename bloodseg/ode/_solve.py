@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ._arithmetic import Slopes, dense, per_sample
+from ._checks import (
+    check_backend,
+    check_compile,
+    check_count,
+    check_first_step,
+    check_gradient,
+    check_positive,
+)
 from ._control import Interval
 from ._fused import FusedSlopes
 from ._precision import check_precision, float32_arithmetic, tolerance_floor
@@ -21,10 +29,8 @@ from ._search import Search, StepSearch, Workspace
 from ._solution import ODESolution, Status
 from ._torchdiffeq import solve_with_torchdiffeq
 from ._warnings import warn_of_solve
-from .methods import TABLEAUS, Tableau, choose_method
+from .methods import Method, Tableau, check_n_steps, choose_tableau
 
-GRADIENTS = ("checkpoint", "direct", "adjoint")
-BACKENDS = ("bloodseg", "torchdiffeq")
 MAX_STEPS = 1000
 
 # On the CPU, samples are solved so many at a time that their states add up to about this: a
@@ -46,7 +52,8 @@ def solve(
     *,
     rtol: float = 1e-3,
     atol: float = 1e-3,
-    method: str = "auto",
+    method: Method = "auto",
+    n_steps: int | None = None,
     gradient: str = "direct",
     precision: str | None = None,
     first_step: float | None = None,
@@ -72,8 +79,14 @@ def solve(
     rtol, atol : float
         A step is accepted where the root mean square of its error over the sample is at most
         ``atol + rtol * RMS(y)``. Fixed-step methods take no notice of them.
-    method : str
-        ``"auto"`` picks by tolerance (see `choose_method`).
+    method : str or Tableau
+        ``"auto"`` picks by tolerance (see `choose_method`), always one that controls its error:
+        ``"heun"``, ``"bosh3"``, ``"dopri5"``, ``"tsit5"`` or ``"dopri8"``. The fixed-step methods
+        ``"euler"``, ``"midpoint"`` and ``"rk4"`` take ``n_steps`` equal steps and cannot judge
+        their error. A `Tableau` is a method of your own.
+    n_steps : int, optional
+        Number of steps of a fixed-step method; None is 4. Not for the others, which choose theirs
+        by the tolerance.
     gradient : {"direct", "checkpoint", "adjoint"}
         How gradients reach ``y0`` and the weights of ``func``. All but the last differentiate the
         accepted steps, taken once more: ``"direct"`` at once, recording all of them;
@@ -89,7 +102,7 @@ def solve(
         from 1e-5, "dopri8" from 1e-7), else a guess from the slope. Fixed-step methods
         take no notice of it.
     max_steps : int
-        Accepted and rejected steps of a sample at most.
+        Accepted and rejected steps of a sample at most. Fixed-step methods take no notice of it.
     compile : bool or "auto"
         Whether `torch.compile` fuses the sums over the stages, which takes it some ten seconds,
         once for all sizes, and pays for large states. "auto" does so where this one call is long
@@ -135,13 +148,13 @@ def solve(
     interval = Interval(float(t0), float(t1), rtol, atol, max_steps, first_step)
     _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
     backend = solver_of(backend, gradient)
-    method = choose_method(interval.tolerance, method, backend=backend)
+    tableau = choose_tableau(interval.tolerance, method, backend=backend)
+    interval = replace(interval, n_steps=check_n_steps(n_steps, tableau))
     if backend == "torchdiffeq":
         with float32_arithmetic(y0.device, precision):
             return solve_with_torchdiffeq(
-                func, y0, interval, method, precision, adjoint=gradient == "adjoint", name=name
+                func, y0, interval, tableau, precision, adjoint=gradient == "adjoint", name=name
             )
-    tableau = TABLEAUS[method]
     if tableau.adaptive:
         _warn_of_rounding(interval, y0.dtype, name)
     with float32_arithmetic(y0.device, precision):
@@ -162,7 +175,7 @@ def solve(
         n_evaluations=np.concatenate([chunk.n_evaluations for chunk in found]),
         n_accepted=np.concatenate([chunk.n_accepted for chunk in found]),
         n_rejected=np.concatenate([chunk.n_rejected for chunk in found]),
-        method=method,
+        method=tableau.name,
     )
     if solution.status.any():
         stopped_at = np.concatenate([chunk.stopped_at for chunk in found])
@@ -173,30 +186,6 @@ def solve(
 def solver_of(backend: str, gradient: str) -> str:
     """Return whose solver it is; the adjoint gradient is torchdiffeq's."""
     return "torchdiffeq" if gradient == "adjoint" else backend
-
-
-def check_positive(value: float, name: str) -> None:
-    """Raise a ValueError unless a number is positive and finite."""
-    if not (0 < value < math.inf):
-        raise ValueError(f"{name} must be a positive, finite number; got {value!r}.")
-
-
-def check_gradient(gradient: str) -> None:
-    """Raise a ValueError unless there is a gradient method of that name."""
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}; got {gradient!r}.")
-
-
-def check_backend(backend: str) -> None:
-    """Raise a ValueError unless there is a backend of that name."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}.")
-
-
-def check_compile(compile: bool | str) -> None:
-    """Raise a ValueError unless it is True, False or "auto"."""
-    if compile not in (True, False, "auto"):
-        raise ValueError(f"compile must be True, False or 'auto'; got {compile!r}.")
 
 
 def pays_to_compile(size: int, n_samples: int) -> bool:
@@ -214,20 +203,6 @@ def pays_to_compile(size: int, n_samples: int) -> bool:
     bool
     """
     return size >= _LARGE_STATE and size * n_samples >= _LONG_JOB
-
-
-def check_first_step(first_step: float | None) -> None:
-    """Raise a ValueError unless it is None or a length."""
-    if first_step is not None and not 0 < first_step < math.inf:
-        raise ValueError(
-            f"first_step must be None or a positive, finite number; got {first_step!r}."
-        )
-
-
-def check_max_steps(max_steps: int) -> None:
-    """Raise a ValueError unless this many steps can be taken."""
-    if isinstance(max_steps, bool) or not isinstance(max_steps, Integral) or max_steps < 1:
-        raise ValueError(f"max_steps must be a whole number of at least 1; got {max_steps!r}.")
 
 
 def _solve_chunks(
@@ -304,7 +279,7 @@ def _check_arguments(
     t0, t1 = interval.t0, interval.t1
     if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
         raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
-    check_max_steps(interval.max_steps)
+    check_count(interval.max_steps, "max_steps")
     check_first_step(interval.first_step)
     check_gradient(gradient)
     check_precision(precision)

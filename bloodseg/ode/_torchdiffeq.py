@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from ._arithmetic import per_sample
-from ._control import N_FIXED_STEPS, Interval
+from ._control import Interval
 from ._precision import lowered_dtype, lowered_to
 from ._rhs import check_slope
 from ._solution import ODESolution, SolverError, not_finite
-from .methods import TABLEAUS
+from .methods import Tableau
 
 # Where its names are others. Its fehlberg2, an error estimate 512 times too small, is left out.
 _NAMES = {"heun": "adaptive_heun"}
@@ -25,7 +26,7 @@ def solve_with_torchdiffeq(
     func: Callable[[Tensor, Tensor], Tensor],
     y0: Tensor,
     interval: Interval,
-    method: str,
+    tableau: Tableau,
     precision: str | None,
     *,
     adjoint: bool,
@@ -40,7 +41,7 @@ def solve_with_torchdiffeq(
     FloatingPointError
         If the right-hand side or the solution is not finite.
     """
-    settings: dict[str, Any] = {"method": method, "adjoint": adjoint, "name": name}
+    settings: dict[str, Any] = {"tableau": tableau, "adjoint": adjoint, "name": name}
     dtype = lowered_dtype(precision)
     ends, counts = zip(
         *(_solve_one(func, dtype, sample, interval, **settings) for sample in y0.split(1)),
@@ -48,7 +49,7 @@ def solve_with_torchdiffeq(
     )
     evaluations, accepted, rejected = np.stack(counts).T
     status = np.zeros(len(y0), dtype=int)
-    return ODESolution(torch.cat(ends), status, evaluations, accepted, rejected, method)
+    return ODESolution(torch.cat(ends), status, evaluations, accepted, rejected, tableau.name)
 
 
 class _Counted(nn.Module):
@@ -96,7 +97,7 @@ def _solve_one(
     interval: Interval,
     **settings: Any,
 ) -> tuple[Tensor, np.ndarray]:
-    tableau = TABLEAUS[settings["method"]]
+    tableau = settings["tableau"]
     counted = _Counted(func, dtype, settings["name"], adaptive=tableau.adaptive)
     if interval.first_step is None and tableau.tries_whole_interval(interval.tolerance):
         try:
@@ -111,7 +112,7 @@ def _integrate(
     y0: Tensor,
     interval: Interval,
     *,
-    method: str,
+    tableau: Tableau,
     adjoint: bool,
     name: str,
     whole_interval_first: bool = False,
@@ -120,9 +121,11 @@ def _integrate(
     t = torch.tensor([interval.t0, interval.t1], dtype=torch.float64, device=y0.device)
     integrate: Any = odeint
     extra: dict[str, Any] = {}
-    if not TABLEAUS[method].adaptive:
-        options: dict[str, Any] = {"step_size": interval.length / N_FIXED_STEPS}
-        counted.n_accepted = N_FIXED_STEPS
+    n_steps = interval.n_steps
+    if n_steps is not None:
+        # Not by step_size: its rounding may buy one more step.
+        options: dict[str, Any] = {"grid_constructor": partial(_equal_steps, n_steps)}
+        counted.n_accepted = n_steps
     else:
         # step_t makes the last step end on t1; else the solver steps past it and interpolates
         # back, which costs accuracy and an evaluation.
@@ -142,7 +145,7 @@ def _integrate(
             y0,
             t,
             **tolerances,
-            method=_NAMES.get(method, method),
+            method=_NAMES.get(tableau.name, tableau.name),
             options=options,
             **extra,
         )[-1]
@@ -151,9 +154,14 @@ def _integrate(
             raise not_finite(name, "the right-hand side", counted.n_evaluations) from error
         raise SolverError(
             f"{name}: torchdiffeq gave up after {counted.n_evaluations} evaluations at tolerance "
-            f"{interval.tolerance:g} with {method} ({error}). The right-hand side "
+            f"{interval.tolerance:g} with {tableau.name} ({error}). The right-hand side "
             "has grown stiff: train with a lower learning rate, or use a looser tolerance."
         ) from error
     if not torch.isfinite(y1).all():
         raise not_finite(name, "the solution", counted.n_evaluations)
     return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])
+
+
+def _equal_steps(n_steps: int, func: Any, y0: Any, t: Tensor) -> Tensor:
+    """Return the grid of a fixed-step method, as torchdiffeq asks for it."""
+    return torch.linspace(t[0], t[-1], n_steps + 1, dtype=t.dtype, device=t.device)

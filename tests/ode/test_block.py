@@ -60,7 +60,7 @@ def test_tolerances_must_be_positive(name, value):
         (
             "method",
             "dopri6",
-            "method must be 'auto' or one of heun, bosh3, dopri5, tsit5, dopri8, ",
+            "method must be 'auto', one of heun, bosh3, dopri5, tsit5, dopri8, ",
         ),
         ("gradient", "magic", "gradient must be one of checkpoint, direct, adjoint; got 'magic'."),
         ("backend", "scipy", "backend must be one of bloodseg, torchdiffeq; got 'scipy'."),
@@ -110,6 +110,13 @@ def test_settings_can_be_changed_at_any_time():
     block.method = "rk4"
     block(torch.ones(1, 1))
     assert block.n_evaluations.tolist() == [16]
+    block.n_steps = 7
+    block(torch.ones(1, 1))
+    assert block.n_evaluations.tolist() == [28]
+    block.method = "bosh3"
+    with raises("n_steps=7 is for fixed-step methods"):
+        block(torch.ones(1, 1))
+    block.n_steps = None
     block.method, block.max_steps, block.name = "bosh3", 1, "late"
     block.func.rate.data.fill_(1e3)
     with warns("late: 1 of 1 samples stopped before t=1"):

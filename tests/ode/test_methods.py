@@ -1,19 +1,28 @@
 """The tableaus against theory, against SciPy's, and by the slopes of their errors."""
 
+import copy
 import dataclasses
 import math
-from functools import cache
+import pickle
 
 import numpy as np
 import pytest
 import scipy.integrate
 import torch
 from messages import raises
-from ode_problems import ADAPTIVE, FIXED, IN_TORCHDIFFEQ, double
+from ode_problems import ADAPTIVE, FIXED, IN_TORCHDIFFEQ, Function, decay, double
 
-from bloodseg.ode import METHODS, choose_method, solve
+from bloodseg.ode import (
+    METHODS,
+    FixedStepBlock,
+    ODEBlock,
+    Tableau,
+    check_n_steps,
+    choose_method,
+    solve,
+)
 from bloodseg.ode.methods import TABLEAUS
-from bloodseg.ode.methods._tableau import tableau
+from bloodseg.ode.methods._order import OrderConditions, rooted_trees
 
 # The printed coefficients are rounded: tsit5's to 15 digits, dopri8's to 18, and dopri8's largest
 # are near 20.
@@ -22,49 +31,8 @@ ROUNDING = 1e-13
 # ---------------------------------------------------------------- order conditions
 
 
-def forests(n_nodes, cap):
-    """Yield the forests of so many nodes, trees in falling order, none above ``cap``."""
-    if n_nodes == 0:
-        yield ()
-    for size in range(min(n_nodes, cap[0]), 0, -1):
-        for index, tree in enumerate(rooted_trees(size)):
-            if (size, index) <= cap:
-                for rest in forests(n_nodes - size, (size, index)):
-                    yield (tree, *rest)
-
-
-@cache
-def rooted_trees(n_nodes):
-    """Return the rooted trees of so many nodes, each the tuple of its root's subtrees."""
-    return tuple(forests(n_nodes - 1, (n_nodes, 0)))
-
-
-def count_nodes(tree):
-    return 1 + sum(map(count_nodes, tree))
-
-
-def density(tree):
-    return count_nodes(tree) * math.prod(map(density, tree))
-
-
-def elementary_weights(tree, matrix):
-    """Return what each stage of a method makes of a tree (Hairer et al., II.2)."""
-    weights = np.ones(len(matrix))
-    for subtree in tree:
-        weights = weights * (matrix @ elementary_weights(subtree, matrix))
-    return weights
-
-
 def violation(method, weights, order):
-    """Return by how much the weights miss the conditions of one order."""
-    n = method.n_stages
-    matrix = np.zeros((n, n))
-    for i, row in enumerate(method.stages):
-        matrix[i, : len(row)] = row
-    return max(
-        abs(np.dot(weights, elementary_weights(tree, matrix)) - 1 / density(tree))
-        for tree in rooted_trees(order)
-    )
+    return OrderConditions(method.stages).violation(weights, order)
 
 
 def embedded_weights(method):
@@ -73,6 +41,21 @@ def embedded_weights(method):
 
 def test_there_are_as_many_trees_as_cayley_counted():
     assert [len(rooted_trees(n)) for n in range(1, 9)] == [1, 1, 2, 4, 9, 20, 48, 115]
+
+
+def test_conditions_of_order_four_are_those_in_the_books():
+    # Hairer et al., II.1: b c^3 = 1/4, b (c * A c) = 1/8, b A c^2 = 1/12, b A A c = 1/24.
+    rng = np.random.default_rng(0)
+    matrix, weights = np.tril(rng.random((4, 4)), -1), rng.random(4)
+    nodes = matrix.sum(axis=1)
+    missed = [
+        weights @ nodes**3 - 1 / 4,
+        weights @ (nodes * (matrix @ nodes)) - 1 / 8,
+        weights @ matrix @ nodes**2 - 1 / 12,
+        weights @ matrix @ matrix @ nodes - 1 / 24,
+    ]
+    stages = [row[:i] for i, row in enumerate(matrix)]
+    assert OrderConditions(stages).violation(weights, 4) == pytest.approx(max(map(abs, missed)))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -173,41 +156,75 @@ def test_order_of_convergence(name, func, end):
 # ---------------------------------------------------------------- what is refused
 
 
-HALF = {"source": "a test"}
+HEUN = {
+    "name": "mine",
+    "order": 2,
+    "nodes": (0, 1),
+    "stages": ((), (1,)),
+    "weights": (0.5, 0.5),
+    "error_weights": (-0.5, 0.5),
+    "embedded_order": 1,
+}
 
 
 @pytest.mark.parametrize(
-    ("make", "text"),
+    ("change", "text"),
     [
         (
-            lambda: tableau("t", 2, [[], [1, 0]], [0.5, 0.5], nodes=[0, 1], **HALF),
-            "t: rows of lengths [0, 2] for 2 nodes.",
+            {"stages": ((), (1, 0))},
+            "mine: stages must be rows of 0, 1, 2, ... numbers, one row for each node; got rows of "
+            "lengths [0, 2] for 2 nodes.",
         ),
-        (lambda: tableau("t", 2, [[], [1]], [1], **HALF), "t: rows of lengths [0, 1] for 2 nodes."),
+        ({"nodes": (), "stages": ()}, "got rows of lengths [] for 0 nodes."),
+        ({"weights": (1,)}, "mine: weights must be 2 numbers, one for each node; got 1."),
         (
-            lambda: tableau("t", 2, [[], [0.5]], [0, 1], nodes=[0, 0.6], **HALF),
-            "t: the row of node 0.6 adds up to 0.5.",
-        ),
-        (
-            lambda: tableau("t", 2, [[], [1]], [0.5, 0.25], **HALF),
-            "t: the weights add up to 0.75, not 1.",
+            {"error_weights": (0.5, 0, -0.5)},
+            "mine: error_weights must be 2 numbers, one for each node; got 3.",
         ),
         (
-            lambda: tableau(
-                "t", 2, [[], [1]], [0.5, 0.5], [1, 0.5], 1, whole_interval_tol=1.0, **HALF
-            ),
-            "t: the error weights must be as many and add up to 0.",
+            {"nodes": (0, 0.6)},
+            "mine: each node must be the sum of its row in stages; the row of node 0.6 adds up to ",
+        ),
+        ({"weights": (0.5, 0.25)}, "mine: weights must add up to 1; they add up to 0.75."),
+        (
+            {"error_weights": (0.5, 0.5)},
+            "mine: error_weights must add up to 0; they add up to 1.0.",
+        ),
+        ({"embedded_order": None}, "mine: error_weights and embedded_order need each other."),
+        ({"error_weights": None}, "mine: error_weights and embedded_order need each other."),
+        (
+            {"error_weights": None, "embedded_order": None, "whole_interval_tol": 1.0},
+            "mine: whole_interval_tol and guard_weights are for methods with error_weights; "
+            "without them the steps are fixed.",
         ),
         (
-            lambda: tableau("t", 2, [[], [1]], [0.5, 0.5], [1, 0], 1, **HALF),
-            "t: error weights, embedded order and whole_interval_tol need one another.",
+            {"error_weights": (0, 0)},
+            "mine: error_weights must not all be 0, or each step would pass for exact.",
+        ),
+        ({"weights": (0.5, math.nan)}, "mine: weights must hold finite numbers; got (0.5, nan)."),
+        ({"weights": "bh"}, "mine: weights must hold finite numbers; got 'bh'."),
+        ({"stages": ((), 1)}, "mine: stages must hold finite numbers; got 1."),
+        ({"order": 0}, "mine: order must be a whole number of at least 1; got 0."),
+        (
+            {"embedded_order": 1.5},
+            "mine: embedded_order must be a whole number of at least 1; got 1.5.",
+        ),
+        (
+            {"order": 3},
+            "mine: order=3, but weights meet the order conditions up to order 2 only. Look for a "
+            "misprint in stages and weights.",
+        ),
+        (
+            {"embedded_order": 2},
+            "mine: embedded_order=2, but weights minus error_weights meet the order conditions up "
+            "to order 1 only.",
         ),
     ],
-    ids=["stages", "weights missing", "nodes", "weights", "error weights", "half a pair"],
 )
-def test_a_broken_tableau_is_refused(make, text):
+def test_a_broken_tableau_is_refused(change, text):
+    Tableau(**HEUN)
     with raises(text):
-        make()
+        Tableau(**{**HEUN, **change})
 
 
 @pytest.mark.parametrize("stage", range(1, 13))
@@ -215,13 +232,89 @@ def test_a_misprint_is_noticed(stage):
     method = TABLEAUS["dopri8"]
     rows = [list(row) for row in method.stages]
     rows[stage][0] += 1e-9
-    with raises(f"dopri8: the row of node {method.nodes[stage]} adds up to"):
+    with raises(f"the row of node {method.nodes[stage]} adds up to"):
         dataclasses.replace(method, stages=tuple(map(tuple, rows)))
 
 
-def test_error_weights_come_as_many_as_stages():
-    with raises("bosh3: the error weights must be as many and add up to 0."):
-        dataclasses.replace(TABLEAUS["bosh3"], error_weights=(0.5, -0.5))
+def test_a_misprint_that_keeps_the_sums_is_noticed():
+    method = TABLEAUS["rk4"]
+    with raises("rk4: order=4, but weights meet the order conditions up to order 1 only."):
+        dataclasses.replace(method, weights=(1 / 6, 1 / 6, 1 / 3, 1 / 3))
+    with raises("rk4: order=4, but weights meet the order conditions up to order 2 only."):
+        dataclasses.replace(method, stages=((), (0.5,), (0.5, 0), (0, 0, 1)))
+
+
+# ---------------------------------------------------------------- methods of one's own
+
+
+def from_lists(method):
+    """Return a method as a user would type it: with lists and arrays, without fine tuning."""
+    return Tableau(
+        name="mine",
+        order=method.order,
+        nodes=np.array(method.nodes),
+        stages=[list(row) for row in method.stages],
+        weights=list(method.weights),
+        error_weights=None if method.error_weights is None else list(method.error_weights),
+        embedded_order=method.embedded_order,
+        whole_interval_tol=method.whole_interval_tol,
+        guard_weights=method.guard_weights,
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_of_ones_own_is_one_of_ours(name):
+    mine, y0 = from_lists(TABLEAUS[name]), double([[0.3, -0.8], [2.0, 9.0]])
+    assert (mine.adaptive, mine.first_same_as_last) == (
+        TABLEAUS[name].adaptive,
+        TABLEAUS[name].first_same_as_last,
+    )
+    ours, theirs = solve(decay, y0, method=name), solve(decay, y0, method=mine)
+    assert torch.equal(ours.y, theirs.y)
+    assert ours.n_evaluations.tolist() == theirs.n_evaluations.tolist()
+    assert theirs.method == "mine"
+
+
+def test_a_method_without_whole_interval_tol_guesses_its_first_step():
+    mine = dataclasses.replace(TABLEAUS["dopri5"], whole_interval_tol=None)
+    solution = solve(decay, double([[1.0]]), rtol=1e-2, atol=1e-2, method=mine)
+    assert solution.n_evaluations[0] > solve(decay, double([[1.0]]), method="dopri5").n_evaluations
+    assert solution.y.item() == pytest.approx(math.exp(-1), abs=1e-2)
+
+
+def test_the_error_falls_with_the_lower_of_the_two_orders():
+    # Heun's method carried on by Euler's solution: the estimate is the same.
+    mine = Tableau(
+        **HEUN
+        | {"order": 1, "weights": (1, 0), "error_weights": (0.5, -0.5)}
+        | {"embedded_order": 2}
+    )
+    assert mine.error_order == TABLEAUS["heun"].error_order == 2
+
+
+def test_a_fixed_step_method_of_ones_own_takes_n_steps():
+    mine = from_lists(TABLEAUS["rk4"])
+    y0 = double([[1.0]])
+    expected = solve(decay, y0, method="rk4", n_steps=7).y
+    assert torch.equal(solve(decay, y0, method=mine, n_steps=7).y, expected)
+    assert torch.allclose(FixedStepBlock(Function(decay), mine, 7)(y0), expected)
+    block = ODEBlock(Function(decay), method=mine, n_steps=7)
+    assert torch.equal(block(y0), expected)
+    assert block.method_at(1e-3) == "mine"
+    assert "method='mine', n_steps=7" in repr(block)
+    for copied in copy.deepcopy(block), pickle.loads(pickle.dumps(block)):
+        assert copied.method == mine
+        assert torch.equal(copied(y0), expected)
+
+
+@pytest.mark.parametrize("settings", [{"gradient": "adjoint"}, {"backend": "torchdiffeq"}])
+def test_torchdiffeq_takes_methods_by_name(settings):
+    mine = from_lists(TABLEAUS["dopri5"])
+    text = "the adjoint gradient needs, takes methods by name only; got the Tableau 'mine'."
+    with raises(text):
+        solve(Function(decay), torch.ones(1, 1), method=mine, **settings)
+    with raises(text):
+        ODEBlock(Function(decay), method=mine, **settings)
 
 
 # ---------------------------------------------------------------- the choice
@@ -249,10 +342,19 @@ def test_a_named_method_is_kept(method):
     assert choose_method(1e-3, method) == method
 
 
-@pytest.mark.parametrize("method", ["dopri6", "adaptive_heun", "BOSH3", ""])
-def test_unknown_methods_are_refused(method):
+@pytest.mark.parametrize("method", ["dopri6", "adaptive_heun", "BOSH3", "", None, ["rk4"]])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda method: choose_method(1e-3, method),
+        lambda method: check_n_steps(None, method),
+        lambda method: solve(decay, torch.ones(1, 1), method=method),
+        lambda method: FixedStepBlock(Function(decay), method, 4),
+    ],
+)
+def test_unknown_methods_are_refused(method, ask):
     with raises(
-        "method must be 'auto' or one of heun, bosh3, dopri5, tsit5, dopri8, euler, midpoint, rk4; "
-        f"got {method!r}."
+        "method must be 'auto', one of heun, bosh3, dopri5, tsit5, dopri8, euler, midpoint, rk4, "
+        f"or a Tableau; got {method!r}."
     ):
-        choose_method(1e-3, method)
+        ask(method)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from bloodseg.ode import (
     BACKENDS,
     METHODS,
     PRECISIONS,
+    FixedStepBlock,
     ODEBlock,
     SolverError,
     SolverWarning,
@@ -224,8 +226,9 @@ def test_there_and_back(method):
 # ---------------------------------------------------------------- step control, scripted
 
 
-def control(n=1, *, t0=0.0, t1=1.0, order=3, max_steps=100, smallest=1e-6):
-    return StepControl(Interval(t0, t1, 1e-3, 1e-3, max_steps), n, order, smallest)
+def control(n=1, *, t0=0.0, t1=1.0, order=3, max_steps=100, smallest=1e-6, n_steps=None):
+    interval = Interval(t0, t1, 1e-3, 1e-3, max_steps, n_steps=n_steps)
+    return StepControl(interval, n, order, smallest)
 
 
 def attempt(control, *ratios):
@@ -355,11 +358,101 @@ def test_a_step_too_small_is_one_in_relation_to_the_interval(length):
     assert steering.too_small(np.arange(2)).tolist() == [False, True]
 
 
-def test_fixed_steps_are_four_equal_ones():
-    steering = control(t0=1.0, t1=3.0, order=None)
-    seen = [attempt(steering, 0.0) for _ in range(4)]
-    assert seen == [([0.5], [True])] * 4
+@pytest.mark.parametrize("n_steps", [1, 4, 7, 1000])
+def test_fixed_steps_are_equal_ones(n_steps):
+    steering = control(t0=1.0, t1=3.0, order=None, n_steps=n_steps)
+    for _ in range(n_steps):
+        assert not steering.finished(np.array([0])).any()
+        assert attempt(steering, 0.0) == ([pytest.approx(2 / n_steps, rel=1e-9)], [True])
     assert steering.finished(np.array([0])).all()
+
+
+# ---------------------------------------------------------------- fixed steps
+
+POWERS = {"euler": 1, "midpoint": 2, "rk4": 4}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize("n_steps", [1, 3, 49, np.int64(10)])
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (0.7, -0.4)])
+def test_n_steps_are_taken(method, n_steps, backend, t0, t1):
+    solution = solve(
+        decay, double([[2.0]]), t0, t1, method=method, n_steps=n_steps, backend=backend
+    )
+    z = -(t1 - t0) / int(n_steps)
+    factor = sum(z**power / math.factorial(power) for power in range(POWERS[method] + 1))
+    assert solution.y.item() == pytest.approx(2 * factor ** int(n_steps), rel=1e-12)
+    assert solution.n_accepted.tolist() == [n_steps]
+    assert solution.n_evaluations.tolist() == [n_steps * TABLEAUS[method].n_stages]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("method", FIXED)
+def test_four_steps_where_the_user_says_nothing(method, backend):
+    said, unsaid = (
+        solve(decay, torch.ones(1, 1), method=method, n_steps=n_steps, backend=backend)
+        for n_steps in (4, None)
+    )
+    assert torch.equal(said.y, unsaid.y)
+    assert unsaid.n_accepted.tolist() == [4]
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_gradients_pass_n_steps(gradient):
+    func, y0 = Decay(1.5).double(), double([[2.0]])
+    solve(func, y0, method="euler", n_steps=50, gradient=gradient).y.sum().backward()
+    exact = -2 * (1 - 1.5 / 50) ** 49
+    assert func.rate.grad.item() == pytest.approx(exact, rel=0.1 if gradient == "adjoint" else 1e-9)
+
+
+def test_steep_equations_need_their_steps():
+    # The same equation: four steps multiply it by 14,000 each, 400 carry it.
+    settings = {"method": "rk4", "n_steps": 400}
+    end = solve(lambda t, y: -10 * y, double([[1.0]]), 0, 10, **settings).y
+    assert end.item() == pytest.approx(np.exp(-100), abs=1e-12)
+
+
+def test_more_fixed_steps_than_max_steps():
+    solution = solve(decay, torch.ones(1, 1), method="euler", n_steps=30, max_steps=10)
+    assert (solution.n_accepted[0], solution.status[0]) == (30, Status.SUCCESS)
+
+
+@pytest.mark.parametrize("n_steps", [0, -1, 2.5, True, "4", float("nan")])
+def test_n_steps_must_be_a_whole_number(n_steps):
+    text = f"n_steps must be a whole number of at least 1; got {n_steps!r}."
+    for make in (
+        lambda: solve(decay, torch.ones(1, 1), method="rk4", n_steps=n_steps),
+        lambda: ODEBlock(Decay(), method="rk4", n_steps=n_steps),
+        lambda: FixedStepBlock(Decay(), "rk4", n_steps),
+    ):
+        with raises(text):
+            make()
+
+
+@pytest.mark.parametrize("method", [*ADAPTIVE, "auto"])
+def test_n_steps_are_not_for_methods_that_choose_theirs(method):
+    named = "bosh3" if method == "auto" else method
+    text = (
+        f"n_steps=8 is for fixed-step methods (euler, midpoint, rk4); {named!r} takes as many "
+        "steps as its tolerance asks for. Leave n_steps at None, or name one of those methods."
+    )
+    with raises(text):
+        solve(decay, torch.ones(1, 1), method=method, n_steps=8)
+    with raises(text):
+        ODEBlock(Decay(), method=method, n_steps=8)
+
+
+def test_a_block_of_fixed_steps_does_without_auto():
+    with raises("method must be a method's name or a Tableau: 'auto' goes by a tolerance, and a "):
+        FixedStepBlock(Decay(), "auto", 4)
+
+
+@pytest.mark.parametrize("back", [lambda y: y.sum(1, keepdim=True), lambda y: y[:1]])
+def test_a_block_of_fixed_steps_refuses_a_slope_of_another_shape(back):
+    block = FixedStepBlock(Function(lambda t, y: back(y)), "rk4", 2)
+    with raises("FixedStepBlock: func must return dy/dt of y's shape (2, 3); got "):
+        block(torch.ones(2, 3))
 
 
 # ---------------------------------------------------------------- counts
@@ -868,7 +961,7 @@ def test_intervals_that_are_refused(t0, t1):
 @pytest.mark.parametrize(
     ("argument", "text"),
     [
-        ("method", "method must be 'auto' or one of heun, bosh3, dopri5, tsit5, dopri8, euler, "),
+        ("method", "method must be 'auto', one of heun, bosh3, dopri5, tsit5, dopri8, euler, mid"),
         ("gradient", "gradient must be one of checkpoint, direct, adjoint; got 'magic'."),
         ("backend", "backend must be one of bloodseg, torchdiffeq; got 'magic'."),
         (

@@ -2,9 +2,9 @@
 
 from fractions import Fraction as F
 
-from ._tableau import tableau
+from ._tableau import make_tableau
 
-BOSH3 = tableau(
+BOSH3 = make_tableau(
     "bosh3",
     3,
     [[], [F(1, 2)], [0, F(3, 4)], [F(2, 9), F(1, 3), F(4, 9)]],

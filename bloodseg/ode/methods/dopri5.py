@@ -2,11 +2,11 @@
 
 from fractions import Fraction as F
 
-from ._tableau import Number, tableau
+from ._tableau import Number, make_tableau
 
 _LAST: list[Number] = [F(35, 384), 0, F(500, 1113), F(125, 192), F(-2187, 6784), F(11, 84)]
 
-DOPRI5 = tableau(
+DOPRI5 = make_tableau(
     "dopri5",
     5,
     [

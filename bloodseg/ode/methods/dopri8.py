@@ -2,10 +2,10 @@
 
 from fractions import Fraction as F
 
-from ._tableau import tableau
+from ._tableau import make_tableau
 
 # The authors' fractions are themselves rounded, to about 18 digits.
-DOPRI8 = tableau(
+DOPRI8 = make_tableau(
     "dopri8",
     8,
     [

@@ -1,5 +1,5 @@
 """Euler's method, order 1, fixed steps."""
 
-from ._tableau import tableau
+from ._tableau import make_tableau
 
-EULER = tableau("euler", 1, [[]], [1], source="Euler, Institutiones calculi integralis, 1768")
+EULER = make_tableau("euler", 1, [[]], [1], source="Euler, Institutiones calculi integralis, 1768")

@@ -2,9 +2,9 @@
 
 from fractions import Fraction as F
 
-from ._tableau import tableau
+from ._tableau import make_tableau
 
-HEUN = tableau(
+HEUN = make_tableau(
     "heun",
     2,
     [[], [1]],

@@ -2,6 +2,6 @@
 
 from fractions import Fraction as F
 
-from ._tableau import tableau
+from ._tableau import make_tableau
 
-MIDPOINT = tableau("midpoint", 2, [[], [F(1, 2)]], [0, 1], source="Runge, Math. Ann. 46, 1895")
+MIDPOINT = make_tableau("midpoint", 2, [[], [F(1, 2)]], [0, 1], source="Runge, Math. Ann. 46, 1895")

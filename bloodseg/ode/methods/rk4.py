@@ -2,9 +2,9 @@
 
 from fractions import Fraction as F
 
-from ._tableau import tableau
+from ._tableau import make_tableau
 
-RK4 = tableau(
+RK4 = make_tableau(
     "rk4",
     4,
     [[], [F(1, 2)], [0, F(1, 2)], [0, 0, 1]],

@@ -1,6 +1,6 @@
 """Tsitouras' pair of orders 5(4)."""
 
-from ._tableau import tableau
+from ._tableau import make_tableau
 
 _LAST = [
     0.09646076681806523,
@@ -21,7 +21,7 @@ _ERROR = [
     -1 / 66,
 ]
 
-TSIT5 = tableau(
+TSIT5 = make_tableau(
     "tsit5",
     5,
     [
