@@ -160,6 +160,12 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     )
     add(group, "predict_ode_tol", "the same for prediction; none: as in training", type=tolerances)
     add(group, "ode_method", "Runge-Kutta method", choices=["auto", *METHODS])
+    add(
+        group,
+        "ode_n_steps",
+        "steps of the fixed-step methods euler, midpoint and rk4; none takes 4",
+        type=int,
+    )
     add(group, "ode_gradient", "how gradients pass the solver", choices=sorted(GRADIENTS))
 
     group = parser.add_argument_group("training")

@@ -29,7 +29,7 @@ from ..networks import (
     resolve_tolerances,
     unet_of,
 )
-from ..ode import GRADIENTS, METHODS
+from ..ode import GRADIENTS, METHODS, Tableau, check_n_steps
 from ..prediction import TileNetwork
 from ..preprocessing import Preprocessor, transform_images
 from ..training import (
@@ -78,6 +78,7 @@ _ARCHITECTURE = (
     "ode_positions",
     "ode_tol",
     "ode_method",
+    "ode_n_steps",
     "ode_gradient",
 )
 
@@ -111,6 +112,7 @@ class NetworkEstimator(BaseEstimator):
         "ode_tol": [Real, dict, "array-like", StrOptions({"paper"})],
         "predict_ode_tol": [Real, dict, "array-like", StrOptions({"paper"}), None],
         "ode_method": [StrOptions({"auto", *METHODS})],
+        "ode_n_steps": [Interval(Integral, 1, None, closed="left"), None],
         "ode_gradient": [StrOptions(set(GRADIENTS))],
         "width": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -396,7 +398,14 @@ class NetworkEstimator(BaseEstimator):
         }
 
     def _check_parameters(self) -> None:
+        if isinstance(self.ode_method, Tableau):
+            raise ValueError(
+                "ode_method must be the name of a method, which a model file can hold; got the "
+                f"Tableau {self.ode_method.name!r}. bloodseg.networks.NODEsUNet takes one, and "
+                "BloodCellSegmenter such a network: network=lambda: NODEsUNet(ode_method=...)."
+            )
         self._validate_params()
+        check_n_steps(self.ode_n_steps, self.ode_method, name="ode_n_steps")
         positions = check_positions(self.ode_positions)
         resolve_tolerances(self.ode_tol, positions)
         if self.predict_ode_tol is not None:

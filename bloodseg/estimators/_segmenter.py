@@ -85,6 +85,9 @@ class BloodCellSegmenter(NetworkEstimator):
     ode_method : str, default="auto"
         Runge-Kutta method; ``"auto"`` picks by tolerance, see `bloodseg.ode.choose_method`. Set
         after fit, another waits for the next one.
+    ode_n_steps : int, optional
+        Number of steps of the fixed-step methods "euler", "midpoint" and "rk4", which take no
+        notice of the tolerances and cannot judge their error; None is 4. Not for the others.
     ode_gradient : {"checkpoint", "direct", "adjoint"}, default="checkpoint"
         How gradients pass the solver, see `bloodseg.ode.solve`.
     width : int, default=32
@@ -257,6 +260,7 @@ class BloodCellSegmenter(NetworkEstimator):
         ode_tol: Any = 1e-3,
         predict_ode_tol: Any = None,
         ode_method: str = "auto",
+        ode_n_steps: int | None = None,
         ode_gradient: str = "checkpoint",
         width: int = 32,
         dropout: float = 0.1,
@@ -291,6 +295,7 @@ class BloodCellSegmenter(NetworkEstimator):
         self.ode_tol = ode_tol
         self.predict_ode_tol = predict_ode_tol
         self.ode_method = ode_method
+        self.ode_n_steps = ode_n_steps
         self.ode_gradient = ode_gradient
         self.width = width
         self.dropout = dropout

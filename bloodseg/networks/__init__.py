@@ -6,7 +6,7 @@ from ._factory import NETWORKS, make_network
 from ._input import image_tensor as image_tensor
 from ._prediction import for_prediction
 from ._tolerances import resolve_tolerances
-from ._unet import POSITIONS, NODEsUNet, ResNetUNet, UNet
+from ._unet import POSITIONS, NODEsUNet, ResNetUNet, UNet, make_plain_body
 from ._unet import STRIDE as STRIDE
 from ._unet import check_positions as check_positions
 
@@ -19,5 +19,6 @@ __all__ = [
     "UNet",
     "for_prediction",
     "make_network",
+    "make_plain_body",
     "resolve_tolerances",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from ..ode import ODEBlock
 from ._blocks import ConvNormReLU, PreparedODEFunction, ResidualBlock
 from ._counting import CountingNetwork, unet_of
 from ._unet import UNet
@@ -41,10 +42,13 @@ def for_prediction(network: Network) -> Network:
     >>> torch.allclose(for_prediction(network)(images), network(images), atol=1e-5)
     True
     """
-    # The right-hand sides are shared with the original: they would only be copied to be read.
-    blocks = getattr(network, "ode_blocks", {}).values()
-    folded = copy.deepcopy(network, {id(block.func): block.func for block in blocks}).eval()
-    for module in folded.modules():
+    # The right-hand sides are shared with the original: they would only be copied to be read. So
+    # nothing in them is changed here; what precision they compute in is their block's affair.
+    functions = [block.func for block in _ode_blocks(network)]
+    folded = copy.deepcopy(network, {id(func): func for func in functions}).eval()
+    shared = {id(module) for func in functions for module in func.modules()}
+    own = [module for module in folded.modules() if id(module) not in shared]
+    for module in own:
         if isinstance(module, ConvNormReLU):
             _fold(module)
         elif isinstance(module, ResidualBlock):
@@ -52,11 +56,17 @@ def for_prediction(network: Network) -> Network:
     precision = getattr(unet_of(network), "precision", "float32")
     if precision != "float32":
         for module in folded.modules():
-            if isinstance(module, nn.Conv2d):  # those of right-hand sides are of another class
+            if isinstance(module, nn.Conv2d) and id(module) not in shared:
                 module.to(getattr(torch, precision))
-    for block in getattr(folded, "ode_blocks", {}).values():
-        block.func = PreparedODEFunction(block.func)
+    for block in _ode_blocks(folded):
+        if hasattr(block.func, "prepare"):
+            block.func = PreparedODEFunction(block.func)
     return folded
+
+
+def _ode_blocks(network: nn.Module) -> list[ODEBlock]:
+    """Return all ODE-blocks, those in bodies that were handed in, too."""
+    return [module for module in network.modules() if isinstance(module, ODEBlock)]
 
 
 def _fold(layers: Any) -> None:

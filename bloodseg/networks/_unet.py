@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..ode import ODEBlock, pays_to_compile
+from ..ode import ODEBlock, Tableau, check_n_steps, pays_to_compile
 from ._blocks import ConvNormReLU, ConvODEFunction, ResidualBlock, SameConv2x2
 from ._tolerances import resolve_tolerances
 
@@ -20,11 +20,17 @@ POSITIONS = tuple(range(1, 10))
 # First steps that calibration tries beside the solver's own choice, of the unit interval.
 _FIRST_STEPS = (1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 8)
 
+_RESIDUAL_BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}  # of ResNetUNet, by position
+
 STRIDE = 16  # input pixels to one pixel at the bottom of the U
 
 
+# What makes the body of a stage: its position, its channels.
+Body = Callable[[int, int], nn.Module]
+
+
 class UNet(nn.Module):
-    """A U-Net of half the classic width, with a plain body at every stage.
+    """A U-Net of half the classic width, with a plain body at every stage or those handed in.
 
     Parameters
     ----------
@@ -38,6 +44,11 @@ class UNet(nn.Module):
         Channels of the input.
     precision : {"float32", "bfloat16"}
         Precision that the convolutions compute in (autocast); the weights stay in float32.
+    body : callable, optional
+        ``body(position, channels)`` returns the Module that follows the first convolution of the
+        stage at a position, 1 to 9: from maps (n, channels, h, w), for any h and w, to maps of the
+        same shape. It is called once a stage, in that order. None makes a plain body everywhere: a
+        3x3 convolution, batch normalisation, ReLU.
 
     Raises
     ------
@@ -51,6 +62,14 @@ class UNet(nn.Module):
     >>> network = UNet(width=4).eval()
     >>> network(torch.zeros(1, 3, 50, 70)).shape
     torch.Size([1, 3, 50, 70])
+
+    Bodies of one's own: here the bottom of the U keeps its maps as they are.
+
+    >>> from bloodseg.networks import make_plain_body
+    >>> def body(position, channels):
+    ...     return torch.nn.Identity() if position == 5 else make_plain_body(position, channels)
+    >>> UNet(width=4, body=body).stages[4][1]
+    Identity()
     """
 
     def __init__(
@@ -61,8 +80,10 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         in_channels: int = 3,
         precision: str = "float32",
+        body: Body | None = None,
     ):
         super().__init__()
+        body = make_plain_body if body is None else body
         if n_classes < 2 or width < 1 or in_channels < 1:
             raise ValueError(
                 "n_classes must be at least 2, width and in_channels at least 1; "
@@ -78,7 +99,8 @@ class UNet(nn.Module):
         inputs += [2 * channels[position] for position in POSITIONS[5:]]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                ConvNormReLU(n_in, channels[position]), self._body(position, channels[position])
+                ConvNormReLU(n_in, channels[position]),
+                _checked_body(body(position, channels[position]), position),
             )
             for position, n_in in zip(POSITIONS, inputs, strict=False)
         )
@@ -91,10 +113,6 @@ class UNet(nn.Module):
             for position in POSITIONS[5:]
         )
         self.head = nn.Conv2d(width, n_classes, 1)
-
-    def _body(self, position: int, channels: int) -> nn.Module:
-        """Return what follows the first convolution of a stage."""
-        return ConvNormReLU(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (n, n_classes, H, W), float32, for images (n, in_channels, H, W).
@@ -146,11 +164,48 @@ class UNet(nn.Module):
         return x if self.precision == "float32" else x.to(getattr(torch, self.precision))
 
 
+def make_plain_body(position: int, channels: int) -> nn.Module:
+    """Return the body of a plain stage: a 3x3 convolution, batch normalisation, ReLU.
+
+    Parameters
+    ----------
+    position : int
+        Position of the stage; plain ones are alike.
+    channels : int
+        Channels of its maps.
+
+    Returns
+    -------
+    Module
+
+    Examples
+    --------
+    >>> from bloodseg.networks import make_plain_body
+    >>> make_plain_body(5, 64)[0].out_channels
+    64
+    """
+    return ConvNormReLU(channels, channels)
+
+
+def _make_residual_body(position: int, channels: int) -> nn.Module:
+    if position not in _RESIDUAL_BLOCKS:
+        return make_plain_body(position, channels)
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(_RESIDUAL_BLOCKS[position])))
+
+
+def _checked_body(body: nn.Module, position: int) -> nn.Module:
+    if not isinstance(body, nn.Module):
+        raise ValueError(
+            f"body must return a torch.nn.Module for each position; got {body!r} for {position}."
+        )
+    return body
+
+
 class ResNetUNet(UNet):
     """The paper's ResNet baseline: residual blocks where D-LinkNet has them (Section 4).
 
     3, 4, 6 and 3 residual blocks at positions 2 to 5, the counts of a ResNet-34 encoder; plain
-    elsewhere. Parameters as for `UNet`.
+    elsewhere. Parameters as for `UNet`, without ``body``.
 
     Examples
     --------
@@ -159,12 +214,8 @@ class ResNetUNet(UNet):
     27277347
     """
 
-    _BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}  # noqa: RUF012 (a constant)
-
-    def _body(self, position: int, channels: int) -> nn.Module:
-        if position not in self._BLOCKS:
-            return super()._body(position, channels)
-        return nn.Sequential(*(ResidualBlock(channels) for _ in range(self._BLOCKS[position])))
+    def __init__(self, n_classes: int = 3, **frame: Any):
+        super().__init__(n_classes, body=_make_residual_body, **frame)
 
 
 class NODEsUNet(UNet):
@@ -180,8 +231,12 @@ class NODEsUNet(UNet):
         Tolerances in training mode; see `resolve_tolerances`.
     predict_ode_tol : float, dict, tuple or "paper", optional
         Tolerances in evaluation mode; None takes ``ode_tol``.
-    ode_method : str
-        Runge-Kutta method; ``"auto"`` picks one for each block by its tolerance.
+    ode_method : str or Tableau
+        Runge-Kutta method; ``"auto"`` picks one for each block by its tolerance, see
+        `bloodseg.ode.solve`.
+    ode_n_steps : int, optional
+        Number of steps of a fixed-step method (``"euler"``, ``"midpoint"``, ``"rk4"``), which takes
+        no notice of the tolerances and cannot judge its error; None is 4. Not for the others.
     ode_gradient : {"checkpoint", "direct", "adjoint"}
         See `bloodseg.ode.solve`.
     **frame
@@ -215,23 +270,28 @@ class NODEsUNet(UNet):
         ode_positions: Sequence[int] = (4, 5, 6),
         ode_tol: Any = 1e-3,
         predict_ode_tol: Any = None,
-        ode_method: str = "auto",
+        ode_method: str | Tableau = "auto",
+        ode_n_steps: int | None = None,
         ode_gradient: str = "checkpoint",
         **frame: Any,
     ):
-        self._ode_positions = check_positions(ode_positions)
-        self._ode_settings: dict[str, Any] = {"method": ode_method, "gradient": ode_gradient}
-        super().__init__(n_classes, **frame)
-        self.set_tolerances(ode_tol, predict_ode_tol)
+        positions = check_positions(ode_positions)
+        check_n_steps(ode_n_steps, ode_method, name="ode_n_steps")
 
-    def _body(self, position: int, channels: int) -> nn.Module:
-        if position not in self._ode_positions:
-            return super()._body(position, channels)
-        return ODEBlock(
-            ConvODEFunction(channels),
-            **self._ode_settings,
-            name=f"ODE-block at position {position}",
-        )
+        def make_body(position: int, channels: int) -> nn.Module:
+            if position not in positions:
+                return make_plain_body(position, channels)
+            return ODEBlock(
+                ConvODEFunction(channels),
+                method=ode_method,
+                n_steps=ode_n_steps,
+                gradient=ode_gradient,
+                name=f"ODE-block at position {position}",
+            )
+
+        super().__init__(n_classes, body=make_body, **frame)
+        self._ode_positions = positions
+        self.set_tolerances(ode_tol, predict_ode_tol)
 
     @property
     def ode_blocks(self) -> dict[int, ODEBlock]:

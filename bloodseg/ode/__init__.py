@@ -13,7 +13,8 @@ from ._precision import PRECISIONS, tolerance_floor
 from ._solution import ODESolution, SolverError, Status
 from ._solve import pays_to_compile, solve
 from ._warnings import SolverWarning, one_warning_each
-from .methods import METHODS, Tableau, check_n_steps, choose_method
+from .methods import METHODS, Tableau, choose_method
+from .methods import check_n_steps as check_n_steps  # `as`: for other rooms, not public
 
 __all__ = [
     "BACKENDS",
@@ -27,7 +28,6 @@ __all__ = [
     "SolverWarning",
     "Status",
     "Tableau",
-    "check_n_steps",
     "choose_method",
     "choose_n_steps",
     "one_warning_each",

@@ -380,6 +380,10 @@ def test_counts_that_are_refused(tiny, smears, change, text, name):
         ({"scale": 1.5}, "(0.0, 1.0]. Got 1.5 instead."),
         ({"loss": "dice"}, "The 'loss' parameter of BloodCellCounter must be a str among"),
         ({"network": UNet}, "The 'network' parameter of BloodCellCounter must be a str among"),
+        (
+            {"ode_method": "bosh3", "ode_n_steps": 8},
+            "ode_n_steps=8 is for fixed-step methods (euler, midpoint, rk4); 'bosh3' takes as many",
+        ),
         ({"ode_positions": (0,)}, "ode_positions must hold different whole numbers from 1 to 9"),
     ],
 )

@@ -19,6 +19,7 @@ from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
 from bloodseg.networks import NODEsUNet
 from bloodseg.ode import SolverError, SolverWarning
+from bloodseg.ode.methods import TABLEAUS
 from bloodseg.training import _callbacks as callbacks
 from bloodseg.training import _train as train_module
 
@@ -217,6 +218,16 @@ def test_tolerances_of_fit(tiny, smears):
         (
             {"ode_method": "dopri6"},
             "The 'ode_method' parameter of BloodCellSegmenter must be a str",
+        ),
+        (
+            {"ode_method": TABLEAUS["rk4"]},
+            "ode_method must be the name of a method, which a model file can hold; got the Tableau "
+            "'rk4'. bloodseg.networks.NODEsUNet takes one, and BloodCellSegmenter such a network: ",
+        ),
+        ({"ode_n_steps": 0}, "The 'ode_n_steps' parameter of BloodCellSegmenter must be an int in"),
+        (
+            {"ode_n_steps": 8},
+            "ode_n_steps=8 is for fixed-step methods (euler, midpoint, rk4); 'auto' takes as many",
         ),
         ({"ode_gradient": "x"}, "The 'ode_gradient' parameter of BloodCellSegmenter must be a str"),
         ({"width": 0}, "The 'width' parameter of BloodCellSegmenter must be an int in the range"),
@@ -758,6 +769,7 @@ def test_pretrained_file_that_is_missing(tiny, smears, tmp_path):
         },
         {"network": "unet", "random_state": None, "validation_fraction": None},
         {"network": "resnet-unet"},
+        {"ode_method": "rk4", "ode_n_steps": np.int64(2)},
     ],
 )
 def test_save_and_load(tiny, smears, tmp_path, parameters, same_weights):
@@ -789,6 +801,14 @@ def test_a_loaded_model_can_be_fitted_and_saved_again(fitted, smears, tmp_path, 
     loaded.save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert same_weights(loaded.fit(smears.images, smears.masks), fitted)
+
+
+def test_fixed_steps_are_as_many_as_asked_for(tiny, smears, tmp_path):
+    model = tiny(max_epochs=1, ode_method="midpoint", ode_n_steps=3)
+    model.fit(smears.images, smears.masks).save(tmp_path / "m")
+    for each in model, BloodCellSegmenter.load(tmp_path / "m"):
+        each.predict(smears.images)
+        assert all((counts == 6).all() for counts in each.n_function_evaluations_.values())
 
 
 def test_a_file_holds_the_tolerances_of_fit(fitted, smears, tmp_path):

@@ -1,6 +1,7 @@
 """One tester for every network of the family; tolerances in all their forms."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -19,9 +20,12 @@ from bloodseg.networks import (
     check_positions,
     for_prediction,
     make_network,
+    make_plain_body,
     resolve_tolerances,
 )
-from bloodseg.networks._blocks import SameConv2x2
+from bloodseg.networks._blocks import ConvNormReLU, SameConv2x2
+from bloodseg.ode import ODEBlock
+from bloodseg.ode.methods import TABLEAUS
 
 
 def n_weights(network):
@@ -209,9 +213,44 @@ class TestNODEsUNet(NetworkTester):
             assert (block.tol, block.predict_tol) == (1e-2, 1e-1)
 
     def test_settings_are_passed_on(self):
-        network = self.make(ode_method="rk4", ode_gradient="direct", ode_tol=0.1)
+        network = self.make(ode_method="rk4", ode_n_steps=3, ode_gradient="direct", ode_tol=0.1)
         for block in network.ode_blocks.values():
-            assert (block.method, block.gradient, block.tol) == ("rk4", "direct", 0.1)
+            assert (block.method, block.n_steps) == ("rk4", 3)
+            assert (block.gradient, block.tol) == ("direct", 0.1)
+
+    def test_fixed_steps_are_taken_and_kept_for_prediction(self):
+        network = self.make(ode_method="midpoint", ode_n_steps=3).eval()
+        network.calibrate(images(1, 3, 32, 32))
+        for twin in network, for_prediction(network):
+            twin(images(1, 3, 32, 32))
+            assert all(block.n_evaluations == 6 for block in twin.ode_blocks.values())
+
+    def test_a_method_of_ones_own(self):
+        mine = dataclasses.replace(TABLEAUS["bosh3"], name="mine")
+        network, expected = (self.make(ode_method=method).eval() for method in (mine, "bosh3"))
+        x = images(1, 3, 32, 32)
+        assert torch.equal(network(x), expected(x))
+        assert all(block.method_at(1e-3) == "mine" for block in network.ode_blocks.values())
+
+    @pytest.mark.parametrize(
+        ("parameters", "text"),
+        [
+            (
+                {"ode_n_steps": 8},
+                "ode_n_steps=8 is for fixed-step methods (euler, midpoint, rk4); 'auto' takes as "
+                "many steps as its tolerance asks for. Leave ode_n_steps at None, or name one of "
+                "those methods.",
+            ),
+            (
+                {"ode_method": "rk4", "ode_n_steps": 0},
+                "ode_n_steps must be a whole number of at least 1; got 0.",
+            ),
+            ({"ode_method": "rk5"}, "method must be 'auto', one of heun, bosh3, dopri5, tsit5, "),
+        ],
+    )
+    def test_methods_and_steps_that_are_refused(self, parameters, text):
+        with raises(text):
+            self.make(**parameters)
 
     def test_right_hand_sides_are_evaluated_in_the_lower_precision(self, trained):
         seen = set()
@@ -361,6 +400,77 @@ def test_residual_blocks_stand_where_the_paper_has_them():
 def test_unknown_network():
     with raises("network must be one of nodes-unet, unet, resnet-unet; got 'vnet'."):
         make_network("vnet")
+
+
+# ---------------------------------------------------------------- bodies handed in
+
+
+def test_the_bodies_are_asked_for_once_a_stage_in_order():
+    asked = []
+
+    def body(position, channels):
+        asked.append((position, channels))
+        return make_plain_body(position, channels)
+
+    torch.manual_seed(0)
+    network = UNet(width=4, body=body)
+    assert asked == list(zip(POSITIONS, [4, 8, 16, 32, 64, 32, 16, 8, 4], strict=True))
+    torch.manual_seed(0)
+    expected = UNet(width=4).state_dict()
+    assert list(network.state_dict()) == list(expected)
+    assert all(torch.equal(expected[name], new) for name, new in network.state_dict().items())
+
+
+def test_a_subclass_sets_its_state_where_it_likes():
+    class Scaled(UNet):
+        def __init__(self, scale, **frame):
+            super().__init__(body=self.make_body, **frame)
+            self.scale = nn.Parameter(torch.tensor(scale))
+
+        @staticmethod
+        def make_body(position, channels):
+            return nn.Identity() if position == 5 else make_plain_body(position, channels)
+
+    network = Scaled(2.0, width=4).eval()
+    assert isinstance(network.stages[4][1], nn.Identity)
+    assert for_prediction(copy.deepcopy(network)).scale == 2
+    assert network(images(1, 3, 20, 30)).shape == (1, 3, 20, 30)
+
+
+@pytest.mark.parametrize("made", [None, torch.relu, nn.Identity])
+def test_bodies_that_are_no_modules_are_refused(made):
+    with raises(f"body must return a torch.nn.Module for each position; got {made!r} for 5."):
+        UNet(width=4, body=lambda p, c: made if p == 5 else make_plain_body(p, c))
+
+
+class OwnSlope(nn.Module):
+    """A right-hand side of ordinary layers."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = ConvNormReLU(channels, channels)
+
+    def forward(self, t, h):
+        return self.layer(h) - h
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-5])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_ode_block_in_a_body_is_left_as_it_is_for_prediction(tol, precision):
+    def body(position, channels):
+        if position != 4:
+            return make_plain_body(position, channels)
+        return ODEBlock(OwnSlope(channels), tol=tol)
+
+    torch.manual_seed(0)
+    network = UNet(width=4, body=body, precision=precision).eval()
+    x, before = images(1, 3, 32, 32), copy.deepcopy(network.state_dict())
+    folded = for_prediction(network)
+    close = 1e-4 if precision == "float32" else 0.05
+    assert torch.allclose(folded(x), network(x), atol=close * network(x).abs().max().item())
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
 
 
 # ---------------------------------------------------------------- positions
