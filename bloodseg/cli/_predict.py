@@ -14,7 +14,7 @@ import numpy as np
 
 from .._images import CLASS_NAMES, to_rgb
 from ..datasets import Slide, list_images, open_slide
-from ..datasets._files import MAX_PIXELS
+from ..datasets._bounds import MAX_PIXELS
 from ..estimators import BloodCellSegmenter
 from ..plotting._pictures import LEGEND, overlay
 from ._model import INPUT_ERRORS, list_evaluations, load_model, segment_one

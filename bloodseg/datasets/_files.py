@@ -1,30 +1,25 @@
-"""What the loaders share: finding files, decoding images safely, names of classes, tables.
-
-Files may come from anywhere: sizes are read from headers and checked before pixels are decoded,
-and only formats named here are opened.
-"""
+"""What the loaders share: finding files, names of classes, tables."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-import tifffile
-from PIL import Image, TiffImagePlugin
 
-from .._images import CLASS_NAMES, check_images, to_rgb
+from .._files import expanded
+from .._images import CLASS_NAMES
+from ._decoding import START, foreign_format_of, format_of
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
+    *(".svs", ".ndpi", ".scn", ".bif", ".btf", ".qptiff"),  # of slide scanners: TIFFs
+)
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
-MAX_PIXELS = 2**27  # 11,585 x 11,585; Pillow itself refuses images a third larger
-MAX_IMAGE_BYTES = 2**31
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_ZARR = ("zarr.json", ".zarray", ".zgroup")  # one of them lies in the folder of an array or group
 
 _ALIASES = {
     "background": ("background", "platelet", "platelets", "plt", "thrombocyte", "thrombocytes"),
@@ -84,18 +79,19 @@ def only_file(files: Sequence[Path]) -> Path:
 
 
 def list_images(path: str | os.PathLike) -> list[Path]:
-    """List the image files of a folder, sorted by name.
+    """List the images in a folder, sorted by name.
 
     Parameters
     ----------
     path : str or path-like
-        A folder; or one file, which is returned as it is.
+        A folder; or one image (a file or a Zarr folder), which is returned as it is.
 
     Returns
     -------
     list of Path
-        PNG, JPEG, TIFF and BMP files, by their suffixes in any case. Hidden files and subfolders
-        are left out.
+        PNG, JPEG, TIFF and BMP files, by their suffixes in any case or by how they begin, slides
+        of scanners that are TIFFs among them; and Zarr folders. Hidden files and other subfolders
+        are left out; see `list_passed_over`.
 
     Raises
     ------
@@ -113,198 +109,108 @@ def list_images(path: str | os.PathLike) -> list[Path]:
     ...     [file.name for file in list_images(folder)]
     ['a.JPG', 'b.png']
     """
-    if Path(path).is_file():
-        return [Path(path)]
+    path = expanded(path)
+    if path.is_file() or is_zarr(path):
+        return [path]
     folder = check_folder(path, holds="images, or an image file")
-    images = files_in(folder, IMAGE_SUFFIXES)
+    images = [entry for entry in _visible(folder) if not _why_passed_over(entry)]
     if not images:
+        others = list_passed_over(folder)
+        named = ", ".join(f"{entry.name} ({why})" for entry, why in others[:8])
         raise FileNotFoundError(
-            f"path must hold at least one image ({', '.join(IMAGE_SUFFIXES)}); {folder} has none."
+            f"path must hold at least one image ({', '.join(IMAGE_SUFFIXES)}); {folder} has none"
+            + (f", but {named}{', ...' if len(others) > 8 else ''}." if others else ".")
         )
     return images
 
 
-def read_bytes(path: Path, *, limit: int) -> bytes:
-    """Read a file after checking that it is one and not larger than ``limit`` bytes."""
-    if not path.is_file():
-        state = "is not a file" if path.exists() else "does not exist"
-        raise FileNotFoundError(f"{path} {state}.")
-    size = path.stat().st_size
-    if size > limit:
-        raise ValueError(f"{path} must have at most {limit:,} bytes; got {size:,}. Split it up.")
-    return path.read_bytes()
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file as RGB.
-
-    Grey is repeated, transparency laid over white, palettes are looked up. A rotation in the EXIF
-    data is ignored: pixels come in the order in which they are stored, as masks and annotations
-    expect.
+def list_passed_over(path: str | os.PathLike) -> list[tuple[Path, str]]:
+    """List what `list_images` leaves out of a folder, hidden files apart, and why.
 
     Parameters
     ----------
     path : str or path-like
-        A PNG, JPEG, TIFF or BMP file of at most 2**27 pixels (11,585 x 11,585).
+        A folder; or one image, for which nothing is left out.
 
     Returns
     -------
-    ndarray of shape (H, W, 3)
-        uint8; or float32 in [0, 1] if the file holds 16 bits a channel or fractions.
+    list of (Path, str)
+        Files and subfolders, sorted by name, each with the reason in a few words.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not an image, cut off, too large, or holds several pages.
+        If there is no such file or folder.
 
     Examples
     --------
     >>> import tempfile
-    >>> import numpy as np
-    >>> from skimage.io import imsave
-    >>> from bloodseg.datasets import read_image
-    >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-    ...     imsave(file.name, np.full((4, 6), 7, np.uint8), check_contrast=False)
-    ...     read_image(file.name).shape
-    (4, 6, 3)
+    >>> from pathlib import Path
+    >>> from bloodseg.datasets import list_passed_over
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "a.gif").write_bytes(b"GIF89a")
+    ...     (Path(folder) / "old").mkdir()
+    ...     [(left_out.name, why) for left_out, why in list_passed_over(folder)]
+    [('a.gif', 'GIF is not read'), ('old', 'subfolders are not searched')]
     """
-    return decode_rgb(read_bytes(Path(path), limit=MAX_IMAGE_BYTES), name=str(path))
+    path = expanded(path)
+    if path.is_file() or is_zarr(path):
+        return []
+    folder = check_folder(path, holds="images, or an image file")
+    reasons = ((entry, _why_passed_over(entry)) for entry in _visible(folder))
+    return [(entry, why) for entry, why in reasons if why]
 
 
-def decode_rgb(data: bytes, *, name: str) -> np.ndarray:
-    """Decode the bytes of an image file as RGB; ``name`` is what the error messages call it."""
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _why_passed_over(entry: Path) -> str:
+    """Return why an entry of a folder is no image, in words; "" if it is one."""
+    if entry.is_dir():
+        return "" if is_zarr(entry) else "subfolders are not searched"
+    if not entry.is_file():
+        return "it is no file, or a link to none"
+    if entry.suffix.lower() in IMAGE_SUFFIXES:
+        return ""  # damaged ones, too: reading them says what is wrong
     try:
-        pixels = _decode(data)
-        check_images([pixels], name="pixels")
-        return np.ascontiguousarray(to_rgb(pixels))
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+        start = read_start(entry)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if format_of(start):
+        return ""
+    foreign = foreign_format_of(start)
+    return f"{foreign} is not read" if foreign else "it is no image"
 
 
-def decode_labels(
-    data: bytes, *, name: str, shape: tuple[int, int] | None = None, what: str = "a label map"
-) -> np.ndarray:
-    """Decode the bytes of a one-channel image file; of a paletted one, the palette's indices.
-
-    ``shape`` is the size that the header must declare, checked before pixels are decoded.
-    """
-    try:
-        with _open(data) as image:
-            size, mode = (image.height, image.width), image.mode
-            wrong = shape is not None and size != shape
-            if not wrong and mode in ("1", "L", "P", "I", "I;16", "I;16B"):
-                return np.array(image)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(
-            f"{name} cannot be read as {what}: it is no image, or its pixels are of an unusual "
-            "type. Save labels as a PNG file, with .astype(np.uint8)."
-        ) from error
-    except Exception as error:  # as in decode_rgb
-        raise ValueError(f"{name} cannot be read as {what}: {error}") from error
-    if wrong:
-        raise ValueError(f"{name} must have the size {shape}, height and width; got {size}.")
-    if mode == "F":
-        raise ValueError(
-            f"{name} must hold whole numbers, one label a pixel; got floating point. "
-            "Save the labels as integers, for instance with .astype(np.uint8)."
-        )
-    raise ValueError(
-        f"{name} must have one channel with a label a pixel; got an image of mode {mode}. "
-        "Save the labels themselves, not a coloured picture of them."
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder is Zarr, by its name or by what lies in it."""
+    return path.is_dir() and (
+        path.suffix.lower() == ".zarr" or any((path / name).exists() for name in _ZARR)
     )
 
 
-def _open(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns from two thirds of our own limit on, and of damaged metadata, unused here.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        # Named formats only: some of Pillow's others start programs (EPS) or are rarely tested.
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    _check_pixel_count(image.height, image.width)
-    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    _check_page_count(pages)
-    return image
+def read_start(path: Path) -> bytes:
+    """Return the first bytes of a file, which tell its format."""
+    check_file(path)
+    with path.open("rb") as file:
+        return file.read(START)
 
 
-def _check_pixel_count(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"it declares {height} x {width} pixels and at most {MAX_PIXELS:,} are read. "
-            "Cut it into parts, or read it yourself and pass the array."
-        )
+def check_file(path: Path) -> None:
+    """Raise where this is no file: of pipes and devices, reading may never end."""
+    if not path.is_file():
+        state = "is not a file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{path} {state}.")
 
 
-def _check_page_count(pages: int) -> None:
-    if pages > 1:
-        raise ValueError(f"it holds {pages} pages. Save the page you want as a file of its own.")
-
-
-def _decode(data: bytes) -> np.ndarray:
-    """Return an image's pixels with the channels and depth of the file."""
-    try:
-        image = _open(data)
-    except Image.UnidentifiedImageError:
-        if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            raise ValueError("it is not a PNG, JPEG, TIFF or BMP file.") from None
-        return _decode_deep_tiff(data)
-    with image:
-        image.load()  # before any other decoder: this one notices files that are cut off
-        # Pillow keeps 8 of 16 bits a colour.
-        if image.mode in ("RGB", "RGBA") and _depth(image, data) > 8:
-            return _decode_with_opencv(data)
-        return _pixels_of(image)
-
-
-def _depth(image: Image.Image, data: bytes) -> int:
-    """Return the bits a channel that a file declares, if it is of a format that can have many."""
-    if image.format == "PNG":
-        return data[24]
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,)))
-    return 8
-
-
-def _zero_is_white(image: Image.Image) -> bool:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return False
-    return image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-
-
-def _pixels_of(image: Image.Image) -> np.ndarray:
-    transparent = "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa")
-    if image.mode in ("1", "L", "RGB", "RGBA", "F") and not transparent:
-        return np.array(image)
-    if image.mode.startswith("I;16"):
-        pixels = np.array(image).astype(np.uint16)
-        return ~pixels if _zero_is_white(image) else pixels  # of 8 bits Pillow has seen to it
-    if image.mode == "I":
-        pixels = np.array(image)
-        fits = pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max
-        return pixels.astype(np.uint16) if fits else pixels
-    return np.array(image.convert("RGBA" if transparent else "RGB"))
-
-
-def _decode_deep_tiff(data: bytes) -> np.ndarray:
-    # Earlier Pillows know no TIFFs with 16 bits a colour. tifffile reads the header and OpenCV the
-    # pixels: without further packages tifffile cannot unpack the usual compressions.
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        _check_page_count(len(file.pages))
-        page = file.pages[0]
-        _check_pixel_count(page.imagelength, page.imagewidth)
-    return _decode_with_opencv(data)
-
-
-def _decode_with_opencv(data: bytes) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError("its pixels cannot be decoded.")
-    if pixels.ndim == 3:
-        order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cv2.cvtColor(pixels, order)
-    return pixels
+def read_bytes(path: Path, *, limit: int) -> bytes:
+    """Read a file after checking that it is one and not larger than ``limit`` bytes."""
+    check_file(path)
+    size = path.stat().st_size
+    if size > limit:
+        raise ValueError(f"{path} must have at most {limit:,} bytes; got {size:,}. Split it up.")
+    return path.read_bytes()
 
 
 def check_class_map(mapping: Mapping | None, *, name: str) -> dict[str, int]:

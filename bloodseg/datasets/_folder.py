@@ -11,18 +11,18 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from .._images import CLASS_NAMES, NOT_LABELLED
+from ._bounds import MAX_IMAGE_BYTES
+from ._decoding import decode_labels
 from ._files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
-    MAX_IMAGE_BYTES,
     check_folder,
-    decode_labels,
     group_by_stem,
     only_file,
     read_bytes,
-    read_image,
     read_table,
 )
+from ._slides import read_image
 
 _LAYOUT = "subfolders images and masks"
 

@@ -17,17 +17,16 @@ from skimage.draw import disk, polygon
 from sklearn.utils import Bunch
 
 from .._images import CLASS_NAMES
+from ._decoding import decode_labels, decode_rgb
 from ._files import (
     check_class_map,
     check_folder,
     check_labels_known,
     class_of,
-    decode_labels,
-    decode_rgb,
     files_by_stem,
     read_bytes,
-    read_image,
 )
+from ._slides import read_image
 
 _MAX_JSON_BYTES = 2**28
 _FAR = 1e6  # pixels; points further out are moved here, well outside of any image

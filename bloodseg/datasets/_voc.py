@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
-from xml.parsers import expat
+from xml.etree import ElementTree
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -22,17 +21,14 @@ from ._files import (
     class_of,
     files_by_stem,
     read_bytes,
-    read_image,
     read_table,
 )
+from ._slides import read_image
+from ._xml import parse_xml
 
 _MAX_XML_BYTES = 2**24
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LOGGER = logging.getLogger("bloodseg")
-
-
-class _DoctypeError(ValueError):
-    """A document type where none belongs."""
 
 
 def load_voc(
@@ -159,7 +155,7 @@ def _find_images(folder: Path, images: str | os.PathLike | None) -> dict[str, Pa
 
 def _read_objects(file: Path) -> tuple[tuple[int, int] | None, list[tuple[str, list[float]]]]:
     """Return the declared (height, width), if any, and each object's name and box."""
-    root = _parse_xml(file)
+    root = parse_xml(read_bytes(file, limit=_MAX_XML_BYTES), name=str(file))
     if root.tag != "annotation":
         raise ValueError(
             f"{file} must have annotation as its outermost element, as Pascal VOC's files do; "
@@ -184,27 +180,6 @@ def _read_objects(file: Path) -> tuple[tuple[int, int] | None, list[tuple[str, l
             )
         objects.append((name, corners))
     return declared, objects
-
-
-def _parse_xml(file: Path) -> ElementTree.Element:
-    data = read_bytes(file, limit=_MAX_XML_BYTES)
-    # Entities expand to any size ("billion laughs") and reach other files. They need a document
-    # type, which annotations never have: a first pass refuses it whatever the encoding.
-    guard = expat.ParserCreate()
-
-    def refuse(*_: object) -> None:
-        raise _DoctypeError(
-            f"{file} must not declare a document type or entities; remove <!DOCTYPE>."
-        )
-
-    guard.StartDoctypeDeclHandler = refuse
-    try:
-        guard.Parse(data, True)
-        return ElementTree.fromstring(data)
-    except _DoctypeError:
-        raise
-    except (expat.ExpatError, ElementTree.ParseError, LookupError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as XML: {error}") from error
 
 
 def _number(parent: ElementTree.Element, field: str, where: str) -> float:

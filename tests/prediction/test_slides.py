@@ -161,7 +161,7 @@ def test_pages_of_other_colours_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for _ in range(2):
             file.write(PIXELS[..., 0], photometric="miniswhite")
-    with raises("a.tif cannot be read as an image: it holds 2 pages. Save the page you want"):
+    with raises("a.tif cannot be read as an image: it holds 2 pages (133 x 201, 133 x 201 pixels)"):
         open_slide(tmp_path / "a.tif")
 
 
@@ -169,16 +169,18 @@ def test_files_that_are_no_slides(tmp_path):
     with raises("none.tif does not exist.", FileNotFoundError):
         open_slide(tmp_path / "none.tif")
     (tmp_path / "a.tif").write_bytes(b"II*\0junk")
-    with raises("a.tif cannot be read as a TIFF"):
+    with raises("a.tif cannot be read as an image"):
         open_slide(tmp_path / "a.tif")
     write_tiff(tmp_path / "stack.tif", np.zeros((5, 20, 30), np.uint8), photometric="minisblack")
-    with raises("stack.tif must hold one image of rows, columns and 1, 3 or 4 channels; got shape"):
+    with raises("stack.tif cannot be read as an image: it must hold one image of rows, columns and"):
         open_slide(tmp_path / "stack.tif")
     (tmp_path / "folder").mkdir()
     with raises("folder is a folder, and no Zarr one. Give its images, for instance those of"):
         open_slide(tmp_path / "folder")
     write_zarr(tmp_path / "five.zarr", np.zeros((5, 20, 30), np.uint8), (5, 20, 30))
-    with raises("five.zarr must hold one image of rows, columns and 1, 3 or 4 channels"):
+    with raises(
+        "five.zarr cannot be read as an image: it must hold one image of rows, columns and"
+    ):
         open_slide(tmp_path / "five.zarr")
 
 
@@ -210,9 +212,12 @@ def test_slides_are_open_only_while_they_are_read(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize(("package", "name"), [("zarr", "a.zarr"), ("imagecodecs", "jpeg.tif")])
+@pytest.mark.parametrize(("package", "name"), [("zarr", "a.zarr"), ("imagecodecs", "a.tif")])
 def test_what_is_missing_is_named_with_its_extra(tmp_path, package, name):
-    KINDS[name][0](tmp_path / name)
+    if package == "zarr":
+        write_zarr(tmp_path / name)
+    else:
+        write_tiff(tmp_path / name, compression="jpeg2000")
     program = (
         f"import sys; sys.modules[{package!r}] = None\n"
         "from bloodseg.datasets import open_slide\n"

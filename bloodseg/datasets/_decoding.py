@@ -1,0 +1,263 @@
+"""Image files decoded whole: PNG, JPEG, BMP, and the TIFFs whose colours only Pillow knows.
+
+Files may come from anywhere: sizes are read from headers and checked before pixels are decoded,
+and only formats named here are opened.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from .._images import check_images, to_rgb
+from ._bounds import check_whole_size
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_ORIENTATION = int(ExifTags.Base.Orientation)
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STARTS = {
+    **dict.fromkeys(_TIFF_STARTS, "TIFF"),
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+}
+_FOREIGN_STARTS = {
+    (0, b"GIF8"): "GIF",
+    (8, b"WEBP"): "WebP",
+    (4, b"ftypavif"): "AVIF",
+    (4, b"ftyp"): "HEIC or a video",
+    (4, b"jP  "): "JPEG 2000",
+    (0, b"\xff\x4f\xff\x51"): "JPEG 2000",
+    (4, b"JXL "): "JPEG XL",
+    (0, b"\xff\x0a"): "JPEG XL",
+    (0, b"ZISRAWFILE"): "Zeiss CZI",
+    (0, b"\xda\xce\xbe\x0a"): "Nikon ND2",
+    (0, b"8BPS"): "Photoshop",
+    (0, b"%PDF"): "PDF",
+    (128, b"DICM"): "DICOM",
+}
+START = 132
+"""Bytes from which `format_of` and `foreign_format_of` tell what a file is."""
+
+_MOST_PAGES = 100
+
+
+def format_of(start: bytes) -> str | None:
+    """Return which of the formats that are read a file's first bytes are of, if any."""
+    return next((name for sign, name in _STARTS.items() if start.startswith(sign)), None)
+
+
+def foreign_format_of(start: bytes) -> str | None:
+    """Return which format of pictures that is not read a file's first bytes are of, if any."""
+    signs = _FOREIGN_STARTS.items()
+    return next((name for (at, sign), name in signs if start[at:].startswith(sign)), None)
+
+
+def unread_format(start: bytes) -> ValueError:
+    """Return the error for a file that is of no format that is read."""
+    foreign = foreign_format_of(start)
+    return ValueError(
+        "it is not a PNG, JPEG, TIFF or BMP file"
+        + (f" but {foreign}. Save it as PNG or TIFF." if foreign else ".")
+    )
+
+
+def decode_rgb(data: bytes, *, name: str) -> np.ndarray:
+    """Decode the bytes of an image file as RGB; ``name`` is what the error messages call it."""
+    try:
+        pixels = decode(data)
+        check_images([pixels], name="pixels")
+        return np.ascontiguousarray(to_rgb(pixels))
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+
+
+def decode_labels(
+    data: bytes, *, name: str, shape: tuple[int, int] | None = None, what: str = "a label map"
+) -> np.ndarray:
+    """Decode the bytes of a one-channel image file; of a paletted one, what its colours say.
+
+    ``shape`` is the size that the header must declare, checked before pixels are decoded.
+    """
+    try:
+        with _open(data) as image:
+            size, mode = (image.height, image.width), image.mode
+            wrong = shape is not None and size != shape
+            if not wrong and mode in ("1", "L", "P", "I", "I;16", "I;16B"):
+                _keep_as_stored(image)
+                return _labels_of_palette(image, name) if mode == "P" else np.array(image)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} cannot be read as {what}: it is no image, or its pixels are of an unusual "
+            "type. Save labels as a PNG file, with .astype(np.uint8)."
+        ) from error
+    except _PaletteError:
+        raise
+    except Exception as error:  # as in decode_rgb
+        raise ValueError(f"{name} cannot be read as {what}: {error}") from error
+    if wrong:
+        raise ValueError(f"{name} must have the size {shape}, height and width; got {size}.")
+    if mode == "F":
+        raise ValueError(
+            f"{name} must hold whole numbers, one label a pixel; got floating point. "
+            "Save the labels as integers, for instance with .astype(np.uint8)."
+        )
+    raise ValueError(
+        f"{name} must have one channel with a label a pixel; got an image of mode {mode}. "
+        "Save the labels themselves, not a coloured picture of them."
+    )
+
+
+class _PaletteError(ValueError):
+    """A palette that leaves open which label a pixel has."""
+
+
+def _labels_of_palette(image: Image.Image, name: str) -> np.ndarray:
+    """Return the labels of a paletted image.
+
+    Tools for labels keep them as indices, with black for 0 and colours as they like; tools that
+    make files small sort the palette anew. So greys that are labels are what they say, and indices
+    count where 0 is black.
+    """
+    indices = np.array(image)
+    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    used = np.unique(indices)
+    if used[-1] >= len(palette):
+        raise _PaletteError(f"{name} has pixels that its palette has no colour for.")
+    colours = palette[used]
+    grey = (colours == colours[:, :1]).all()
+    if grey and np.isin(colours[:, 0], _GREY_LABELS).all():
+        return palette[:, 0][indices]
+    in_order = grey and (np.diff(colours[:, 0].astype(int)) > 0).all()
+    if in_order or not palette[0].any():
+        return indices
+    raise _PaletteError(
+        f"{name} has a palette whose first colour is {tuple(palette[0].tolist())}, not black, so "
+        "that its indices are perhaps no labels. Save the labels as a grey image (mode L)."
+    )
+
+
+_GREY_LABELS = (0, 1, 2, 255)
+
+
+def orientation_of(data: bytes) -> int:
+    """Return how a picture is to be turned to be shown, from 1 (not at all) to 8."""
+    try:
+        orientation = _open(data).getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata says nothing
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return stored pixels (H, W, ...) as they are shown."""
+    if orientation >= 5:  # rows are columns
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _open(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns from two thirds of our own limit on, and of damaged metadata, unused here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        # Named formats only: some of Pillow's others start programs (EPS) or are rarely tested.
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    check_whole_size(image.height, image.width)
+    check_page_count(_count_pages(image))
+    return image
+
+
+def _count_pages(image: Image.Image) -> int:
+    # The second image of a JPEG is what cameras add to a picture: a preview, a depth map.
+    if image.format not in ("TIFF", "PNG"):
+        return 1
+    if image.format == "PNG":
+        return getattr(image, "n_frames", 1)
+    count = 1
+    try:  # not n_frames, which reads them all
+        while count < _MOST_PAGES:
+            image.seek(count)
+            count += 1
+    except EOFError:
+        pass
+    image.seek(0)
+    return count
+
+
+def check_page_count(pages: int) -> None:
+    """Raise where a file holds several images."""
+    if pages > 1:
+        more = " or more" if pages == _MOST_PAGES else ""
+        raise ValueError(
+            f"it holds {pages}{more} pages. Save the page you want as a file of its own."
+        )
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Return an image's pixels, as they are stored, with the channels and depth of the file."""
+    if format_of(data[:START]) is None:
+        raise unread_format(data[:START])
+    try:
+        image = _open(data)
+    except Image.UnidentifiedImageError:
+        raise ValueError("it is damaged, or its pixels are of an unusual type.") from None
+    with image:
+        _keep_as_stored(image)
+        image.load()  # before any other decoder: this one notices files that are cut off
+        # Pillow keeps 8 of 16 bits a colour.
+        if image.mode in ("RGB", "RGBA") and _depth(image, data) > 8:
+            return _decode_with_opencv(data)
+        return _pixels_of(image)
+
+
+def _depth(image: Image.Image, data: bytes) -> int:
+    """Return the bits a channel that a file declares, if it is of a format that can have many."""
+    if image.format == "PNG":
+        return data[24]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,)))
+    return 8
+
+
+def _zero_is_white(image: Image.Image) -> bool:
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    return image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+
+
+def _pixels_of(image: Image.Image) -> np.ndarray:
+    transparent = "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa")
+    if image.mode in ("1", "L", "RGB", "RGBA", "F") and not transparent:
+        return np.array(image)
+    if image.mode.startswith("I;16"):
+        pixels = np.array(image).astype(np.uint16)
+        return ~pixels if _zero_is_white(image) else pixels  # of 8 bits Pillow has seen to it
+    if image.mode == "I":
+        pixels = np.array(image)
+        fits = pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max
+        return pixels.astype(np.uint16) if fits else pixels
+    return np.array(image.convert("RGBA" if transparent else "RGB"))
+
+
+def _decode_with_opencv(data: bytes) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError("its pixels cannot be decoded.")
+    if pixels.ndim == 3:
+        order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cv2.cvtColor(pixels, order)
+    return pixels
+
+
+def _keep_as_stored(image: Image.Image) -> None:
+    if image.format == "TIFF":  # which Pillow turns as it loads them
+        image.getexif()[_ORIENTATION] = 1

@@ -1,0 +1,97 @@
+"""An image in a file, read by strips of rows; how one that is decoded whole becomes such."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._images import check_images, to_rgb
+from ._bounds import MAX_IMAGE_BYTES
+from ._decoding import decode
+from ._files import read_bytes
+
+
+class Slide:
+    """An image in a file, of which only the rows that are asked for are read.
+
+    Made by `open_slide`.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Height, width and channels.
+    dtype : dtype
+        Of the pixels.
+    pixel_sides : (float, float) or None
+        Height and width of a pixel in micrometres, where the file says so.
+    pixel_size : float or None
+        Side of a square pixel of the same area, in micrometres.
+    name : str
+        The path, as it was given.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int, int], np.ndarray],
+        shape: tuple[int, ...],
+        dtype: Any,
+        pixel_sides: tuple[float, float] | None,
+        name: str,
+    ):
+        self.read = read
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.pixel_sides = pixel_sides
+        self.name = name
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of a square pixel of the same area, in micrometres."""
+        if self.pixel_sides is None:
+            return None
+        height, width = self.pixel_sides
+        return height if height == width else math.sqrt(height * width)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return rows as an array (h, W, C); a ValueError where the file is damaged there."""
+        start, stop, step = rows.indices(self.shape[0])
+        try:
+            strip = self.read(start, stop)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # of damaged files decoders raise nearly anything
+            raise ValueError(
+                f"{self.name} cannot be read from row {start} to {stop}; it is perhaps damaged: "
+                f"{error}"
+            ) from error
+        return strip[::step]
+
+    def __repr__(self) -> str:
+        height, width = self.shape[:2]
+        return f"<Slide {self.name}: {height} x {width} pixels of {self.dtype}>"
+
+
+def read_whole(file: Path, name: str, pixel_sides: tuple[float, float] | None = None) -> Slide:
+    """Return an image that is decoded here and now, as RGB."""
+    pixels = as_rgb(decode(read_bytes(file, limit=MAX_IMAGE_BYTES)))
+    return Slide(
+        lambda start, stop: pixels[start:stop], pixels.shape, pixels.dtype, pixel_sides, name
+    )
+
+
+def as_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Return decoded pixels as RGB, in an array of their own."""
+    check_images([pixels], name="pixels")
+    return np.require(to_rgb(pixels), requirements=["C", "W"])
+
+
+def unknown_layout(shape: Any, axes: str = "") -> ValueError:
+    """Return the error for what is not one image."""
+    return ValueError(
+        "it must hold one image of rows, columns and 1, 3 or 4 channels; got shape "
+        f"{tuple(shape)}{f', axes {axes}' if axes else ''}. Save the image you want on its own."
+    )
