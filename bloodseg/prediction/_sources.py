@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import expanded
 from .._images import check_images
 from ..datasets import Slide, open_slide
 from ..ode._warnings import warn_caller
@@ -97,7 +98,7 @@ def _check_source(place: int, image: Any) -> Source:
         return Source(place, check_images([image], name=f"images[{place}]")[0])
     if isinstance(image, Slide):
         return Source(image.name, _check_slide(image))
-    if Path(image).expanduser().exists():
+    if expanded(image).exists():
         return Source(str(image), Path(image))
     raise FileNotFoundError(f"{image} does not exist.")
 

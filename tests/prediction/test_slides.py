@@ -172,7 +172,7 @@ def test_files_that_are_no_slides(tmp_path):
     with raises("a.tif cannot be read as an image"):
         open_slide(tmp_path / "a.tif")
     write_tiff(tmp_path / "stack.tif", np.zeros((5, 20, 30), np.uint8), photometric="minisblack")
-    with raises("stack.tif cannot be read as an image: it must hold one image of rows, columns and"):
+    with raises("stack.tif cannot be read as an image: it must hold one image of rows, columns"):
         open_slide(tmp_path / "stack.tif")
     (tmp_path / "folder").mkdir()
     with raises("folder is a folder, and no Zarr one. Give its images, for instance those of"):
@@ -544,6 +544,14 @@ def test_paths_in_any_sequence(fitted, field, tmp_path):
     assert isinstance(fitted.predict(np.array(names)), list)
     with raises("c.png does not exist.", FileNotFoundError):
         fitted.count([*files, tmp_path / "c.png"])
+
+
+def test_a_name_with_a_tilde(fitted, field, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(field[:64, :64]).save("~x.png")
+    assert fitted.count("~x.png")["image"].tolist() == ["~x.png"]
+    with raises("~y.png does not exist.", FileNotFoundError):
+        fitted.count("~y.png")
 
 
 def test_files_are_read_as_their_turn_comes(fitted, field, tmp_path):
