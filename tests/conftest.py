@@ -1,5 +1,6 @@
 """Fixtures that several test modules share: tiny images, and a tiny model trained on them once."""
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,10 @@ from bloodseg.datasets import make_smears
 # The tensors here are so small that a second thread only costs: beside another busy process,
 # threads that wait for each other made the same fit ten times slower.
 torch.set_num_threads(1)
+
+# How long one example takes says nothing where other processes are busy, too.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 TINY = {"width": 4, "max_epochs": 2, "crop_size": 32, "batch_size": 4, "random_state": 0}
 
