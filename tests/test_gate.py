@@ -116,10 +116,16 @@ def test_wheel_installs_and_runs(distributions, tmp_path):
     assert result.stdout.startswith(str(tmp_path)), result.stdout + result.stderr
 
 
-def test_version_and_names_are_said_alike_wherever_they_stand(distributions):
+@pytest.fixture(scope="module")
+def stated(distributions):
+    """The metadata that the wheel carries."""
+    wheel = zipfile.ZipFile(distributions[0])
+    (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+    return message_from_bytes(wheel.read(name))
+
+
+def test_version_and_names_are_said_alike_wherever_they_stand(stated):
     """pyproject.toml is the one place; CITATION.cff, which has a form of its own, agrees."""
-    (name,) = [name for name in zipfile.ZipFile(distributions[0]).namelist() if "METADATA" in name]
-    stated = message_from_bytes(zipfile.ZipFile(distributions[0]).read(name))
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == stated["Version"] == bloodseg.__version__
     assert citation["license"] == stated["License-Expression"]
@@ -128,6 +134,25 @@ def test_version_and_names_are_said_alike_wherever_they_stand(distributions):
     assert str(Version(stated["Version"])) == stated["Version"]
     # A release has a date; what is on the way to one has none.
     assert Version(stated["Version"]).is_devrelease == ("date-released" not in citation)
+
+
+def test_oldest_versions_promised_are_those_that_are_tested(stated):
+    """`.ci/oldest` installs what constraints-oldest.txt says."""
+
+    def holds(requirement, extra):
+        return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+    bounds = {
+        requirement.name: [(each.operator, Version(each.version)) for each in requirement.specifier]
+        for requirement in map(Requirement, stated.get_all("Requires-Dist"))
+        for extra in {*stated.get_all("Provides-Extra"), ""} - {"dev", "docs"}
+        if holds(requirement, extra) and requirement.name != "bloodseg"
+    }
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    oldest = [Requirement(line) for line in lines if not line.startswith("#")]
+    tested = {each.name: str(each.specifier) for each in oldest if holds(each, "")}
+    assert bounds == {name: [(">=", Version(which[2:]))] for name, which in tested.items()}
+    assert ".venv-oldest/bin/pip install" in (ROOT / ".ci/oldest").read_text()
 
 
 def test_import_is_light_and_offline():
