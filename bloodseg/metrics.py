@@ -140,20 +140,28 @@ def scores_from_confusion(matrix: Any) -> dict[str, float]:
     >>> scores["pixel_accuracy"], scores["cpa_background"], round(scores["iou_red"], 3)
     (0.85, 0.75, 0.769)
     """
-    matrix = _check_matrix(matrix)
-    names = CLASS_NAMES if len(matrix) == len(CLASS_NAMES) else [str(k) for k in range(len(matrix))]
-    scores = {
-        "pixel_accuracy": _pixel_accuracy(matrix),
-        "mean_iou": _mean_of_present(_iou(matrix)),
-        "mean_dice": _mean_of_present(_dice(matrix)),
+    found = scores_of_each(_check_matrix(matrix))
+    return {name: float(score) for name, score in found.items()}
+
+
+def scores_of_each(matrices: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what `scores_from_confusion` does, for each of many matrices (..., K, K).
+
+    They are not checked: one without any pixels has no scores.
+    """
+    n_classes = matrices.shape[-1]
+    names = CLASS_NAMES if n_classes == len(CLASS_NAMES) else [str(k) for k in range(n_classes)]
+    of_classes = {"cpa": _recall(matrices), "iou": _iou(matrices), "dice": _dice(matrices)}
+    return {
+        "pixel_accuracy": _pixel_accuracy(matrices),
+        "mean_iou": _mean_of_present(of_classes["iou"]),
+        "mean_dice": _mean_of_present(of_classes["dice"]),
+        **{
+            f"{score}_{name}": values[..., k]
+            for score, values in of_classes.items()
+            for k, name in enumerate(names)
+        },
     }
-    for prefix, values in (
-        ("cpa", _recall(matrix)),
-        ("iou", _iou(matrix)),
-        ("dice", _dice(matrix)),
-    ):
-        scores |= {f"{prefix}_{name}": float(v) for name, v in zip(names, values, strict=True)}
-    return scores
 
 
 def segmentation_report(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> dict[str, float]:
@@ -215,7 +223,7 @@ def pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> pixel_accuracy([[[0, 0], [1, 2]]], [[[0, 1], [1, 2]]])
     0.75
     """
-    return _pixel_accuracy(_labelled_pixels(y_true, y_pred, n_classes))
+    return float(_pixel_accuracy(_labelled_pixels(y_true, y_pred, n_classes)))
 
 
 def class_pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
@@ -304,7 +312,7 @@ def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> mean_iou([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]])
     0.25
     """
-    return _mean_of_present(_iou(_labelled_pixels(y_true, y_pred, n_classes)))
+    return float(_mean_of_present(_iou(_labelled_pixels(y_true, y_pred, n_classes))))
 
 
 def dice_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
@@ -363,7 +371,7 @@ def mean_dice(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     >>> round(mean_dice([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]]), 3)
     0.333
     """
-    return _mean_of_present(_dice(_labelled_pixels(y_true, y_pred, n_classes)))
+    return float(_mean_of_present(_dice(_labelled_pixels(y_true, y_pred, n_classes))))
 
 
 pixel_accuracy_scorer = make_scorer(pixel_accuracy)
@@ -393,27 +401,34 @@ def _check_matrix(matrix: Any) -> np.ndarray:
     return matrix
 
 
-def _pixel_accuracy(matrix: np.ndarray) -> float:
-    return float(np.trace(matrix) / matrix.sum())
+# Each of what follows takes matrices (..., K, K).
 
 
-def _recall(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(np.diag(matrix), matrix.sum(axis=1))
+def _pixel_accuracy(matrices: np.ndarray) -> np.ndarray:
+    return _divide(_hits(matrices).sum(axis=-1), matrices.sum(axis=(-2, -1)))
 
 
-def _iou(matrix: np.ndarray) -> np.ndarray:
-    hits = np.diag(matrix)
-    return _ratio(hits, matrix.sum(axis=0) + matrix.sum(axis=1) - hits)
+def _recall(matrices: np.ndarray) -> np.ndarray:
+    return _divide(_hits(matrices), matrices.sum(axis=-1))
 
 
-def _dice(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
+def _iou(matrices: np.ndarray) -> np.ndarray:
+    hits = _hits(matrices)
+    return _divide(hits, matrices.sum(axis=-2) + matrices.sum(axis=-1) - hits)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _dice(matrices: np.ndarray) -> np.ndarray:
+    return _divide(2 * _hits(matrices), matrices.sum(axis=-2) + matrices.sum(axis=-1))
+
+
+def _hits(matrices: np.ndarray) -> np.ndarray:
+    return np.diagonal(matrices, axis1=-2, axis2=-1)
+
+
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide, with NaN where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def _mean_of_present(values: np.ndarray) -> float:
-    return float(np.nanmean(values))  # some class is always present, so never a mean of nothing
+def _mean_of_present(values: np.ndarray) -> np.ndarray:
+    return np.nanmean(values, axis=-1)  # some class is always present: never a mean of nothing

@@ -26,6 +26,7 @@ from bloodseg.metrics import (
     pixel_accuracy,
     pixel_accuracy_scorer,
     scores_from_confusion,
+    scores_of_each,
     segmentation_report,
 )
 
@@ -49,6 +50,18 @@ def test_hand_worked_scores():
     assert mean_iou(TRUE, PRED) == pytest.approx(5 / 9)
     np.testing.assert_allclose(dice_per_class(TRUE, PRED), [8 / 10, 2 / 4, 8 / 10])
     assert mean_dice(TRUE, PRED) == pytest.approx(2.1 / 3)
+
+
+def test_scores_of_each_of_many_matrices(rng):
+    matrices = rng.integers(0, 3, (2, 40, 3, 3))
+    matrices[..., 0, 0] += 1  # no pixels at all have no scores
+    found = scores_of_each(matrices)
+    assert np.isnan(found["cpa_white"]).any()
+    for index in np.ndindex(2, 40):
+        expected = scores_from_confusion(matrices[index])
+        assert found.keys() == expected.keys()
+        for name, score in expected.items():
+            assert found[name][index] == pytest.approx(score, nan_ok=True)
 
 
 def test_a_class_absent_from_both_is_left_out_of_the_means():

@@ -12,12 +12,12 @@ from PIL import Image
 
 from .._files import written_whole
 from ..estimators import BloodCellSegmenter
+from ..metrics import scores_of_each
 from ..plotting._pictures import coloured, sheet
 from ..preprocessing import Preprocessor
 from ._claims import METRIC_NAMES
 from ._paper import TABLE_1
 from ._plans import BASELINE, file_name
-from ._statistics import scores
 from ._store import Examples, Store, results_table
 
 # Okabe and Ito's colours, which colour-blind people tell apart. https://jfly.uni-koeln.de/color/
@@ -128,7 +128,7 @@ def _images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
         for number, name in enumerate(names):
             by_seed = 100 * np.array(
                 [
-                    scores(np.array(record["predictions"][0]["confusion"]))[metric]
+                    scores_of_each(np.array(record["predictions"][0]["confusion"]))[metric]
                     for record in records
                     if record["network"] == name
                 ]

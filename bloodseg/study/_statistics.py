@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from .._images import CLASS_NAMES
+from ..metrics import scores_of_each
 
 METRICS = ("pixel_accuracy", "mean_iou", *(f"cpa_{name}" for name in CLASS_NAMES))
 N_DRAWS = 10_000
@@ -74,8 +75,8 @@ def compare(
     n_seeds, n_images = next(iter(counts.values())).shape[:2]
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_draws)
     images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_draws)
-    by_seed = {name: scores(each.sum(axis=1)) for name, each in counts.items()}
-    drawn = {name: _drawn_scores(each, seeds, images) for name, each in counts.items()}
+    by_seed = {name: scores_of_each(each.sum(axis=1)) for name, each in counts.items()}
+    drawn = {name: _score_draws(each, seeds, images) for name, each in counts.items()}
     rows = [
         {
             "first": first,
@@ -111,7 +112,7 @@ def _check_shapes(counts: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, s
         )
 
 
-def _drawn_scores(
+def _score_draws(
     matrices: np.ndarray, seeds: np.ndarray, images: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the scores of each draw: of each seed's pooled images, averaged over its seeds."""
@@ -120,24 +121,8 @@ def _drawn_scores(
         [(images @ each.reshape(n_images, -1)).reshape(-1, *each.shape[1:]) for each in matrices],
         axis=1,
     )
-    return {
-        metric: (values * seeds).sum(axis=1) / n_seeds for metric, values in scores(pooled).items()
-    }
-
-
-def scores(matrices: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the metrics of stacks of confusion matrices (..., 3, 3), NaN where undefined."""
-    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
-    truth, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / truth
-        iou = hits / (truth + predicted - hits)
-        return {
-            "pixel_accuracy": hits.sum(axis=-1) / truth.sum(axis=-1),
-            # Classes that are nowhere are left out; some class is everywhere.
-            "mean_iou": np.nanmean(iou, axis=-1),
-            **{f"cpa_{name}": recall[..., k] for k, name in enumerate(CLASS_NAMES)},
-        }
+    found = scores_of_each(pooled)
+    return {metric: (found[metric] * seeds).sum(axis=1) / n_seeds for metric in METRICS}
 
 
 def _row(by_seed: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def work_of_blocks(segmenter: Any, images: Any, masks: Any) -> dict[int, dict[st
     Parameters
     ----------
     segmenter : BloodCellSegmenter
-        Fitted.
+        Fitted; left as it is.
     images, masks : images and label maps
         As for its ``score``.
 
