@@ -44,6 +44,25 @@ class SameConv2x2(nn.Conv2d):
         return super().forward(x)[..., 1:, 1:]
 
 
+class Dropout(nn.Dropout):
+    """Dropout that draws from a generator of its own while it is given one.
+
+    Attributes
+    ----------
+    generator : Generator or None
+        On the device of the maps. None, as to begin with, is torch's global one.
+    """
+
+    generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map of x's shape, in training with zeros in a share ``p`` of its places."""
+        if self.generator is None or not self.training:
+            return super().forward(x)
+        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * kept.div_(1 - self.p)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions added to their input (ResNet's basic block)."""
 

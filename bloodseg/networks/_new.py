@@ -11,6 +11,7 @@ from torch import nn
 
 from .._images import N_CLASSES
 from ._counting import CountingNetwork
+from ._draws import DrawnFrom, seeded
 from ._factory import make_network
 from ._unet import UNet
 
@@ -20,21 +21,20 @@ _BACKBONE = "backbone."
 def new_network(
     architecture: dict[str, Any], seed: int, start: Mapping[str, Any] | None
 ) -> nn.Module:
-    """Return a network with new weights, or with ``start``."""
+    """Return a network with new weights, or with ``start``; torch's global generator stays."""
     name = architecture["network"]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        if not isinstance(name, str):
+    if not isinstance(name, str):
+        with seeded(seed):  # whatever a stranger's code draws
             network = _checked_network(name)
-        else:
-            settings = {
-                key: value
-                for key, value in architecture.items()
-                if key in ("width", "dropout") or (name == "nodes-unet" and key.startswith("ode_"))
-            }
-            # With weights at hand, none are made: what a file claims to need is not allocated.
-            with torch.device("cpu" if start is None else "meta"):
-                network = make_network(name, n_classes=N_CLASSES, **settings)
+    else:
+        settings = {
+            key: value
+            for key, value in architecture.items()
+            if key in ("width", "dropout") or (name == "nodes-unet" and key.startswith("ode_"))
+        }
+        # With weights at hand, none are made: what a file claims to need is not allocated.
+        with DrawnFrom(seed), torch.device("cpu" if start is None else "meta"):
+            network = make_network(name, n_classes=N_CLASSES, **settings)
     if start is not None:
         _load_weights(network, start)
     return network
@@ -65,8 +65,7 @@ def new_counting_network(
         if name.startswith(_BACKBONE)
     }
     backbone = cast(UNet, new_network(architecture, seed, of_backbone or start))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with DrawnFrom(seed):
         network = CountingNetwork(backbone, densities)
     if start is not None and of_backbone:
         _load_weights(network, start)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ode import ODEBlock, Tableau, check_n_steps, pays_to_compile
-from ._blocks import ConvNormReLU, ConvODEFunction, ResidualBlock, SameConv2x2
+from ._blocks import ConvNormReLU, ConvODEFunction, Dropout, ResidualBlock, SameConv2x2
 from ._tolerances import resolve_tolerances
 
 POSITIONS = tuple(range(1, 10))
@@ -104,7 +104,7 @@ class UNet(nn.Module):
             )
             for position, n_in in zip(POSITIONS, inputs, strict=False)
         )
-        self.pool = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropout))
+        self.pool = nn.Sequential(nn.MaxPool2d(2), Dropout(dropout))
         self.upsample = nn.ModuleList(
             nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor, nn
+
+from ..networks import DrawnFrom
 
 _STAIN_SHIFT = 0.02  # absolute change of each stain, in optical density
 _LIGHT_SHIFT = 0.15  # the same of each colour channel: between 71 and 141 % of its light
@@ -66,7 +65,8 @@ class Augmentation:
     """
 
     def __init__(self, crop_size: int, *, strong: bool = False):
-        from kornia import augmentation as kornia  # a quarter of a second that only training needs
+        kornia = _import_kornia()
+        from kornia.constants import DataKey, Resample
 
         sigma = crop_size / 16
         kernel = 2 * int(2 * sigma) + 1
@@ -87,6 +87,8 @@ class Augmentation:
             ),
             *([] if strong else [_colour_jiggle()]),
             data_keys=["input", "mask"],
+            # kornia's own adds align_corners=None, on which torch warns time and again.
+            extra_args={DataKey.MASK: {"resample": Resample.NEAREST}},
         )
         self._look = _other_laboratory() if strong else RandomStainShift()
 
@@ -96,8 +98,7 @@ class Augmentation:
 
         The same seed gives the same change; torch's global generator is left as it was.
         """
-        with _drawn_from(seed), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*align_corners")
+        with DrawnFrom(seed):
             images, maps = self._together(images, masks[:, None].to(images.dtype))
             images = self._look(images.clamp(0, 1)).clamp(0, 1)
         return images, maps[:, 0].round().to(masks.dtype)
@@ -116,7 +117,7 @@ class WholeImageAugmentation:
 
         The same seed gives the same change; torch's global generator is left as it was.
         """
-        with _drawn_from(seed):
+        with DrawnFrom(seed):
             for axis in (-2, -1):
                 flipped = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
                 images = torch.where(flipped, images.flip(axis), images)
@@ -129,8 +130,7 @@ class WholeImageAugmentation:
 
 def _other_laboratory() -> Any:
     """Return what changes images as stain, lamp, focus, camera and file format do."""
-    from kornia import augmentation as kornia
-
+    kornia = _import_kornia()
     return nn.Sequential(
         RandomStainShift(scale=0.3, p=0.8),
         kornia.ColorJiggle(brightness=0.2, contrast=0.3, saturation=0.4, hue=0.05, p=0.7),
@@ -142,14 +142,22 @@ def _other_laboratory() -> Any:
 
 
 def _colour_jiggle() -> Any:
-    from kornia import augmentation as kornia
-
+    kornia = _import_kornia()
     return kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.5)
 
 
-@contextmanager
-def _drawn_from(seed: int) -> Iterator[None]:
-    """Let a seed decide what torch draws inside."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+def _import_kornia() -> Any:
+    """Return kornia's augmentations: a quarter of a second that only training needs.
+
+    Raises
+    ------
+    ImportError
+        If kornia is not installed.
+    """
+    try:
+        from kornia import augmentation
+    except ImportError as error:
+        raise ImportError(
+            f"augment=True needs kornia ({error}): pip install kornia, or train with augment=False."
+        ) from error
+    return augmentation
