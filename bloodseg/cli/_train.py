@@ -115,10 +115,8 @@ def history_rows(segmenter: BloodCellSegmenter) -> list[dict[str, Any]]:
 
 
 def ended_early(segmenter: BloodCellSegmenter) -> bool:
-    """Return whether training ended before it was meant to: by Ctrl-C, or a solver that failed."""
-    epochs = len(segmenter.history_)
-    patient = epochs - segmenter.best_epoch_ < segmenter.patience
-    return epochs < segmenter.max_epochs and (patient or not segmenter.early_stopping)
+    """Return whether training ended before it was meant to."""
+    return segmenter.end_reason_ in ("interrupted", "broke down")
 
 
 def summary(segmenter: BloodCellSegmenter, seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
@@ -137,6 +138,8 @@ class NetworkEstimator(BaseEstimator):
     _saved_attributes: dict[str, Any] = {  # noqa: RUF012
         "architecture_": dict,
         "best_epoch_": int,
+        "end_message_": str,
+        "end_reason_": str,
         "history_": list,
         "ode_first_step_": dict,
         "ode_tol_": dict,
@@ -217,19 +220,23 @@ class NetworkEstimator(BaseEstimator):
             checkpoint=checkpoint,
             accelerator=accelerator,
             keep_statistics=self.keep_statistics and start is not None,
+            network_of_the_package=isinstance(self.network, str),
         )
         examples = _examples(settings.task.training_set(valid or training, seed))
         unet = unet_of(network)
         if isinstance(unet, NODEsUNet):
             n_images = self.max_epochs * len(training.images)
             unet.decide_compilation(self.compile, examples[0, 0].numel(), n_images)
-        history, best_epoch = train_network(network, training, valid, settings)
+        result = train_network(network, training, valid, settings)
         if isinstance(unet, NODEsUNet):
             unet.calibrate(examples.to(device))
         self.preprocessor_ = preprocessor
-        self.best_epoch_ = best_epoch
+        self.best_epoch_ = result.best_epoch
+        self.end_reason_, self.end_message_ = result.end_reason, result.end_message
         self.architecture_ = architecture
-        self._take_over(network, history, precision)
+        self._take_over(network, result.history, precision)
+        if result.end_message:  # not before there is a model, for that is what it says
+            warnings.warn(result.end_message, stacklevel=4)  # the line that calls fit
 
     def _checkpoint(self, seed: int, *data: Any) -> Checkpoint | None:
         """Return the checkpoint of a training on data, if there shall be one."""

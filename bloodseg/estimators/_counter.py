@@ -120,7 +120,12 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         errors), evaluations_P (mean evaluations of f for an image, at each ODE-position P),
         learning_rate, seconds.
     best_epoch_ : int
-        The epoch, from 1, whose weights were kept.
+        The epoch, from 1, whose weights were kept; 0 where training was interrupted in the first.
+    end_reason_ : {"epochs", "patience", "interrupted", "broke down"}
+        Why training ended: after ``max_epochs`` epochs, after ``patience`` of them without a lower
+        validation loss, by Ctrl-C, or because the solver failed or numbers were no longer finite.
+    end_message_ : str
+        The warning that was given of a training that was interrupted or broke down; else empty.
     precision_, ode_method_ : str, dict of int to str
         What "auto" stood for in fit; in a loaded model, the precision that it stands for here.
     ode_tol_ : dict of int to float

@@ -172,7 +172,12 @@ class BloodCellSegmenter(NetworkEstimator):
         One row an epoch: train_loss, valid_loss, valid_mean_iou, evaluations_P (mean evaluations
         of f for an image, at each ODE-position P), learning_rate, seconds.
     best_epoch_ : int
-        The epoch, from 1, whose weights were kept.
+        The epoch, from 1, whose weights were kept; 0 where training was interrupted in the first.
+    end_reason_ : {"epochs", "patience", "interrupted", "broke down"}
+        Why training ended: after ``max_epochs`` epochs, after ``patience`` of them without a lower
+        validation loss, by Ctrl-C, or because the solver failed or numbers were no longer finite.
+    end_message_ : str
+        The warning that was given of a training that was interrupted or broke down; else empty.
     red_cell_diameter_ : float or None
         Diameter, in pixels, of a typical red cell as the network sees it; None where the label maps
         had no cells.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -73,17 +72,16 @@ def _fitted(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -
     if protocol == "paper":
         train, valid = split_and_augment(train, seed=job.seed)
         more = {"X_val": valid.images, "y_val": valid.masks}
-    with warnings.catch_warnings():
-        # fit keeps what there is when a training ends early; a study wants all epochs or none.
-        warnings.filterwarnings("error", message="Training (was interrupted|broke down)")
-        try:
-            return segmenter.fit(train.images, train.masks, groups=train.groups, **more)
-        except UserWarning as ended:
-            if "interrupted" in str(ended):
-                raise KeyboardInterrupt from ended
-            raise JobFailed(str(ended)) from ended
-        except (SolverError, FloatingPointError, MemoryError, torch.OutOfMemoryError) as error:
-            raise JobFailed(str(error)) from error
+    try:
+        segmenter.fit(train.images, train.masks, groups=train.groups, **more)
+    except (SolverError, FloatingPointError, MemoryError, torch.OutOfMemoryError) as error:
+        raise JobFailed(str(error)) from error
+    # fit keeps what there is when a training ends early; a study wants all epochs or none.
+    if segmenter.end_reason_ == "interrupted":
+        raise KeyboardInterrupt
+    if segmenter.end_reason_ == "broke down":
+        raise JobFailed(segmenter.end_message_)
+    return segmenter
 
 
 def _record(job: Job, segmenter: Any, test: Bunch) -> dict[str, Any]:

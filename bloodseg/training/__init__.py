@@ -10,7 +10,7 @@ from ._magnification import (
 )
 from ._split import check_groups, split_images
 from ._tasks import CountingTask, SegmentationTask, TrainingData
-from ._train import TrainingSettings, train_network
+from ._train import TrainingResult, TrainingSettings, train_network
 
 __all__ = [
     "STANDARD_DIAMETER",
@@ -19,6 +19,7 @@ __all__ = [
     "CountingTask",
     "SegmentationTask",
     "TrainingData",
+    "TrainingResult",
     "TrainingSettings",
     "at_diameter",
     "check_groups",

@@ -1,4 +1,4 @@
-"""What happens around skorch's loop: seeds, learning rate, scores, best weights, checkpoints."""
+"""What happens around skorch's loop: learning rate, scores, best weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -17,31 +17,52 @@ from ._checkpoint import Checkpoint
 
 _WARM_UP = 0.05  # share of the steps over which the learning rate rises
 _LAST_RATE = 0.01  # of the highest, at the end
+_GRADIENT_NORM = 1.0
 
 
 class StopEarly(KeyboardInterrupt):
     """Ends skorch's loop, which takes a KeyboardInterrupt as the wish to stop."""
 
 
-class EpochSeed(Callback):
-    """Start every epoch from random states made of seed and epoch alone.
-
-    A training that goes on from the end of an epoch then needs no random states of the one before.
-    """
-
-    def __init__(self, seed: int):
-        self.seed = seed
+class EpochNumber(Callback):
+    """Tell the crops the epoch, from 1, which places and order are drawn for."""
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
-        """Seed torch's generator, which dropout draws from, and tell the crops the epoch."""
-        epoch = len(net.history)  # skorch has already opened this epoch's row: counts from 1
-        dataset_train.epoch = epoch
-        torch.manual_seed(derived_seed(self.seed, epoch))
+        """Count: skorch has already opened this epoch's row."""
+        dataset_train.epoch = len(net.history)
 
 
-def derived_seed(*entropy: int) -> int:
-    """Return a seed of 63 bits that mixes the given numbers."""
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+class ClippedGradients(Callback):
+    """Scale the gradient of a step down to a norm of 1 where it is larger.
+
+    Parameters
+    ----------
+    skipped : bool
+        Whether steps whose gradients are not finite are left out, as in training with float16.
+    """
+
+    def __init__(self, skipped: bool = False):
+        self.skipped = skipped
+
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
+        """Clip.
+
+        Raises
+        ------
+        FloatingPointError
+            If the gradient is not finite: the step would make all weights NaN.
+        """
+        weights = [weight for _, weight in named_parameters]
+        norm = nn.utils.clip_grad_norm_(weights, _GRADIENT_NORM)
+        if not self.skipped and not math.isfinite(norm):
+            # Gradients are those of all processes, so that all of them end here.
+            raise _broken(net, "the gradient was")
+
+
+def _broken(net: Any, what: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"{what} not finite in epoch {len(net.history)}; a lower learning_rate may help"
+    )
 
 
 class CosineSchedule(Callback):
@@ -122,8 +143,18 @@ class EpochScores(Callback):
             self.sums_ = self.sums_ + self.task.sums(y_pred, targets.to(y_pred.device))
 
     def on_epoch_end(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
-        """Join the sums of all processes and record the epoch."""
+        """Join the sums of all processes and record the epoch.
+
+        Raises
+        ------
+        FloatingPointError
+            If the training loss, a weight or a running statistic is not finite.
+        """
         train, valid = (self._summed(self.losses_[training]) for training in (True, False))
+        if not math.isfinite(_mean(train)):
+            raise _broken(net, "the loss was")
+        if self._summed(np.array([not _is_finite(self.network)], dtype=float)).any():
+            raise _broken(net, "weights or running statistics of the network were")
         history = net.history
         history.record("train_loss", _mean(train))
         if dataset_valid is not None:
@@ -141,6 +172,11 @@ class EpochScores(Callback):
         return self.accelerator.reduce(tensor, reduction="sum").cpu().numpy()
 
 
+def _is_finite(network: nn.Module) -> bool:
+    state = network.state_dict().values()
+    return all(bool(torch.isfinite(tensor).all()) for tensor in state)
+
+
 def _mean(sums: np.ndarray) -> float:
     total, count = sums
     return float(total / count)
@@ -148,6 +184,8 @@ def _mean(sums: np.ndarray) -> float:
 
 class BestWeights:
     """Keep the weights of the epoch with the lowest validation loss (paper, Section 3.2).
+
+    Where nothing validates, those of the last finished epoch.
 
     Parameters
     ----------
@@ -166,10 +204,11 @@ class BestWeights:
 
     def update(self, row: dict[str, Any], epoch: int) -> None:
         """Copy the weights where this epoch is the best so far."""
-        loss = row.get("valid_loss", math.inf)
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch = loss, epoch
-            self.state = copied_to_cpu(self.network.state_dict())
+        loss = row.get("valid_loss")
+        if loss is None or loss < self.best_loss:
+            state = copied_to_cpu(self.network.state_dict())  # before Ctrl-C can part the three
+            self.state, self.best_epoch = state, epoch
+            self.best_loss = self.best_loss if loss is None else loss
 
     def out_of_patience(self, n_epochs: int) -> bool:
         """Return whether training has gone on for too long without a lower loss."""

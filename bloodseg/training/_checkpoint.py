@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import pickle
@@ -22,8 +23,9 @@ logger = logging.getLogger("bloodseg")
 class Checkpoint:
     """One training's state after its last finished epoch.
 
-    The random states and the order of an epoch are functions of the seed and the epoch's number
-    (`EpochSeed`, `EpochSampler`), so the seed and the history hold them.
+    What an epoch draws, and its order, are functions of the seed and the epoch's number
+    (`AugmentedNet`, `EpochSampler`), so the seed and the history hold them. A checksum tells a file
+    that was changed: torch reads one with a flipped bit without a word.
 
     Parameters
     ----------
@@ -63,12 +65,36 @@ class Checkpoint:
         self.state = self._load()
         self.seed = seed if self.state is None else self.state["seed"]
 
-    def save(self, **state: Any) -> None:
-        """Replace the file by a new state; warn where it can't be written, for training goes on."""
-        state["history"] = json.dumps(state["history"])
+    def save(
+        self,
+        *,
+        network: dict[str, Any],
+        optimizer: dict[str, Any],
+        history: list[dict[str, Any]],
+        best: dict[str, Any],
+    ) -> None:
+        """Replace the file by a new state; warn where it can't be written, for training goes on.
+
+        Parameters
+        ----------
+        network, optimizer : dict
+            Their state dicts.
+        history : list of dict
+            One row an epoch, of what JSON can hold.
+        best : dict
+            What `BestWeights` keeps.
+        """
+        state = {
+            "seed": self.seed,
+            "network": network,
+            "optimizer": optimizer,
+            "history": json.dumps(history),
+            "best": best,
+        }
+        state["checksum"] = _checksum(state)
         try:
             with written_whole(self.path) as unfinished:
-                torch.save({"seed": self.seed, **state}, unfinished)
+                torch.save(state, unfinished)
         except (OSError, RuntimeError) as error:  # torch's own for a full disk
             warnings.warn(f"The checkpoint {self.path} was not written: {error}", stacklevel=2)
 
@@ -77,8 +103,8 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
+            whole = state.pop("checksum") == _checksum(state)
             state["history"] = json.loads(state["history"])
-            state["seed"]
         except PermissionError:
             raise
         except Exception as e:  # torch.load meets junk with errors of almost any type
@@ -86,8 +112,37 @@ class Checkpoint:
                 f"{self.path} cannot be read as a checkpoint ({type(e).__name__}). "
                 "Delete it to train from the start."
             ) from e
+        if not whole:
+            raise ValueError(
+                f"{self.path} was damaged after it was written: its checksum does not fit. Delete "
+                "it to train from the start."
+            )
         logger.info("Going on from %s, after epoch %d.", self.path, len(state["history"]))
         return state
+
+
+def _checksum(state: dict[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+
+    def add(value: Any) -> None:
+        if isinstance(value, dict):
+            digest.update(f"{len(value)} entries".encode())
+            for key, item in value.items():
+                add(key)
+                add(item)
+        elif isinstance(value, (list, tuple)):
+            digest.update(f"{len(value)} items".encode())
+            for item in value:
+                add(item)
+        elif isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            bits = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(bits.numpy().data)
+        else:
+            digest.update(f"{type(value).__name__} {value!r}".encode())
+
+    add(state)
+    return digest.hexdigest()
 
 
 def fingerprint(parameters: dict[str, Any], *data: Any) -> str:

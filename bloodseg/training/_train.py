@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from skorch.callbacks import GradientNormClipping
 from skorch.helper import predefined_split
 from skorch.history import History
 from skorch.utils import noop
@@ -21,10 +19,11 @@ from torch import nn
 from ..ode import SolverError
 from ._callbacks import (
     BestWeights,
+    ClippedGradients,
     CosineSchedule,
     EndOfEpoch,
+    EpochNumber,
     EpochScores,
-    EpochSeed,
     StopEarly,
     TrainingBar,
     is_score,
@@ -37,8 +36,6 @@ from ._tasks import Task, TrainingData
 logger = logging.getLogger("bloodseg")
 
 _WEIGHT_DECAY = 1e-2
-_GRADIENT_NORM = 1.0
-
 _TWICE_WITHIN = 3.0  # seconds
 _last_interrupt = -math.inf
 
@@ -58,7 +55,31 @@ class TrainingSettings:
     checkpoint: Checkpoint | None = None
     accelerator: Any = None
     keep_statistics: bool = False
+    network_of_the_package: bool = True
     verbose: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes
+    ----------
+    history : list of dict
+        One row a finished epoch.
+    best_epoch : int
+        The epoch, from 1, whose weights the network has; 0 where none was finished.
+    end_reason : {"epochs", "patience", "interrupted", "broke down"}
+        Why it ended: after ``max_epochs`` epochs, after ``patience`` of them without a lower
+        validation loss, by Ctrl-C, or because the solver failed or numbers were no longer finite.
+    end_message : str
+        What there is to say of a training that was interrupted or broke down; else empty.
+    """
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    end_reason: str = "epochs"
+    end_message: str = ""
 
 
 def train_network(
@@ -66,21 +87,23 @@ def train_network(
     train: TrainingData,
     valid: TrainingData | None,
     settings: TrainingSettings,
-) -> tuple[list[dict[str, Any]], int]:
-    """Train a network in place; return its history and the epoch, from 1, whose weights it kept.
+) -> TrainingResult:
+    """Train a network in place.
 
-    The network ends up with the weights of the epoch of lowest validation loss. Ctrl-C ends the
-    training early with the best weights so far (a second one within three seconds is raised); so
-    does a solver that fails after the first epoch, with a warning. torch's global random state is
-    left as it was.
+    The network ends up with the weights of the epoch of lowest validation loss, or of the last
+    finished epoch where nothing validates. Ctrl-C ends the training early with these weights (a
+    second one within three seconds is raised); so does, after the first epoch, a solver that fails,
+    or a gradient, loss, weight or running statistic that is no longer finite. torch's global random
+    state is left as it was, and other threads that draw from it, or train, change nothing.
 
     Raises
     ------
     SolverError, FloatingPointError
-        If training breaks down before its first epoch is over.
+        If training breaks down before its first epoch is over, or no epoch has a finite validation
+        loss.
     """
     statistics = _kept_statistics(network) if settings.keep_statistics else nullcontext()
-    with torch.random.fork_rng(), statistics:
+    with statistics:
         return _Training(network, train, valid, settings).run()
 
 
@@ -115,57 +138,59 @@ class _Training:
         self.valid = None if valid is None else self.task.validation_set(valid)
         self.best = BestWeights(network, settings.patience if valid is not None else None)
 
-    def run(self) -> tuple[list[dict[str, Any]], int]:
+    def run(self) -> TrainingResult:
         net = self._net()
         net.initialize()
         checkpoint = self.settings.checkpoint
         if checkpoint is not None and checkpoint.state is not None:
             self._resume(net, checkpoint.state)
         remaining = self.settings.max_epochs - len(net.history)
-        if remaining > 0 and not self.best.out_of_patience(len(net.history)):
-            self._fit(net, remaining)
+        reason, cause = "epochs", ""
+        if remaining > 0:
+            reason, cause = self._fit(net, remaining)
+        rows = [row for row in net.history.to_list() if _complete(row)]
+        losses = [row["valid_loss"] for row in rows if self.valid is not None]
+        if losses and not any(map(math.isfinite, losses)):
+            raise FloatingPointError(
+                "no epoch had a finite validation loss. Lower learning_rate, or look at "
+                "sample_weight and class_weight."
+            )
         self.best.restore()
         if self.settings.accelerator is not None:
             share_buffers(self.network, self.settings.accelerator)
-        rows = [row for row in net.history.to_list() if _complete(row)]
-        if rows and self.valid is not None and self.best.state is None:
-            warnings.warn(
-                "no epoch had a finite validation loss, so the model keeps the last weights. "
-                "Lower learning_rate, or look at sample_weight and class_weight.",
-                stacklevel=2,
-            )
         history = [{key: row[key] for key in row if is_score(key)} for row in rows]
-        return history, self.best.best_epoch or len(history)
+        message = cause and self._explain(cause, len(rows))
+        return TrainingResult(history, self.best.best_epoch, reason, message)
 
-    def _fit(self, net: AugmentedNet, epochs: int) -> None:
+    def _fit(self, net: AugmentedNet, epochs: int) -> tuple[str, str]:
+        """Train; return why it ended, and the start of a sentence where that was too early."""
+        if self.best.out_of_patience(len(net.history)):
+            return "patience", ""
+        reason, cause = "epochs", ""
         # Not net.partial_fit: it would swallow Ctrl-C without a trace.
         net.notify("on_train_begin", X=self.data, y=None)
         try:
             net.fit_loop(self.data, epochs=epochs)
         except StopEarly:
+            reason = "patience" if len(net.history) < self.settings.max_epochs else "epochs"
             logger.info("Stopped early; the best epoch was %d.", self.best.best_epoch)
         except KeyboardInterrupt:
             if _interrupted_twice():  # meant for the search or the script that fits
                 raise
-            self._keep_what_there_is(net, "Training was interrupted")
+            reason, cause = "interrupted", "Training was interrupted"
         except (SolverError, FloatingPointError) as error:
             if not any(map(_complete, net.history.to_list())):
                 raise
-            self._keep_what_there_is(net, f"Training broke down ({error})")
+            reason, cause = "broke down", f"Training broke down ({error})"
         # Not where an error ends this process: the others would be waited for, and never come.
         net.notify("on_train_end", X=self.data, y=None)
+        return reason, cause
 
-    def _keep_what_there_is(self, net: AugmentedNet, reason: str) -> None:
-        done = sum(map(_complete, net.history.to_list()))
-        kept = (
-            f"the weights of epoch {self.best.best_epoch}"
-            if self.best.state
-            else "the last weights"
-        )
-        warnings.warn(
-            f"{reason} after {done} of {self.settings.max_epochs} epochs; the model keeps {kept}.",
-            stacklevel=2,
-        )
+    def _explain(self, cause: str, n_epochs: int) -> str:
+        best = self.best.best_epoch
+        kept = f"the weights of epoch {best}" if best else "the last weights"
+        total = self.settings.max_epochs
+        return f"{cause} after {n_epochs} of {total} epochs; the model keeps {kept}."
 
     def _net(self) -> AugmentedNet:
         settings = self.settings
@@ -182,9 +207,9 @@ class _Training:
         steps = math.ceil(len(self.batches) / n_processes)
         main = rank == 0
         callbacks = [
-            ("seed", EpochSeed(settings.seed)),
+            ("epoch", EpochNumber()),
             ("schedule", CosineSchedule(settings.learning_rate, steps, settings.max_epochs)),
-            ("clipping", GradientNormClipping(_GRADIENT_NORM)),
+            ("clipping", ClippedGradients(getattr(accelerator, "scaler", None) is not None)),
             ("scores", EpochScores(self.network, self.task, accelerator)),
         ]
         if settings.verbose and main:
@@ -201,13 +226,17 @@ class _Training:
             # torch wants 1 where the sampler makes batches, and images of validation go one by one.
             batch_size=1,
             iterator_train__batch_sampler=self.batches,
+            # Loaders draw a seed for workers that there are none of: not from the global generator.
+            iterator_train__generator=torch.Generator(),
+            iterator_valid__generator=torch.Generator(),
             train_split=None if self.valid is None else predefined_split(self.valid),
             callbacks=callbacks,
             callbacks__train_loss=None,
             callbacks__valid_loss=None,
             callbacks__epoch_timer=None,
             augmentation=self.task.augmentation() if settings.augment else None,
-            augmentation_seed=(settings.seed, rank),
+            seed=(settings.seed, rank),
+            of_the_package=settings.network_of_the_package,
             verbose=0,
             **place,
         )

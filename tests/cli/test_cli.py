@@ -279,14 +279,14 @@ def test_a_published_model_is_fine_tuned_with_care(data, tmp_path, monkeypatch, 
 
 
 def _interrupt_in_epoch(monkeypatch, epoch):
-    original = _callbacks.EpochSeed.on_epoch_begin
+    original = _callbacks.EpochNumber.on_epoch_begin
 
     def interrupt(self, net, **kwargs):
         if len(net.history) == epoch:
             raise KeyboardInterrupt
         original(self, net, **kwargs)
 
-    monkeypatch.setattr(_callbacks.EpochSeed, "on_epoch_begin", interrupt)
+    monkeypatch.setattr(_callbacks.EpochNumber, "on_epoch_begin", interrupt)
 
 
 def test_ctrl_c_in_training_saves_the_best_weights(data, tmp_path, capsys, monkeypatch):
@@ -359,12 +359,12 @@ def test_memory_that_runs_out_in_training_is_reported(data, tmp_path, capsys, mo
 
 
 @pytest.mark.parametrize(
-    ("early_stopping", "epochs", "best", "early"),
-    [(False, 9, 1, False), (False, 4, 1, True), (True, 4, 1, False), (True, 4, 3, True)],
+    ("reason", "early"),
+    [("epochs", False), ("patience", False), ("interrupted", True), ("broke down", True)],
 )
-def test_ended_early_tells_ctrl_c_from_patience(early_stopping, epochs, best, early):
-    segmenter = BloodCellSegmenter(max_epochs=9, early_stopping=early_stopping, patience=3)
-    segmenter.history_, segmenter.best_epoch_ = [{}] * epochs, best
+def test_ended_early_tells_ctrl_c_from_patience(reason, early):
+    segmenter = BloodCellSegmenter()
+    segmenter.end_reason_ = reason
     assert ended_early(segmenter) is early
 
 

@@ -262,17 +262,17 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 ):
     from bloodseg.training import _callbacks as callbacks
 
-    begin = callbacks.EpochSeed.on_epoch_begin
+    begin = callbacks.EpochNumber.on_epoch_begin
 
     def killed(self, net, **kwargs):
         if len(net.history) == 2:
             raise OSError("the power went")
         begin(self, net, **kwargs)
 
-    monkeypatch.setattr(callbacks.EpochSeed, "on_epoch_begin", killed)
+    monkeypatch.setattr(callbacks.EpochNumber, "on_epoch_begin", killed)
     with pytest.raises(OSError, match="the power went"):
         tiny(checkpoint_dir=tmp_path).fit(smears.images, smears.counts)
-    monkeypatch.setattr(callbacks.EpochSeed, "on_epoch_begin", begin)
+    monkeypatch.setattr(callbacks.EpochNumber, "on_epoch_begin", begin)
     model = tiny(checkpoint_dir=tmp_path).fit(smears.images, smears.counts)
     assert same_weights(model, tiny().fit(smears.images, smears.counts))
     tiny(checkpoint_dir=tmp_path).fit(smears.images, smears.counts + 1)

@@ -20,6 +20,7 @@ from bloodseg.metrics import mean_iou
 from bloodseg.networks import NODEsUNet
 from bloodseg.ode import SolverError, SolverWarning
 from bloodseg.ode.methods import TABLEAUS
+from bloodseg.training import TrainingResult
 from bloodseg.training import _callbacks as callbacks
 from bloodseg.training import _train as train_module
 
@@ -42,7 +43,7 @@ def recorded(monkeypatch):
 
     def train(network, train, valid, settings):
         notes.append((network, train, valid, settings))
-        return [{"epoch": 1, "train_loss": 1.0, "valid_loss": 1.0}], 1
+        return TrainingResult([{"epoch": 1, "train_loss": 1.0, "valid_loss": 1.0}], 1)
 
     monkeypatch.setattr(module, "train_network", train)
     return notes
@@ -511,6 +512,8 @@ def test_early_stopping(tiny, smears, monkeypatch, early_stopping, n_epochs):
         model.fit(smears.images, smears.masks)
     assert len(model.history_) == n_epochs
     assert model.best_epoch_ == (2 if early_stopping else 6)
+    assert model.end_reason_ == ("patience" if early_stopping else "epochs")
+    assert model.end_message_ == ""
 
 
 def break_in(monkeypatch, epoch, error):
@@ -541,8 +544,10 @@ def test_a_training_that_is_cut_short_leaves_a_model(
     model = tiny(max_epochs=4, batch_size=2, validation_fraction=fraction, network="unet")
     with pytest.warns(UserWarning, match=re.escape(text)) as caught:
         model.fit(smears.images, smears.masks)
-    best = f"the weights of epoch {model.best_epoch_}." if fraction else "the last weights."
-    assert str(caught[0].message).endswith(best)
+    assert str(caught[0].message).endswith(f"the weights of epoch {model.best_epoch_}.")
+    assert model.best_epoch_ == 2 or fraction
+    assert model.end_reason_ == ("broke down" if "broke" in text else "interrupted")
+    assert model.end_message_ == str(caught[0].message)
     assert len(model.history_) == 2
     assert model.predict(smears.images).shape == smears.masks.shape
 

@@ -23,6 +23,7 @@ from bloodseg.estimators import _base
 from bloodseg.metrics import mean_iou
 from bloodseg.prediction import Ruler
 from bloodseg.prediction._magnification import weigh_answer
+from bloodseg.training import TrainingResult
 
 sides = st.integers(1, 90)
 factors = st.floats(0.1, 6)
@@ -211,7 +212,7 @@ def recorded(monkeypatch):
 
     def train(network, train, valid, settings):
         notes.append((train, valid))
-        return [{"epoch": 1, "train_loss": 1.0, "valid_loss": 1.0}], 1
+        return TrainingResult([{"epoch": 1, "train_loss": 1.0, "valid_loss": 1.0}], 1)
 
     monkeypatch.setattr(_base, "train_network", train)
     return notes

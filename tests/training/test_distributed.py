@@ -26,12 +26,12 @@ rank = int(__import__("os").environ["RANK"])
 smears = make_smears(7, image_size=32, random_state=0)
 
 kill = None
-begin = callbacks.EpochSeed.on_epoch_begin
+begin = callbacks.EpochNumber.on_epoch_begin
 def on_epoch_begin(self, net, **kwargs):
     if len(net.history) == kill:
         raise OSError("the power went")
     begin(self, net, **kwargs)
-callbacks.EpochSeed.on_epoch_begin = on_epoch_begin
+callbacks.EpochNumber.on_epoch_begin = on_epoch_begin
 
 saves = []
 save = callbacks.Checkpoint.save

@@ -13,7 +13,7 @@ from torch import nn
 from bloodseg.networks import image_tensor
 from bloodseg.training import Checkpoint, make_accelerator, shared_seed
 from bloodseg.training._augmentation import Augmentation, RandomStainShift
-from bloodseg.training._callbacks import BestWeights, CosineSchedule, derived_seed
+from bloodseg.training._callbacks import BestWeights, CosineSchedule
 from bloodseg.training._data import (
     VALIDATION_BLOCK,
     EpochSampler,
@@ -21,6 +21,7 @@ from bloodseg.training._data import (
     ValidationBlocks,
 )
 from bloodseg.training._loss import SegmentationLoss
+from bloodseg.training._net import derived_seed
 
 
 def coded(height, width):
@@ -400,24 +401,87 @@ def test_best_weights_patience():
     assert not best.out_of_patience(99)
 
 
+STATE = {
+    "network": {"weight": torch.arange(3.0)},
+    "optimizer": {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"lr": 0.1}]},
+    "history": [{"epoch": 1, "loss": math.pi}],
+    "best": {"state": None, "loss": math.inf, "epoch": 0},
+}
+
+
 def test_checkpoint_round_trip(tmp_path):
     path = tmp_path / "deep" / "name.pt"
     first = Checkpoint(path, seed=7)
     assert (first.state, first.seed) == (None, 7)
-    weights = {"weight": torch.arange(3.0)}
-    history = [{"epoch": 1, "loss": math.pi}]
-    first.save(network=weights, optimizer={"state": {}}, history=history, best={"loss": math.inf})
+    first.save(**STATE)
     second = Checkpoint(path, seed=99)
     assert second.seed == 7
-    assert torch.equal(second.state["network"]["weight"], weights["weight"])
-    assert second.state["history"] == history
-    assert second.state["best"] == {"loss": math.inf}
+    assert second.state.keys() == {"seed", *STATE}
+    assert torch.equal(second.state["network"]["weight"], STATE["network"]["weight"])
+    assert second.state["history"] == STATE["history"]
+    assert second.state["best"] == STATE["best"]
     assert [file.name for file in path.parent.iterdir()] == ["name.pt"]
+
+
+@pytest.mark.parametrize("key", ["seed", "network", "optimizer", "history", "best", "checksum"])
+def test_a_checkpoint_without_one_of_its_parts_is_none(tmp_path, key):
+    path = tmp_path / "name.pt"
+    Checkpoint(path, seed=7).save(**STATE)
+    state = torch.load(path, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != key}, path)
+    with pytest.raises(ValueError, match=re.escape(f"{path} ") + ".*Delete it to train from the"):
+        Checkpoint(path, seed=7)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 8},
+        {"network": {"weight": torch.tensor([0.0, 1.0, 2.0000002])}},
+        {"network": {"weight": torch.arange(3)}},
+        {"network": {"other": torch.arange(3.0)}},
+        {"network": {"weight": torch.arange(3.0).reshape(3, 1)}},
+        {"history": "[]"},
+        {"best": {"loss": 1.0}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_was_changed_is_none(tmp_path, changed):
+    path = tmp_path / "name.pt"
+    Checkpoint(path, seed=7).save(**STATE)
+    torch.save({**torch.load(path, weights_only=True), **changed}, path)
+    text = f"{path} was damaged after it was written: its checksum does not fit. Delete it to train"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        Checkpoint(path, seed=7)
+
+
+def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path):
+    path = tmp_path / "name.pt"
+    Checkpoint(path, seed=7).save(**STATE)
+    whole = path.read_bytes()
+    weights = whole.index(np.arange(3, dtype=np.float32).tobytes())
+    noticed = {}
+    for place in [*range(weights, weights + 12), *range(0, len(whole), 7)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x04
+        path.write_bytes(damaged)
+        try:
+            state = Checkpoint(path, seed=1).state
+        except ValueError:
+            noticed[place] = True
+        else:  # a byte of padding, or one of the zip that torch does not look at
+            assert torch.equal(state["network"]["weight"], STATE["network"]["weight"])
+            assert state["seed"] == 7
+            assert state["history"] == STATE["history"]
+            noticed[place] = False
+    assert all(noticed[weights + k] for k in range(12))
+    assert sum(noticed.values()) > 50
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "name.pt"
-    Checkpoint(path, seed=1).save(history=[])
+    Checkpoint(path, seed=1).save(**STATE)
     before = path.read_bytes()
 
     def save_half(state, file):
@@ -426,7 +490,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
 
     monkeypatch.setattr(torch, "save", save_half)
     with pytest.warns(UserWarning, match=r"name\.pt was not written: No space left on device"):
-        Checkpoint(path, seed=2).save(history=[])
+        Checkpoint(path, seed=2).save(**STATE)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["name.pt"]
 
