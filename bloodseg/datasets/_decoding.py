@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from .._images import check_images, to_rgb
+from .._images import N_CLASSES, NOT_LABELLED, check_images, to_rgb
 from ._bounds import check_whole_size
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -123,16 +123,14 @@ def _labels_of_palette(image: Image.Image, name: str) -> np.ndarray:
     make files small sort the palette anew. So greys that are labels are what they say, and indices
     count where 0 is black.
     """
-    indices = np.array(image)
-    palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    indices, palette = np.array(image), _palette(image)
     used = np.unique(indices)
     if used[-1] >= len(palette):
         raise _PaletteError(f"{name} has pixels that its palette has no colour for.")
-    colours = palette[used]
-    grey = (colours == colours[:, :1]).all()
-    if grey and np.isin(colours[:, 0], _GREY_LABELS).all():
+    if _is_of_labels(palette[used]):
         return palette[:, 0][indices]
-    in_order = grey and (np.diff(colours[:, 0].astype(int)) > 0).all()
+    greys = palette[used, 0].astype(int)
+    in_order = (palette[used] == greys[:, np.newaxis]).all() and (np.diff(greys) > 0).all()
     if in_order or not palette[0].any():
         return indices
     raise _PaletteError(
@@ -141,7 +139,21 @@ def _labels_of_palette(image: Image.Image, name: str) -> np.ndarray:
     )
 
 
-_GREY_LABELS = (0, 1, 2, 255)
+def _palette(image: Image.Image) -> np.ndarray:
+    return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+
+
+def _is_of_labels(colours: np.ndarray) -> bool:
+    """Return whether colours (n, 3) are greys that are labels."""
+    grey = (colours == colours[:, :1]).all()
+    return bool(grey and np.isin(colours[:, 0], (*range(N_CLASSES), NOT_LABELLED)).all())
+
+
+def label_colours(data: bytes) -> dict[int, tuple[int, ...]]:
+    """Return the colours that an image has for its labels, where these are a palette's indices."""
+    with _open(data) as image:
+        colours = _palette(image)[:N_CLASSES] if image.mode == "P" else np.empty((0, 3), np.uint8)
+    return {} if _is_of_labels(colours) else dict(enumerate(map(tuple, colours.tolist())))
 
 
 def orientation_of(data: bytes) -> int:

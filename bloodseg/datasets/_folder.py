@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import Bunch
 
 from .._images import CLASS_NAMES, NOT_LABELLED
 from ._bounds import MAX_IMAGE_BYTES
-from ._decoding import decode_labels
+from ._decoding import decode_labels, label_colours
 from ._files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -32,9 +32,10 @@ def load_folder(path: str | os.PathLike) -> Bunch:
 
     The folder holds ``images/NAME.png`` (or jpg, jpeg, tif, tiff, bmp) and for each image
     ``masks/NAME.png`` (or tif, tiff, bmp): one channel with the labels 0 background, 1 white cells,
-    2 red cells, or 255 where the class is not known. Of paletted masks the palette's indices are
-    the labels. A file ``groups.csv`` with the columns image and group may say which images show the
-    same patient or field.
+    2 red cells, or 255 where the class is not known. Of paletted masks the colours are the labels
+    where they are greys of these values, in whatever order; else the palette's indices are, if its
+    first colour is black. A file ``groups.csv`` with the columns image and group may say which
+    images show the same patient or field.
 
     Parameters
     ----------
@@ -84,6 +85,7 @@ def load_folder(path: str | os.PathLike) -> Bunch:
         image, mask = read_pair(pair)
         images.append(image)
         masks.append(mask)
+    _check_colours_agree(pairs)
     labels = set().union(*(np.unique(mask).tolist() for mask in masks))
     if labels == {0, NOT_LABELLED}:  # the two values of a mask of cells, more likely
         raise ValueError(
@@ -94,6 +96,20 @@ def load_folder(path: str | os.PathLike) -> Bunch:
     table = Path(path) / "groups.csv"
     groups = read_table(table, ["group"], names)["group"] if table.exists() else None
     return Bunch(images=images, masks=masks, names=names, groups=groups, target_names=CLASS_NAMES)
+
+
+def _check_colours_agree(pairs: Sequence[Pair]) -> None:
+    """Raise where palettes give a label several colours: then its indices are no labels."""
+    seen: dict[int, tuple[Any, Path]] = {}
+    for pair in pairs:
+        for label, colour in label_colours(read_bytes(pair.mask, limit=MAX_IMAGE_BYTES)).items():
+            earlier, file = seen.setdefault(label, (colour, pair.mask))
+            if earlier != colour:
+                raise ValueError(
+                    f"{file} and {pair.mask} give label {label} the colours {earlier} and "
+                    f"{colour}, so that the indices of their palettes are perhaps no labels. Save "
+                    "the labels as grey images (mode L)."
+                )
 
 
 class Pair(NamedTuple):

@@ -13,7 +13,6 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from skimage.draw import disk, polygon
 from sklearn.utils import Bunch
 
 from .._images import CLASS_NAMES
@@ -26,10 +25,13 @@ from ._files import (
     files_by_stem,
     read_bytes,
 )
-from ._slides import read_image
+from ._polygon import fill_polygon
+from ._slides import read_as_drawn_on
 
 _MAX_JSON_BYTES = 2**28
 _FAR = 1e6  # pixels; points further out are moved here, well outside of any image
+# How often shapes may cover an image, or one of so many pixels: no cells lie so, and work ends.
+_MOST_DRAWN, _SMALL = 256, 2**16
 # Long or deeply nested values would make the plain repr slow, or overflow the stack.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 80
@@ -82,7 +84,8 @@ def load_labelme(
     Notes
     -----
     An image is read from ``imageData`` if the file embeds it, else from ``imagePath``, which must
-    lie in the folder of the JSON file. A pixel belongs to a polygon if its centre does.
+    lie in the folder of the JSON file, and turned as its EXIF data say, as LabelMe shows it. A
+    pixel belongs to a polygon if its centre does, or lies on its outline.
 
     References
     ----------
@@ -182,7 +185,8 @@ def _read_annotated_image(file: Path, document: dict[str, Any]) -> np.ndarray:
         data = _decode_base64(embedded, where=f"{file}, imageData")
         image = decode_rgb(data, name=f"{file}, imageData")
     else:
-        image = read_image(_image_file(file, document.get("imagePath")))
+        size = document.get("imageHeight"), document.get("imageWidth")
+        image, _ = read_as_drawn_on(_image_file(file, document.get("imagePath")), size)
     for axis, field in enumerate(("imageHeight", "imageWidth")):
         declared = document.get(field)
         if declared is not None and (isinstance(declared, bool) or declared != image.shape[axis]):
@@ -232,9 +236,16 @@ def _draw(
     """Return the cells' numbers (H, W) and the class of each number, 0 included."""
     drawn = np.zeros(size, np.int32)
     cell_classes = [0]
+    n_drawn = 0
     numbers: dict[tuple[int, str], int] = {}
     for index, shape in enumerate(document["shapes"]):
-        pixels = _shape_pixels(shape, size, where=_where(file, index))
+        place, inside = _shape_pixels(shape, size, where=_where(file, index))
+        n_drawn += drawn[place].size
+        if n_drawn > _MOST_DRAWN * max(drawn.size, _SMALL):
+            raise ValueError(
+                f"{file} has shapes that cover the image more than {_MOST_DRAWN} times. Remove "
+                "those that lie over each other."
+            )
         label = class_of(shape["label"], classes) or 0
         group = shape.get("group_id")
         number = 0
@@ -243,7 +254,7 @@ def _draw(
             number = numbers.setdefault(key, len(cell_classes))
             if number == len(cell_classes):
                 cell_classes.append(label)
-        drawn[pixels] = number
+        drawn[place][inside] = number
     # Cells that later ones hide entirely are not there: numbers stay consecutive.
     seen = np.unique(drawn)
     seen = seen[seen > 0]
@@ -252,27 +263,50 @@ def _draw(
     return renumber[drawn], np.array([0, *np.array(cell_classes)[seen]], np.uint8)
 
 
-def _shape_pixels(shape: dict[str, Any], size: tuple[int, int], *, where: str) -> Any:
-    """Return an index of the pixels that a shape covers."""
+def _shape_pixels(
+    shape: dict[str, Any], size: tuple[int, int], *, where: str
+) -> tuple[tuple[slice, slice], Any]:
+    """Return a part of the image, and which pixels of it a shape covers."""
     kind = shape["shape_type"]
     x, y = _check_points(shape.get("points"), kind, where=where).T
     if kind == "polygon":
-        return polygon(y, x, shape=size)
+        return fill_polygon(x, y, size)
     if kind == "circle":
-        return disk((y[0], x[0]), float(np.hypot(y[1] - y[0], x[1] - x[0])), shape=size)
+        return _disc(x, y, size)
     top, bottom = sorted(round(float(value)) for value in y)
     left, right = sorted(round(float(value)) for value in x)
+    # Both corners belong to it, as in LabelMe's own export.
+    place = _cut(top, bottom + 1, size[0]), _cut(left, right + 1, size[1])
     if kind == "rectangle":
-        # Both corners belong to it, as in LabelMe's own export.
-        return (slice(max(top, 0), max(bottom + 1, 0)), slice(max(left, 0), max(right + 1, 0)))
+        return place, ...
     data = _decode_base64(shape.get("mask"), where=f"{where}.mask")
     box = (bottom - top + 1, right - left + 1)
     mask = decode_labels(data, name=f"{where}.mask", shape=box, what="a PNG mask")
-    # Cut to the image first: most of a large mask may lie outside.
-    rows, columns = np.nonzero(
-        mask[max(-top, 0) : max(size[0] - top, 0), max(-left, 0) : max(size[1] - left, 0)]
+    rows, columns = (
+        slice(each.start - low, each.stop - low)
+        for each, low in zip(place, (top, left), strict=True)
     )
-    return rows + max(top, 0), columns + max(left, 0)
+    return place, mask[rows, columns] != 0
+
+
+def _disc(
+    x: np.ndarray, y: np.ndarray, size: tuple[int, int]
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Return the pixels within a circle, of which the centre and a point are given."""
+    radius = float(np.hypot(y[1] - y[0], x[1] - x[0]))
+    rows, columns = (
+        _cut(math.ceil(middle[0] - radius), math.floor(middle[0] + radius) + 1, length)
+        for middle, length in zip((y, x), size, strict=True)
+    )
+    down = np.arange(rows.start, rows.stop)[:, np.newaxis] - y[0]
+    across = np.arange(columns.start, columns.stop) - x[0]
+    return (rows, columns), down**2 + across**2 < radius**2
+
+
+def _cut(start: int, stop: int, length: int) -> slice:
+    """Return what of a range lies in an image."""
+    start = min(max(start, 0), length)
+    return slice(start, max(min(stop, length), start))
 
 
 def _check_points(points: Any, kind: str, *, where: str) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from ._slide import Slide, as_rgb, read_whole
 from ._tiff import open_tiff
 from ._zarr import open_zarr
 
-__all__ = ["Slide", "open_slide", "read_image"]
+__all__ = ["Slide", "open_slide", "read_as_drawn_on", "read_image"]
 
 
 def open_slide(path: str | os.PathLike) -> Slide:
@@ -131,6 +133,35 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
         raise
     except Exception as error:  # as in open_slide
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    if not upright or file.is_dir():
-        return pixels
-    return turned(pixels, orientation_of(read_bytes(file, limit=MAX_IMAGE_BYTES)))
+    return turned(pixels, _orientation_in(file)) if upright else pixels
+
+
+def read_as_drawn_on(file: Path, size: tuple[Any, Any] | None) -> tuple[np.ndarray, bool]:
+    """Read an image as it was when something was drawn on it.
+
+    Tools show images turned as their EXIF data say; earlier ones did not, which the size tells
+    that they noted, if turning changes it.
+
+    Parameters
+    ----------
+    file : Path
+        The image.
+    size : (int, int) or None
+        Height and width, as they were noted.
+
+    Returns
+    -------
+    image : ndarray of shape (H, W, 3)
+        As from `read_image`.
+    sure : bool
+        Whether it is certain that it was so.
+    """
+    pixels, orientation = read_image(file), _orientation_in(file)
+    shown = turned(pixels, orientation)
+    if orientation == 1 or (size == pixels.shape[:2] and size != shown.shape[:2]):
+        return pixels, True
+    return shown, size == shown.shape[:2] and size != pixels.shape[:2]
+
+
+def _orientation_in(file: Path) -> int:
+    return 1 if file.is_dir() else orientation_of(read_bytes(file, limit=MAX_IMAGE_BYTES))

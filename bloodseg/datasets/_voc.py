@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,7 +24,7 @@ from ._files import (
     read_bytes,
     read_table,
 )
-from ._slides import read_image
+from ._slides import read_as_drawn_on
 from ._xml import parse_xml
 
 _MAX_XML_BYTES = 2**24
@@ -81,6 +82,12 @@ def load_voc(
         If a file is damaged, not Pascal VOC's, or declares entities, sizes differ, or a name has
         no class.
 
+    Warns
+    -----
+    UserWarning
+        If an image is to be turned for display, and its XML file does not tell whether its boxes
+        were drawn on it so.
+
     References
     ----------
     .. [1] M. Everingham et al., The Pascal Visual Object Classes (VOC) Challenge, International
@@ -116,7 +123,14 @@ def load_voc(
     data = Bunch(images=[], boxes=[], labels=[])
     dropped = []
     for name, (declared, items) in objects.items():
-        image = read_image(pictures[name])
+        image, sure = read_as_drawn_on(pictures[name], declared)
+        if not sure:
+            warnings.warn(
+                f"{pictures[name]} is to be turned for display, as its EXIF data say, and "
+                f"{files[name]} does not tell whether its boxes were drawn on it so, which is "
+                "assumed. Save the image turned, without EXIF data, if they were not.",
+                stacklevel=2,
+            )
         _check_declared_size(files[name], declared, image.shape[:2])
         boxes = np.array([box for _, box in items], np.float64).reshape(-1, 4)
         boxes = np.clip(boxes, 0, np.tile(image.shape[1::-1], 2))

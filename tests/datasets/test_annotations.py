@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from skimage import draw
 
 from bloodseg.datasets import load_folder, load_labelme, load_voc
+from bloodseg.datasets._polygon import fill_polygon
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared real images")
@@ -191,6 +193,98 @@ def test_masks_are_cut_at_the_borders(save, mask, top, left):
     expected = np.zeros((HEIGHT + 120, WIDTH + 160), np.uint8)
     expected[60 + top :, 80 + left :][: mask.shape[0], : mask.shape[1]] = 2 * mask
     np.testing.assert_array_equal(data.masks[0], expected[60:-60, 80:-80])
+
+
+def _filled(corners, size):
+    found = np.zeros(size, bool)
+    x, y = np.array(corners, float).T
+    place, inside = fill_polygon(x, y, size)
+    found[place] = inside
+    return found
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 2**20])
+def test_polygons_are_what_scikit_image_makes_of_them(monkeypatch, at_once):
+    monkeypatch.setattr("bloodseg.datasets._polygon._AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        size = tuple(rng.integers(1, 40, 2).tolist())
+        corners = rng.uniform(-20, 60, (rng.integers(3, 12), 2))
+        expected = draw.polygon2mask(size, corners[:, ::-1])
+        np.testing.assert_array_equal(_filled(corners, size), expected)
+
+
+def test_pixels_on_the_outline_of_a_polygon_belong_to_it():
+    expected = np.zeros((6, 7), bool)
+    expected[1:4, 2:6] = True
+    np.testing.assert_array_equal(_filled([[2, 1], [5, 1], [5, 3], [2, 3]], (6, 7)), expected)
+    np.testing.assert_array_equal(_filled([[2, 2], [2, 2], [2, 2]], (6, 7)).sum(), 1)
+    triangle = _filled([[0, 0], [4, 0], [0, 4]], (6, 7))
+    assert triangle.sum() == 15
+    assert triangle[2, 2]
+
+
+def test_a_million_points(save):
+    """Asking each pixel for each edge would take hours."""
+    angle = np.linspace(0, 2 * np.pi, 1_000_000, endpoint=False)
+    disc = _filled(np.c_[300 + 250 * np.cos(angle), 300 + 250 * np.sin(angle)], (600, 600))
+    assert disc.sum() == pytest.approx(np.pi * 250**2, rel=1e-3)
+
+
+def test_shapes_that_cover_an_image_without_end(save, monkeypatch):
+    whole = _shape([[0, 0], [WIDTH, HEIGHT]], "rectangle")
+    assert load_labelme(save([whole] * 300)).counts.tolist() == [[0, 1]]  # the image is small
+    monkeypatch.setattr("bloodseg.datasets._labelme._SMALL", 1)
+    with pytest.raises(ValueError, match=r"a\.json has shapes that cover the image more than 256 "):
+        load_labelme(save([whole] * 300))
+
+
+STORED = {1: lambda p: p, 2: np.fliplr, 3: lambda p: np.rot90(p, 2), 4: np.flipud}
+STORED |= {5: lambda p: p.swapaxes(0, 1), 6: np.rot90, 7: lambda p: np.rot90(p, 2).swapaxes(0, 1)}
+STORED |= {8: lambda p: np.rot90(p, 3)}
+
+
+def _save_turned(path, orientation, **settings):
+    """Save the picture so that it is shown as it is."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(STORED[orientation](PICTURE))
+    Image.fromarray(stored).save(path, exif=exif, **settings)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_outlines_lie_on_the_picture_as_it_is_shown(save, tmp_path, orientation, name):
+    _save_turned(tmp_path / name, orientation)
+    data = load_labelme(save([_shape(SQUARE)], imagePath=name))
+    np.testing.assert_array_equal(data.images[0], PICTURE)
+    assert data.masks[0].shape == PICTURE.shape[:2]
+
+
+def test_outlines_drawn_on_the_picture_as_it_is_stored(save, tmp_path):
+    _save_turned(tmp_path / "a.png", 6)
+    data = load_labelme(save([_shape(SQUARE)], imageHeight=WIDTH, imageWidth=HEIGHT))
+    np.testing.assert_array_equal(data.images[0], np.rot90(PICTURE))
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_boxes_lie_on_the_picture_that_has_their_size(voc, orientation):
+    folder = voc(_object())
+    _save_turned(folder / "images/a.png", orientation)
+    if orientation in (2, 3, 4):
+        with pytest.warns(UserWarning, match=r"a\.png is to be turned for display, .* assumed"):
+            data = load_voc(folder)
+    else:
+        data = load_voc(folder)
+    np.testing.assert_array_equal(data.images[0], PICTURE)
+
+
+def test_boxes_on_a_picture_as_it_is_stored(voc):
+    folder = voc(_object())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURE).save(folder / "images/a.png", exif=exif)
+    np.testing.assert_array_equal(load_voc(folder).images[0], PICTURE)
 
 
 def test_convex_polygons_agree_with_half_planes(save):

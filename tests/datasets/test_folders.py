@@ -59,6 +59,73 @@ def test_palette_masks_give_their_indices(folder):
     np.testing.assert_array_equal(load_folder(folder).masks[0], LABELS)
 
 
+GREYS = [(0, 0, 0), (1, 1, 1), (2, 2, 2), (255, 255, 255)]
+
+
+def _save_paletted(path, indices, colours):
+    mask = Image.fromarray(indices.astype(np.uint8), "L").convert("P")
+    mask.putpalette([value for colour in colours for value in colour])
+    mask.putdata(indices.ravel().tolist())
+    mask.save(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 1, 3), (3, 2, 1, 0), (1, 2, 3, 0)])
+def test_greys_that_are_labels_are_what_they_say_in_any_order(folder, order, suffix):
+    labels = np.array([0, 1, 2, 255], np.uint8)[np.random.RandomState(2).randint(0, 4, (12, 10))]
+    place = {GREYS[number][0]: index for index, number in enumerate(order)}
+    indices = np.vectorize(place.get)(labels)
+    (folder / "masks/a.png").unlink()
+    _save_paletted(folder / f"masks/a.{suffix}", indices, [GREYS[number] for number in order])
+    np.testing.assert_array_equal(load_folder(folder).masks[0], labels)
+
+
+def test_a_mask_made_small_by_quantising(folder):
+    mask = Image.fromarray(LABELS).convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    mask.save(folder / "masks/a.png")
+    np.testing.assert_array_equal(load_folder(folder).masks[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        [(0, 0, 0), (127, 127, 127), (255, 255, 255)],  # in order, for the eye
+        [(0, 0, 0), (255, 255, 255), (127, 127, 127)],
+        [(0, 0, 0), (128, 0, 0), (0, 128, 0)],
+    ],
+)
+def test_indices_are_labels_where_0_is_black(folder, colours):
+    _save_paletted(folder / "masks/a.png", LABELS, colours)
+    np.testing.assert_array_equal(load_folder(folder).masks[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        [(255, 255, 255), (127, 127, 127), (0, 0, 0)],
+        [(128, 0, 0), (0, 0, 0), (0, 128, 0)],
+        [(255, 255, 255), (200, 0, 0), (0, 0, 200)],
+    ],
+)
+def test_palettes_whose_indices_are_perhaps_no_labels(folder, colours):
+    _save_paletted(folder / "masks/a.png", LABELS, colours)
+    with pytest.raises(ValueError, match=r"masks/a\.png has a palette whose first colour is .*not"):
+        load_folder(folder)
+
+
+def test_palettes_that_contradict_each_other(folder):
+    """As quantising leaves coloured masks: black first, the others in any order."""
+    black, red, blue = (0, 0, 0), (200, 0, 0), (0, 0, 200)
+    _save_paletted(folder / "masks/a.png", LABELS, [black, red, blue])
+    _save_paletted(folder / "masks/b.png", LABELS % 2, [black, red])
+    assert load_folder(folder).masks[1].max() == 1
+    _save_paletted(folder / "masks/b.png", LABELS % 2, [black, blue])
+    with pytest.raises(
+        ValueError, match=r"a\.png and .*b\.png give label 1 the colours \(200, 0, "
+    ):
+        load_folder(folder)
+
+
 @pytest.mark.parametrize("rows", ["a,p\nb,q\n", "b.png,q\na.JPG,p\nzz,r\n", "a , p\n b,q\na,p\n"])
 def test_groups_are_read_in_the_order_of_the_names(folder, rows):
     (folder / "groups.csv").write_text("\ufeffimage,group\n" + rows, encoding="utf-8")
