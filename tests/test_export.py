@@ -174,8 +174,9 @@ def test_without_images_the_last_predict_says_how_many_steps(fitted, smears, tmp
     written = to_onnx(fitted, tmp_path / "cells.onnx")
     assert written.changed is None
     assert written.methods == {4: "dopri8", 5: "dopri8", 6: "dopri8"}
+    blocks = fitted._copy_network().network.ode_blocks
     for position, counts in fitted.n_function_evaluations_.items():
-        block = fitted.network_.ode_blocks[position]
+        block = blocks[position]
         assert written.steps[position] == choose_n_steps(block, int(counts.max()))
 
 

@@ -1,6 +1,5 @@
 """YUV-CLAHE as invariants: every dtype, shape and limit value, and OpenCV as the reference."""
 
-import pickle
 import weakref
 
 import cv2
@@ -10,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from messages import raises
-from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
@@ -207,14 +205,6 @@ def test_threads_change_neither_result_nor_opencvs_setting(n_jobs):
     assert cv2.getNumThreads() == threads
 
 
-def test_memmaps_are_read(tmp_path):
-    batch = np.stack([smear(32, 40)])
-    np.save(tmp_path / "batch.npy", batch)
-    enhanced = Preprocessor().transform(np.load(tmp_path / "batch.npy", mmap_mode="r"))
-    assert type(enhanced) is np.ndarray
-    np.testing.assert_array_equal(enhanced, Preprocessor().transform(batch))
-
-
 @pytest.mark.parametrize(
     "view", [np.s_[::2, ::2], np.s_[::-1, :, ::-1], np.s_[:, 3:40]], ids=["step", "bgr", "crop"]
 )
@@ -351,14 +341,6 @@ def test_fit_learns_nothing_and_parameters_stay_as_given():
     preprocessor.transform([smear(32, 32)])
     assert vars(preprocessor) == before
     assert preprocessor.tile_grid_size is grid
-
-
-def test_clones_and_pickles_give_the_same():
-    images = [smear(64, 64)]
-    preprocessor = Preprocessor(clip_limit=5.0, tile_grid_size=(4, 2), n_jobs=2)
-    for copy in (clone(preprocessor), pickle.loads(pickle.dumps(preprocessor))):
-        assert copy.get_params() == preprocessor.get_params()
-        np.testing.assert_array_equal(copy.transform(images), preprocessor.transform(images))
 
 
 def test_tags_say_images_and_no_fit_needed():

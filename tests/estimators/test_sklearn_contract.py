@@ -1,15 +1,6 @@
-"""What scikit-learn expects of an estimator, checked on images.
+"""The segmenter in scikit-learn's Pipelines, searches and cross-validation."""
 
-``check_estimator`` runs a single check on estimators that do not take tables, so the others are
-written out here, after ``sklearn.utils.estimator_checks``.
-"""
-
-import copy
-import gc
-import inspect
 import pickle
-import warnings
-import weakref
 
 import joblib
 import numpy as np
@@ -27,108 +18,9 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import check_estimator
 
 from bloodseg import BloodCellSegmenter, Preprocessor
 from bloodseg.metrics import mean_dice_scorer, mean_iou_scorer, pixel_accuracy_scorer
-
-PARAMETERS = {
-    "default": {},
-    "instances": {
-        "preprocessor": Preprocessor(clip_limit=3.0),
-        "accelerator": True,
-        "ode_positions": (5, 6),
-        "ode_tol": {5: 1e-2, 6: 1e-1},
-        "predict_ode_tol": (1e-3, 1e-1),
-        "class_weight": {"white": 3},
-        "network": torch.nn.Identity,
-        "random_state": 3,
-    },
-    "wrong": {"width": "wide", "ode_positions": None, "random_state": "x"},
-}
-
-
-def fingerprint(estimator):
-    """Return the bits of a fitted model, and its other attributes."""
-    state = {name: tensor.clone() for name, tensor in estimator.network_.state_dict().items()}
-    others = {
-        name: repr(value)
-        for name, value in vars(estimator).items()
-        if name not in ("network_", "n_function_evaluations_")
-    }
-    return joblib.hash({name: tensor.numpy() for name, tensor in state.items()}), others
-
-
-# ---------------------------------------------------------------- parameters
-
-
-def test_check_estimator():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sklearn.exceptions.SkipTestWarning)
-        results = check_estimator(BloodCellSegmenter())
-    assert {result["status"] for result in results} == {"passed"}
-
-
-@pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
-def test_init_only_stores(parameters):
-    estimator = BloodCellSegmenter(**parameters)
-    signature = inspect.signature(BloodCellSegmenter.__init__).parameters
-    names = [name for name in signature if name != "self"]
-    assert sorted(vars(estimator)) == sorted(names)
-    for name in names:
-        expected = parameters.get(name, signature[name].default)
-        assert getattr(estimator, name) is expected
-    kinds = {signature[name].kind for name in names}
-    assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
-
-
-@pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
-def test_clone(parameters):
-    estimator = BloodCellSegmenter(**parameters)
-    twin = clone(estimator)
-    assert twin is not estimator
-    assert repr(twin) == repr(estimator)
-    for name, value in estimator.get_params(deep=False).items():
-        got = getattr(twin, name)
-        if isinstance(value, BaseEstimator):
-            assert got is not value
-            assert got.get_params() == value.get_params()
-        else:
-            assert got == value
-
-
-def test_clone_of_a_fitted_model_is_not_fitted(fitted):
-    assert not [name for name in vars(clone(fitted)) if name.endswith("_")]
-    assert hasattr(fitted, "network_")
-
-
-def test_get_params_and_set_params():
-    estimator = BloodCellSegmenter(preprocessor=Preprocessor())
-    shallow, deep = estimator.get_params(deep=False), estimator.get_params(deep=True)
-    assert all(deep[name] is value for name, value in shallow.items())
-    assert set(deep) - set(shallow) == {
-        "preprocessor__clip_limit",
-        "preprocessor__tile_grid_size",
-        "preprocessor__white_balance",
-        "preprocessor__n_jobs",
-    }
-    given = {"width": -1, "ode_tol": "junk", "preprocessor__clip_limit": "high"}
-    assert estimator.set_params(**given) is estimator  # checks are fit's
-    assert {name: estimator.get_params()[name] for name in given} == given
-    with pytest.raises(ValueError, match="Invalid parameter 'depth' for estimator BloodCellSegm"):
-        estimator.set_params(depth=3)
-
-
-def test_set_params_is_init():
-    parameters = PARAMETERS["instances"]
-    assert BloodCellSegmenter().set_params(**parameters).get_params(
-        deep=False
-    ) == BloodCellSegmenter(**parameters).get_params(deep=False)
-
-
-def test_repr_shows_what_was_changed():
-    assert repr(BloodCellSegmenter(width=4)) == "BloodCellSegmenter(width=4)"
-    assert "BloodCellSegmenter" in BloodCellSegmenter()._repr_html_()
 
 
 def test_tags():
@@ -140,110 +32,6 @@ def test_tags():
     assert not tags.non_deterministic
     assert tags.requires_fit
     assert get_tags(BloodCellSegmenter()).non_deterministic
-
-
-# ---------------------------------------------------------------- fit and predict
-
-
-@pytest.mark.parametrize("preprocessor", ["default", Preprocessor(clip_limit=3.0), None])
-def test_fit_does_not_change_parameters(tiny, smears, preprocessor):
-    estimator = tiny(preprocessor=preprocessor, max_epochs=1, ode_tol={4: 0.1, 5: 0.1, 6: 0.1})
-    before = estimator.get_params()
-    values = copy.deepcopy(before)
-    assert estimator.fit(smears.images, smears.masks) is estimator
-    after = estimator.get_params()
-    assert all(after[name] is value for name, value in before.items())
-    assert repr(values) == repr(after)
-    if preprocessor is not None:
-        assert estimator.preprocessor_ is not preprocessor
-    learned = set(vars(estimator)) - set(before)
-    assert all(name.endswith("_") and not name.startswith("_") for name in learned)
-
-
-@pytest.mark.parametrize("method", ["predict", "predict_proba", "score"])
-def test_predicting_changes_nothing(fitted, odd_smears, method):
-    images, masks = odd_smears
-    fitted.set_params(predict_ode_tol=1e-2)
-    before = fingerprint(fitted)
-    arguments = (images, masks) if method == "score" else (images,)
-    first = getattr(fitted, method)(*arguments)
-    assert fingerprint(fitted) == before
-    assert list(fitted.n_function_evaluations_) == [4, 5, 6]
-    assert {n.shape for n in fitted.n_function_evaluations_.values()} == {(6,)}
-    for one, two in zip(
-        np.atleast_1d(first) if method == "score" else first,
-        np.atleast_1d(getattr(fitted, method)(*arguments))
-        if method == "score"
-        else getattr(fitted, method)(*arguments),
-        strict=True,
-    ):
-        assert np.array_equal(one, two)
-
-
-def test_fit_is_idempotent(fitted, tiny, smears, same_weights):
-    again = tiny().fit(smears.images, smears.masks)
-    assert same_weights(fitted, again)
-    again.fit(smears.images, smears.masks)  # nothing is left of the first fit
-    assert same_weights(fitted, again)
-    assert same_weights(fitted, clone(fitted).fit(list(smears.images), list(smears.masks)))
-
-
-def test_inputs_are_never_changed(tiny, odd_smears):
-    images, masks = ([array.copy() for array in arrays] for arrays in odd_smears)
-    groups, weight = np.arange(6) // 2, np.ones(6)
-    before = joblib.hash((images, masks, groups, weight))
-    model = tiny(max_epochs=1)
-    model.fit(images, masks, groups=groups, sample_weight=weight, X_val=images, y_val=masks)
-    model.predict(images)
-    model.predict_proba(images)
-    model.score(images, masks)
-    assert joblib.hash((images, masks, groups, weight)) == before
-
-
-def test_read_only_memmaps(tiny, smears, fitted, tmp_path, same_weights):
-    joblib.dump((np.array(smears.images), np.array(smears.masks)), tmp_path / "data")
-    images, masks = joblib.load(tmp_path / "data", mmap_mode="r")
-    assert isinstance(images, np.memmap)
-    assert not images.flags.writeable
-    model = tiny().fit(images, masks)
-    assert same_weights(model, fitted)
-    assert np.array_equal(model.predict(images), fitted.predict(smears.images))
-    assert model.score(images, masks) == fitted.score(smears.images, smears.masks)
-
-
-@pytest.mark.parametrize("how", ["pickle", "joblib", "deepcopy"])
-def test_copies_predict_the_same(fitted, odd_smears, tmp_path, how):
-    images, _ = odd_smears
-    if how == "pickle":
-        twin = pickle.loads(pickle.dumps(fitted))
-    elif how == "joblib":
-        joblib.dump(fitted, tmp_path / "model")
-        twin = joblib.load(tmp_path / "model")
-    else:
-        twin = copy.deepcopy(fitted)
-    for one, two in zip(fitted.predict_proba(images), twin.predict_proba(images), strict=True):
-        assert np.array_equal(one, two)
-    assert fingerprint(twin) == fingerprint(fitted)
-    with torch.no_grad():
-        twin.network_.head.bias += torch.tensor([0.0, 99.0, 0.0])
-    assert not np.array_equal(twin.predict(images[:1])[0], fitted.predict(images[:1])[0])
-
-
-def test_an_old_network_is_freed_by_the_next_fit(tiny, smears):
-    gc.collect()
-    before = count_optimizers()  # of other tests: tracebacks that pytest keeps hold some
-    model = tiny(max_epochs=1).fit(smears.images, smears.masks)
-    old = weakref.ref(model.network_)
-    gc.collect()
-    assert count_optimizers() <= before
-    model.fit(smears.images, smears.masks)
-    gc.collect()
-    assert old() is None
-    assert count_optimizers() <= before
-
-
-def count_optimizers():
-    return sum(type(each) is torch.optim.AdamW for each in gc.get_objects())
 
 
 # ---------------------------------------------------------------- pipelines

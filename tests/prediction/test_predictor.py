@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bloodseg import BloodCellCounter, BloodCellSegmenter
+from bloodseg import BloodCellCounter
 from bloodseg.datasets import make_smears
 from bloodseg.ode import SolverWarning
 from bloodseg.prediction import Predictor, Segmented
@@ -197,13 +197,6 @@ def test_a_predictor_is_what_the_estimator_asks(fitted, smears):
     assert [result.name for result in results] == [0, 1]
     evaluations = [result.evaluations for result in results]
     assert evaluations == predictor.evaluations
-
-
-def test_parameters_after_the_first_are_keywords():
-    for estimator in (BloodCellSegmenter, BloodCellCounter):
-        estimator(None)
-        with pytest.raises(TypeError, match="positional argument"):
-            estimator(None, "unet")
 
 
 def test_counts_of_a_drawn_smear_are_those_of_its_parts(fitted):
