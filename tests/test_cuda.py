@@ -60,6 +60,51 @@ def test_tf32_is_as_asked_within_and_as_it_was_after(precision):
     assert settings() == before
 
 
+@pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
+@pytest.mark.parametrize("precision", [None, "tf32"])
+def test_tf32_is_as_asked_in_backward_too(gradient, precision):
+    def settings():
+        return [getattr(owner, name) for owner, name, _, _ in _TF32_SWITCHES]
+
+    seen, before = [], settings()
+
+    class Note(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            seen.append(settings())
+            return gradient
+
+    class Watched(nn.Linear):
+        def forward(self, t, y):
+            return Note.apply(super().forward(y))
+
+    func = Watched(3, 3).cuda()
+    y0 = torch.ones(2, 3, device="cuda", requires_grad=True)
+    solve(func, y0, gradient=gradient, precision=precision).y.sum().backward()
+    expected = [on if precision == "tf32" else off for _, _, off, on in _TF32_SWITCHES]
+    assert seen
+    assert all(values == expected for values in seen)
+    assert settings() == before
+
+
+def test_gradients_in_float32_do_not_depend_on_the_process():
+    func, y0 = problem()
+    func, y0, found = func.cuda(), y0.cuda(), []
+    for fast in (False, True):
+        torch.backends.cudnn.allow_tf32 = fast
+        try:
+            end = solve(func, y0, gradient="direct", precision="float32").y
+            found.append(torch.autograd.grad(end.square().sum(), func.parameters()))
+        finally:
+            torch.backends.cudnn.allow_tf32 = True
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(one.abs().max()))
+
+
 def test_a_step_waits_for_the_device_once():
     func, y0 = problem()
     func.cuda()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger("bloodseg")
 
@@ -98,18 +99,64 @@ def float32_arithmetic(device: torch.device, precision: str | None) -> Iterator[
 
     Without it, "float32" would mean whatever the process happens to be set to.
     """
-    with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        before = [getattr(owner, name) for owner, name, _, _ in _TF32_SWITCHES]
-        try:
-            for owner, name, off, on in _TF32_SWITCHES:
-                setattr(owner, name, on if precision == "tf32" else off)
-            yield
-        finally:
-            for (owner, name, _, _), value in zip(_TF32_SWITCHES, before, strict=True):
-                setattr(owner, name, value)
+    with torch.autocast(device.type, enabled=False), _set_tf32(device, precision):
+        yield
+
+
+def keep_arithmetic(end: Tensor, inputs: Iterable[Tensor], precision: str | None) -> None:
+    """Make backward, from ``end`` to the inputs, obey `float32_arithmetic` as forward did.
+
+    Other parts of the same backward pass are none of the solver's business, so TF32 is set before
+    each operation's backward and reset behind it. Of first derivatives: what ``create_graph=True``
+    records is differentiated as the process is set.
+    """
+    if not (end.requires_grad and _has_tf32(end.device)):
+        return
+    switch = _BackwardSwitch(end.device, precision)
+    seen, nodes = {tensor.grad_fn for tensor in inputs}, [end.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        # A leaf's node lives on with the leaf, and hooks on it would pile up.
+        if node is None or node in seen or node.name().endswith("AccumulateGrad"):
+            continue
+        seen.add(node)
+        node.register_prehook(switch.enter)
+        node.register_hook(switch.leave)
+        nodes.extend(before for before, _ in node.next_functions)
+
+
+class _BackwardSwitch:
+    """Sets TF32 before the backward of an operation and resets it behind."""
+
+    def __init__(self, device: torch.device, precision: str | None):
+        self._settings = device, precision
+        self._stack = ExitStack()
+
+    def enter(self, gradients: Any) -> None:
+        self._stack.close()  # left open where the operation before has failed
+        self._stack.enter_context(_set_tf32(*self._settings))
+
+    def leave(self, *gradients: Any) -> None:
+        self._stack.close()
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+@contextmanager
+def _set_tf32(device: torch.device, precision: str | None) -> Iterator[None]:
+    if not _has_tf32(device):
+        yield
+        return
+    before = [getattr(owner, name) for owner, name, _, _ in _TF32_SWITCHES]
+    try:
+        for owner, name, off, on in _TF32_SWITCHES:
+            setattr(owner, name, on if precision == "tf32" else off)
+        yield
+    finally:
+        for (owner, name, _, _), value in zip(_TF32_SWITCHES, before, strict=True):
+            setattr(owner, name, value)
 
 
 @lru_cache(maxsize=256)  # says each thing once

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ._precision import lowered_dtype, lowered_to
+from ._strays import Watch
 
 
 class RightHandSide:
@@ -43,8 +44,7 @@ class RightHandSide:
             self.input_dtype = dtype
             self.weights, self._evaluate = func.prepare(dtype)
         else:
-            named = dict(func.named_parameters()) if isinstance(func, nn.Module) else {}
-            named = {name: weight for name, weight in named.items() if weight.requires_grad}
+            named = _find_trainable(func) if isinstance(func, nn.Module) else {}
             self.weights = tuple(named.values())
             self._evaluate = _Plain(func, tuple(named), dtype)
 
@@ -56,6 +56,20 @@ class RightHandSide:
         """Return dy/dt as a function of t and y for other tensors in place of the weights."""
         return lambda t, y: self._evaluate(t, y, *weights)
 
+    def watch(self, gradient: str, name: str) -> Watch:
+        """Return dy/dt without a graph; what a gradient method would pass over is an error."""
+        return Watch(self._evaluate, self.weights, gradient=gradient, name=name)
+
+
+def watch_module(func: nn.Module, precision: str | None, gradient: str, name: str) -> Watch:
+    """Return what `RightHandSide.watch` does, for a gradient method that calls a module itself.
+
+    Such a method reaches a parameter under whatever name the module uses it.
+    """
+    named = _find_trainable(func)
+    evaluate, weights = _Plain(func, tuple(named), lowered_dtype(precision)), tuple(named.values())
+    return Watch(evaluate, weights, gradient=gradient, name=name, reached=weights)
+
 
 def check_slope(slope: Tensor, y: Tensor, name: str) -> None:
     """Raise a ValueError unless a right-hand side returned something of the state's shape."""
@@ -64,6 +78,10 @@ def check_slope(slope: Tensor, y: Tensor, name: str) -> None:
             f"{name}: func must return dy/dt of y's shape {tuple(y.shape)}; got "
             f"{tuple(slope.shape)}."
         )
+
+
+def _find_trainable(module: nn.Module) -> dict[str, Tensor]:
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
 
 
 class _Plain:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ._arithmetic import Slopes, StepSizes, as_rows, root_mean_squares
 from ._control import Interval, StepControl
-from ._rhs import RightHandSide, check_slope
+from ._rhs import check_slope
 from ._solution import Status, not_finite
+from ._step import Function
 from .methods import Tableau
 
 # Smallest step in relation to the interval: below, time in the state's dtype stands still.
@@ -71,7 +72,7 @@ class StepSearch:
 
     def __init__(
         self,
-        rhs: RightHandSide,
+        func: Function,
         tableau: Tableau,
         y0: Tensor,
         y1: Tensor,
@@ -81,7 +82,7 @@ class StepSearch:
         keep_steps: bool,
         name: str,
     ):
-        self.rhs, self.tableau, self.interval, self.name = rhs, tableau, interval, name
+        self.func, self.tableau, self.interval, self.name = func, tableau, interval, name
         self.workspace, self.slopes = workspace, workspace.slopes
         self.like = y0
         self.y = as_rows(y0)  # of the active samples; the caller's memory, never written
@@ -249,7 +250,7 @@ class StepSearch:
 
     def _evaluate(self, stage: int, sizes: StepSizes, rows: Tensor) -> None:
         y = self._shaped(rows)
-        slope = self.rhs(sizes.time(stage), y)
+        slope = self.func(sizes.time(stage), y)
         check_slope(slope, y, self.name)
         self.n_evaluations[self.active] += 1
         self.slopes.write(stage, len(y), slope)

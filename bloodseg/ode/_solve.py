@@ -22,11 +22,17 @@ from ._checks import (
 )
 from ._control import Interval
 from ._fused import FusedSlopes
-from ._precision import check_precision, float32_arithmetic, tolerance_floor
+from ._precision import (
+    check_precision,
+    float32_arithmetic,
+    keep_arithmetic,
+    tolerance_floor,
+)
 from ._replay import ReplayedGradient, replay
 from ._rhs import RightHandSide
 from ._search import Search, StepSearch, Workspace
 from ._solution import ODESolution, Status
+from ._step import Function
 from ._torchdiffeq import solve_with_torchdiffeq
 from ._warnings import warn_of_solve
 from .methods import Method, Tableau, check_n_steps, choose_tableau
@@ -88,11 +94,12 @@ def solve(
         Number of steps of a fixed-step method; None is 4. Not for the others, which choose theirs
         by the tolerance.
     gradient : {"direct", "checkpoint", "adjoint"}
-        How gradients reach ``y0`` and the weights of ``func``. All but the last differentiate the
+        How gradients reach ``y0`` and the weights of ``func``. The first two differentiate the
         accepted steps, taken once more: ``"direct"`` at once, recording all of them;
-        ``"checkpoint"`` in backward, one step at a time from its stored state, for which ``func``
-        must be a `torch.nn.Module`. ``"adjoint"`` solves a second ODE backward (Chen et al.
-        [1]_), with torchdiffeq; so must it there.
+        ``"checkpoint"`` in backward, one step at a time from its stored state. ``"adjoint"`` solves
+        a second ODE backward (Chen et al. [1]_), with torchdiffeq. For the last two ``func`` must
+        be a `torch.nn.Module`; they reach its parameters, and refuse one that depends on other
+        tensors that need gradients. ``"direct"`` reaches those, too.
     precision : {"float32", "tf32", "bfloat16", "float16"}, optional
         What ``func`` computes in; None is the state's own. State, time and error stay in the
         state's. float16 is for prediction: small gradients vanish in it.
@@ -125,11 +132,14 @@ def solve(
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of its range, or gradients are wanted of a tensor that ``gradient``
+        does not reach.
     FloatingPointError
         If ``y0``, the right-hand side or the solution is not finite.
     SolverError
         If torchdiffeq gives up.
+    ImportError
+        If torchdiffeq is asked for and not installed.
 
     References
     ----------
@@ -152,9 +162,12 @@ def solve(
     interval = replace(interval, n_steps=check_n_steps(n_steps, tableau))
     if backend == "torchdiffeq":
         with float32_arithmetic(y0.device, precision):
-            return solve_with_torchdiffeq(
+            solution = solve_with_torchdiffeq(
                 func, y0, interval, tableau, precision, adjoint=gradient == "adjoint", name=name
             )
+        weights = func.parameters() if isinstance(func, nn.Module) else ()
+        keep_arithmetic(solution.y, (y0, *weights), precision)
+        return solution
     if tableau.adaptive:
         _warn_of_rounding(interval, y0.dtype, name)
     with float32_arithmetic(y0.device, precision):
@@ -167,8 +180,13 @@ def solve(
             )
         if compile == "auto":
             compile = pays_to_compile(y0[0].numel(), len(y0))
-        make = FusedSlopes if compile else Slopes
-        y1, found = _solve_chunks(rhs, tableau, y0, interval, wanted, precision, make, name)
+        slopes = FusedSlopes if compile else Slopes
+        watched = gradient == "checkpoint" and torch.is_grad_enabled()
+        func = rhs.watch(gradient, name) if watched else rhs
+        keep = wanted is not None
+        y1, found = _search_steps(func, rhs.input_dtype, tableau, y0, interval, slopes, keep, name)
+        if wanted:
+            y1 = _attach_gradient(y1, found, rhs, tableau, y0, wanted, precision)
     solution = ODESolution(
         y=y1,
         status=np.concatenate([chunk.status for chunk in found]),
@@ -205,14 +223,14 @@ def pays_to_compile(size: int, n_samples: int) -> bool:
     return size >= _LARGE_STATE and size * n_samples >= _LONG_JOB
 
 
-def _solve_chunks(
-    rhs: RightHandSide,
+def _search_steps(
+    func: Function,
+    input_dtype: torch.dtype | None,
     tableau: Tableau,
     y0: Tensor,
     interval: Interval,
-    gradient: str | None,
-    precision: str | None,
     make_slopes: type[Slopes],
+    keep_steps: bool,
     name: str,
 ) -> tuple[Tensor, list[Search]]:
     """Solve so many samples at a time as it is fastest; return the states at t1 and the rest."""
@@ -220,30 +238,37 @@ def _solve_chunks(
     with torch.no_grad():
         start = dense(y0.detach())
         end = torch.empty_like(start)
-        slopes = make_slopes(start[:size], tableau.n_stages, rhs.input_dtype)
+        slopes = make_slopes(start[:size], tableau.n_stages, input_dtype)
         workspace = Workspace(start[:size], slopes)
+        settings: dict[str, Any] = {"keep_steps": keep_steps, "name": name}
         found = [
-            StepSearch(
-                rhs,
-                tableau,
-                *chunk,
-                interval,
-                workspace,
-                keep_steps=gradient is not None,
-                name=name,
-            ).run()
+            StepSearch(func, tableau, *chunk, interval, workspace, **settings).run()
             for chunk in zip(start.split(size), end.split(size), strict=True)
         ]
-    steps = [chunk.steps for chunk in found]
-    if gradient == "direct":
-        ends = [
-            replay(rhs, tableau, taken, chunk)
-            for taken, chunk in zip(steps, y0.split(size), strict=True)
-        ]
-        return torch.cat(ends), found
-    if gradient == "checkpoint":
-        end = ReplayedGradient.apply(rhs, tableau, precision, steps, size, [end], y0, *rhs.weights)
     return end, found
+
+
+def _attach_gradient(
+    y1: Tensor,
+    found: list[Search],
+    rhs: RightHandSide,
+    tableau: Tableau,
+    y0: Tensor,
+    gradient: str,
+    precision: str | None,
+) -> Tensor:
+    """Return the state at t1 as autograd shall know it: as where the steps found lead to."""
+    size = _chunk_size(y0)
+    steps = [chunk.steps for chunk in found]
+    if gradient == "checkpoint":
+        return ReplayedGradient.apply(rhs, tableau, precision, steps, size, [y1], y0, *rhs.weights)
+    ends = [
+        replay(rhs, tableau, taken, chunk)
+        for taken, chunk in zip(steps, y0.split(size), strict=True)
+    ]
+    end = torch.cat(ends)
+    keep_arithmetic(end, (y0, *rhs.weights), precision)
+    return end
 
 
 def _needs_gradient(rhs: RightHandSide, y0: Tensor, interval: Interval, gradient: str) -> bool:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchdiffeq import odeint, odeint_adjoint
 
 from ._arithmetic import per_sample
 from ._control import Interval
 from ._precision import lowered_dtype, lowered_to
-from ._rhs import check_slope
+from ._rhs import check_slope, watch_module
 from ._solution import ODESolution, SolverError, not_finite
+from ._strays import Watch
 from .methods import Tableau
 
 # Where its names are others. Its fehlberg2, an error estimate 512 times too small, is left out.
@@ -36,6 +37,8 @@ def solve_with_torchdiffeq(
 
     Raises
     ------
+    ImportError
+        If torchdiffeq is not installed.
     SolverError
         If the step size underflows, or the steps are too many.
     FloatingPointError
@@ -43,8 +46,11 @@ def solve_with_torchdiffeq(
     """
     settings: dict[str, Any] = {"tableau": tableau, "adjoint": adjoint, "name": name}
     dtype = lowered_dtype(precision)
+    watch = None
+    if adjoint and torch.is_grad_enabled():  # it knows func's parameters, and no other tensors
+        watch = watch_module(cast(nn.Module, func), precision, "adjoint", name)
     ends, counts = zip(
-        *(_solve_one(func, dtype, sample, interval, **settings) for sample in y0.split(1)),
+        *(_solve_one(func, dtype, watch, sample, interval, **settings) for sample in y0.split(1)),
         strict=True,
     )
     evaluations, accepted, rejected = np.stack(counts).T
@@ -62,12 +68,13 @@ class _Counted(nn.Module):
         self,
         func: Callable[[Tensor, Tensor], Tensor],
         dtype: torch.dtype | None,
+        watch: Watch | None,
         name: str,
         *,
         adaptive: bool,
     ):
         super().__init__()
-        self.func, self.dtype, self.name = func, dtype, name
+        self.func, self.dtype, self.watch, self.name = func, dtype, watch, name
         self.n_evaluations = self.n_accepted = self.n_rejected = 0
         self.slope: Tensor | None = None  # the last dy/dt, to tell why a solve failed
         if adaptive:  # torchdiffeq warns where a fixed-step method finds these names
@@ -77,8 +84,9 @@ class _Counted(nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.n_evaluations += 1
         t = per_sample(t.to(y.dtype).expand(len(y)), y)
+        func = self.func if self.watch is None or torch.is_grad_enabled() else self.watch
         with lowered_to(self.dtype, y.device):  # in backward, too, where the caller's has ended
-            slope = self.func(t, y).to(y.dtype)
+            slope = func(t, y).to(y.dtype)
         check_slope(slope, y, self.name)
         self.slope = slope.detach()
         return slope
@@ -93,12 +101,13 @@ class _Counted(nn.Module):
 def _solve_one(
     func: Callable[[Tensor, Tensor], Tensor],
     dtype: torch.dtype | None,
+    watch: Watch | None,
     y0: Tensor,
     interval: Interval,
     **settings: Any,
 ) -> tuple[Tensor, np.ndarray]:
     tableau = settings["tableau"]
-    counted = _Counted(func, dtype, settings["name"], adaptive=tableau.adaptive)
+    counted = _Counted(func, dtype, watch, settings["name"], adaptive=tableau.adaptive)
     if interval.first_step is None and tableau.tries_whole_interval(interval.tolerance):
         try:
             return _integrate(counted, y0, interval, whole_interval_first=True, **settings)
@@ -119,7 +128,8 @@ def _integrate(
 ) -> tuple[Tensor, np.ndarray]:
     """Call torchdiffeq and turn its failures into errors that say what to do."""
     t = torch.tensor([interval.t0, interval.t1], dtype=torch.float64, device=y0.device)
-    integrate: Any = odeint
+    torchdiffeq = _import_torchdiffeq()
+    integrate: Any = torchdiffeq.odeint
     extra: dict[str, Any] = {}
     n_steps = interval.n_steps
     if n_steps is not None:
@@ -135,7 +145,7 @@ def _integrate(
         elif interval.first_step is not None:
             options["first_step"] = t.new_tensor(min(interval.first_step, interval.length))
     if adjoint and torch.is_grad_enabled():
-        integrate = odeint_adjoint
+        integrate = torchdiffeq.odeint_adjoint
         if "step_t" in options:
             extra = {"adjoint_options": {**options, "step_t": t[:1]}}
     tolerances = {"rtol": interval.rtol, "atol": interval.atol}
@@ -160,6 +170,16 @@ def _integrate(
     if not torch.isfinite(y1).all():
         raise not_finite(name, "the solution", counted.n_evaluations)
     return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])
+
+
+def _import_torchdiffeq() -> Any:
+    try:
+        return importlib.import_module("torchdiffeq")
+    except ImportError as error:
+        raise ImportError(
+            "gradient='adjoint' and backend='torchdiffeq' need torchdiffeq: pip install "
+            "torchdiffeq. The other gradients and the default backend do without."
+        ) from error
 
 
 def _equal_steps(n_steps: int, func: Any, y0: Any, t: Tensor) -> Tensor:

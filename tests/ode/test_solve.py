@@ -3,6 +3,8 @@
 import itertools
 import logging
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -1000,6 +1002,20 @@ def test_what_is_no_module_is_refused_where_weights_must_be_found(gradient):
         "function. Wrap it in a Module, or use gradient='direct'."
     ):
         solve(decay, torch.ones(1, 1), gradient=gradient)
+
+
+@pytest.mark.parametrize("settings", [{"gradient": "adjoint"}, {"backend": "torchdiffeq"}])
+def test_without_torchdiffeq_an_error_says_what_needs_it(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchdiffeq", None)
+    text = "gradient='adjoint' and backend='torchdiffeq' need torchdiffeq: pip install torchdiffeq."
+    with raises(text, ImportError):
+        solve(Decay(), torch.ones(1, 1), **settings)
+    assert solve(Decay(), torch.ones(1, 1), gradient="checkpoint").status.tolist() == [0]
+
+
+def test_torchdiffeq_is_imported_where_it_is_asked_for_alone():
+    code = "import sys, bloodseg.ode, bloodseg.networks; sys.exit('torchdiffeq' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("settings", [{"gradient": "adjoint"}, {"backend": "torchdiffeq"}])
