@@ -8,12 +8,13 @@ yourself where the pixels come in pieces, since confusion matrices add up.
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import make_scorer
 
 from ._images import CLASS_NAMES, NOT_LABELLED, check_masks
+from ._typing import Masks
 
 __all__ = [
     "class_pixel_accuracy",
@@ -33,7 +34,7 @@ __all__ = [
 _BLOCK_PIXELS = 2**20  # counted at a time, which bounds the memory whatever the image's size
 
 
-def confusion_matrix(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+def confusion_matrix(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
     """Count the pixels of each true class by the class predicted for them.
 
     Parameters
@@ -76,7 +77,7 @@ def confusion_matrix(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndar
     return counts.reshape(n_classes, n_classes)
 
 
-def _labelled_pixels(y_true: Any, y_pred: Any, n_classes: int) -> np.ndarray:
+def _labelled_pixels(y_true: Masks, y_pred: Masks, n_classes: int) -> np.ndarray:
     """Return the confusion matrix, which holds at least one pixel."""
     matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes)
     if not matrix.any():
@@ -88,7 +89,7 @@ def _labelled_pixels(y_true: Any, y_pred: Any, n_classes: int) -> np.ndarray:
 
 
 def _check_pairs(
-    y_true: Any, y_pred: Any, *, n_classes: int
+    y_true: Masks, y_pred: Masks, *, n_classes: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     if not isinstance(n_classes, Integral) or not 1 <= n_classes <= NOT_LABELLED:
         raise ValueError(
@@ -111,7 +112,7 @@ def _check_pairs(
     return list(zip(truths, predictions, strict=True))
 
 
-def scores_from_confusion(matrix: Any) -> dict[str, float]:
+def scores_from_confusion(matrix: ArrayLike) -> dict[str, float]:
     """Return every score of this module, from a confusion matrix.
 
     Parameters
@@ -164,7 +165,7 @@ def scores_of_each(matrices: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def segmentation_report(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> dict[str, float]:
+def segmentation_report(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> dict[str, float]:
     """Return every score of this module, reading the class maps once.
 
     Parameters
@@ -196,7 +197,7 @@ def segmentation_report(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> dict
     return scores_from_confusion(confusion_matrix(y_true, y_pred, n_classes=n_classes))
 
 
-def pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
+def pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     """Return the share of pixels with the right class (PA in the paper's Tables 1 and 2).
 
     Parameters
@@ -226,7 +227,7 @@ def pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     return float(_pixel_accuracy(_labelled_pixels(y_true, y_pred, n_classes)))
 
 
-def class_pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+def class_pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
     """Return for each class the share of its pixels that were found (CPA, recall).
 
     Parameters
@@ -256,7 +257,7 @@ def class_pixel_accuracy(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.
     return _recall(confusion_matrix(y_true, y_pred, n_classes=n_classes))
 
 
-def iou_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+def iou_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
     """Return intersection over union (Jaccard index) of each class.
 
     Parameters
@@ -285,7 +286,7 @@ def iou_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray
     return _iou(confusion_matrix(y_true, y_pred, n_classes=n_classes))
 
 
-def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
+def mean_iou(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     """Return intersection over union, averaged over classes (MIoU in the paper's tables).
 
     Parameters
@@ -315,7 +316,7 @@ def mean_iou(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
     return float(_mean_of_present(_iou(_labelled_pixels(y_true, y_pred, n_classes))))
 
 
-def dice_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarray:
+def dice_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
     """Return the Dice coefficient (F1 score) of each class.
 
     Parameters
@@ -344,7 +345,7 @@ def dice_per_class(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> np.ndarra
     return _dice(confusion_matrix(y_true, y_pred, n_classes=n_classes))
 
 
-def mean_dice(y_true: Any, y_pred: Any, *, n_classes: int = 3) -> float:
+def mean_dice(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     """Return the Dice coefficient (F1 score), averaged over classes.
 
     Parameters
@@ -384,7 +385,7 @@ mean_dice_scorer = make_scorer(mean_dice)
 """Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `mean_dice`."""
 
 
-def _check_matrix(matrix: Any) -> np.ndarray:
+def _check_matrix(matrix: ArrayLike) -> np.ndarray:
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(
@@ -427,8 +428,11 @@ def _hits(matrices: np.ndarray) -> np.ndarray:
 
 def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide, with NaN where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    ratio = np.full(whole.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
 
 
 def _mean_of_present(values: np.ndarray) -> np.ndarray:
-    return np.nanmean(values, axis=-1)  # some class is always present: never a mean of nothing
+    # Some class is always present: never a mean of nothing.
+    return np.asarray(np.nanmean(values, axis=-1))

@@ -11,10 +11,12 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from ._typing import Images, Masks, Tolerances
 from .metrics import mean_iou
 
 __all__ = ["choose_tolerance", "tolerance_curve"]
@@ -25,11 +27,11 @@ _TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 def tolerance_curve(
     estimator: Any,
-    X: Any,
-    y: Any,
-    tolerances: Any = _TOLERANCES,
+    X: Images,
+    y: Masks,
+    tolerances: ArrayLike = _TOLERANCES,
     *,
-    metric: Callable[[Any, Any], float] = mean_iou,
+    metric: Callable[[Masks, Masks], float] = mean_iou,
     n_repeats: int = 1,
 ) -> Bunch:
     """Predict at several tolerances of the solver, and return what each costs and loses.
@@ -90,7 +92,7 @@ def tolerance_curve(
         raise ValueError(f"n_repeats must be a whole number of at least 1; got {n_repeats!r}.")
     scores, seconds, evaluations, changed = [], [], [], []
     predict_at(estimator, X[:1], given[0])  # what is done once is not any tolerance's cost
-    tightest: Any = None
+    tightest: Images | None = None
     for tolerance in given:
         found = predict_at(estimator, X, tolerance, n_repeats)
         tightest = found.maps if tightest is None else tightest
@@ -105,13 +107,13 @@ def tolerance_curve(
 
 def choose_tolerance(
     estimator: Any,
-    X: Any,
-    y: Any,
+    X: Images,
+    y: Masks,
     *,
     max_drop: float | None = None,
     max_seconds: float | None = None,
-    tolerances: Any = _TOLERANCES,
-    metric: Callable[[Any, Any], float] = mean_iou,
+    tolerances: ArrayLike = _TOLERANCES,
+    metric: Callable[[Masks, Masks], float] = mean_iou,
     n_repeats: int = 3,
 ) -> float:
     """Set the tolerance of prediction that a budget of accuracy or of time allows.
@@ -184,12 +186,14 @@ def choose_tolerance(
 class TimedPrediction(NamedTuple):
     """Class maps, the seconds they took, and each image's evaluations of f over all blocks."""
 
-    maps: Any
+    maps: Images
     seconds: float
     evaluations: np.ndarray
 
 
-def predict_at(estimator: Any, X: Any, tolerance: Any, n_repeats: int = 1) -> TimedPrediction:
+def predict_at(
+    estimator: Any, X: Images, tolerance: Tolerances | None, n_repeats: int = 1
+) -> TimedPrediction:
     """Predict at a tolerance, in any form of ``predict_ode_tol``, and leave that as it was.
 
     The seconds are the median over ``n_repeats``.
@@ -205,7 +209,7 @@ def predict_at(estimator: Any, X: Any, tolerance: Any, n_repeats: int = 1) -> Ti
     return TimedPrediction(maps, statistics.median(seconds), evaluations)
 
 
-def share_that_differs(one: Any, other: Any) -> float:
+def share_that_differs(one: Images, other: Images) -> float:
     """Return the share of pixels, over all images, at which two sets of class maps differ."""
     differing = sum(int(np.count_nonzero(a != b)) for a, b in zip(one, other, strict=True))
     return differing / sum(np.size(a) for a in one)
@@ -248,7 +252,7 @@ def _check_estimator(estimator: Any) -> None:
         )
 
 
-def check_tolerances(tolerances: Any, name: str = "tolerances") -> list[float]:
+def check_tolerances(tolerances: ArrayLike, name: str = "tolerances") -> list[float]:
     """Return the tolerances, each once, from the tightest to the loosest.
 
     Raises

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval, InvalidParameterError
 
 from ._images import check_images, in_container_of
+from ._typing import Images
 
 __all__ = ["Preprocessor"]
 
@@ -103,7 +104,7 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
         self.white_balance = white_balance
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any = None) -> Preprocessor:
+    def fit(self, X: Images, y: object = None) -> Preprocessor:
         """Check parameters and images; nothing is learned.
 
         Parameters
@@ -127,7 +128,7 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
         check_images(X, name="X")
         return self
 
-    def transform(self, X: Any) -> np.ndarray | list[np.ndarray]:
+    def transform(self, X: Images) -> np.ndarray | list[np.ndarray]:
         """Return the images with their contrast enhanced.
 
         Parameters

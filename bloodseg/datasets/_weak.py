@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from skimage.filters import threshold_otsu
 
 from .._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
+from .._typing import Images
 from ..preprocessing import optical_density
 
 _SURE, _AT_MOST = 0.85, 1.1  # of a box's half sides: a cell within, none that is its beyond
@@ -18,7 +20,9 @@ _CLEARLY = (
 _CUT = 2  # pixels; boxes as close to the border are taken for parts of cells
 
 
-def masks_from_boxes(images: Any, boxes: Any, labels: Any) -> list[np.ndarray]:
+def masks_from_boxes(
+    images: Images, boxes: Sequence[ArrayLike], labels: Sequence[ArrayLike]
+) -> list[np.ndarray]:
     """Make label maps from boxes around cells, as weak labels to train with.
 
     Cells are about as round as the ellipse in their box: well inside of it is cell, at its rim what
@@ -68,7 +72,7 @@ def masks_from_boxes(images: Any, boxes: Any, labels: Any) -> list[np.ndarray]:
 
 
 def _checked(
-    index: int, boxes: Any, labels: Any, shape: tuple[int, ...]
+    index: int, boxes: ArrayLike, labels: ArrayLike, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     corners = np.asarray(boxes, dtype=float).reshape(-1, 4)
     classes = np.asarray(labels, dtype=int).ravel()

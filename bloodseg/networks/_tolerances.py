@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
-Tolerances = float | Mapping[int, float] | Sequence[float] | str
+from .._typing import Tolerances
 
 # Section 3.3 of the paper: one ODE-block with 1e-6 and two with 1e-4 at the bottom of the U,
 # read as 1e-6 at its very bottom, position 5.
@@ -16,7 +16,7 @@ _PAPER_ELSEWHERE = 1e-4
 
 
 def resolve_tolerances(
-    tol: Any, ode_positions: Sequence[int], *, name: str = "ode_tol"
+    tol: Tolerances, ode_positions: Sequence[int], *, name: str = "ode_tol"
 ) -> dict[int, float]:
     """Return the tolerance of each ODE-block.
 
@@ -54,7 +54,7 @@ def resolve_tolerances(
             raise ValueError(f"{name} must be a number, a dict, a tuple or 'paper'; got {tol!r}.")
         return {position: _PAPER.get(position, _PAPER_ELSEWHERE) for position in positions}
     if isinstance(tol, Real):
-        values = [tol] * len(positions)
+        values: list[Any] = [tol] * len(positions)
     elif isinstance(tol, Mapping):
         missing = [position for position in positions if position not in tol]
         if missing:
@@ -64,7 +64,7 @@ def resolve_tolerances(
             )
         values = [tol[position] for position in positions]
     elif isinstance(tol, Sequence) or hasattr(tol, "__array__"):
-        values = list(tol)
+        values = list(cast(Sequence[float], tol))
         if len(values) != len(positions):
             raise ValueError(
                 f"{name} must hold one number for each of ode_positions={tuple(positions)}; "
