@@ -17,8 +17,8 @@ from ._classes import (
     RED,
     WHITE,
 )
-from ._rescaling import ScaledRows, scaled_labels, scaled_shape, unscaled
-from ._tiling import STRIDE, blended, spans
+from ._rescaling import ScaledRows, rescale_labels, rescaled_shape, restore_size
+from ._tiling import STRIDE, blend_tiles, cut_spans
 
 __all__ = [
     "CLASS_COLOURS",
@@ -30,15 +30,15 @@ __all__ = [
     "STRIDE",
     "WHITE",
     "ScaledRows",
-    "blended",
+    "blend_tiles",
     "check_images",
     "check_masks",
+    "cut_spans",
     "in_container_of",
     "middle",
-    "scaled_labels",
-    "scaled_shape",
-    "spans",
+    "rescale_labels",
+    "rescaled_shape",
+    "restore_size",
     "split_batch",
     "to_rgb",
-    "unscaled",
 ]

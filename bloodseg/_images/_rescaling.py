@@ -1,7 +1,7 @@
 """Images in another size, read by strips of rows, and what a network says of them brought back.
 
-All is a weighted mean of pixels whose weights follow from their places in the whole image, so that
-strips and blocks are equal to the bit to the whole.
+Every output is a weighted mean of inputs, along rows and then along columns. The weights follow
+from places in the whole image alone, so that strips and blocks equal the whole to the bit.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ _STEP = 64  # rows made at a time, so that strips in floating point stay small
 
 
 class _Axis:
-    """Rows, or columns, and the places of those of an image in another size among them.
+    """One side of an image, in ``length`` inputs, resampled to ``n_outputs`` outputs.
+
+    With r = length / n_outputs, the middle of output j lies at m_j = (j + 1/2) r, that of input i
+    at i + 1/2. Output j is the mean of the inputs, weighted by
+    kernel(abs(i + 1/2 - m_j) / max(1, r)): where a side is made smaller, no input is skipped.
 
     Parameters
     ----------
     length, n_outputs : int
-        How many there are, and how many there shall be.
+        How many inputs there are, and how many outputs there shall be.
     kernel : callable
-        Weight by distance in pixels of the coarser side; zero beyond ``reach``.
+        Weight by distance, zero from ``reach`` on.
     reach : int
         See ``kernel``.
     """
@@ -40,19 +44,19 @@ class _Axis:
         self._stops = np.ceil(self._middles + half).clip(None, length).astype(np.intp)
         self.most = int((self._stops - self._starts).max())
 
-    def needed(self, outputs: slice) -> slice:
-        """Return what outputs are made of."""
+    def find_inputs(self, outputs: slice) -> slice:
+        """Return the inputs that outputs are means of."""
         if outputs.start >= outputs.stop:
             return slice(0, 0)
         return slice(int(self._starts[outputs.start]), int(self._stops[outputs.stop - 1]))
 
-    def finished(self, inputs: slice) -> slice:
-        """Return the outputs that need no input after these, and one of these."""
+    def find_outputs(self, inputs: slice) -> slice:
+        """Return the outputs whose last input is one of these."""
         start, stop = np.searchsorted(self._stops, (inputs.start, inputs.stop), "right")
         return slice(int(start), int(stop))
 
     def resample(self, values: np.ndarray, axis: int, outputs: slice, first: int) -> np.ndarray:
-        """Return outputs of values (float32), which are those from ``first`` on along an axis."""
+        """Return outputs along an axis of values, float32, which begin with input ``first``."""
         inputs = self._starts[outputs, np.newaxis] + np.arange(self.most)
         distances = inputs + 0.5 - self._middles[outputs, np.newaxis]
         weights = self._kernel(np.abs(distances) / self._unit)
@@ -79,7 +83,7 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
     return np.where(distance < 1, near, np.where(distance < 2, far, 0))
 
 
-def scaled_shape(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+def rescaled_shape(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
     """Return height and width of an image that is scaled; no side vanishes."""
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
@@ -96,7 +100,7 @@ class ScaledRows:
     """
 
     def __init__(self, image: Any, factor: float):
-        height, width = scaled_shape(image.shape, factor)
+        height, width = rescaled_shape(image.shape, factor)
         self.shape = (height, width, 3)
         self._image = image
         self._down = _Axis(image.shape[0], height, _cubic, 2)
@@ -109,7 +113,7 @@ class ScaledRows:
         return np.concatenate([self._strip(slice(top, min(top + _STEP, stop))) for top in tops])
 
     def _strip(self, rows: slice) -> np.ndarray:
-        needed = self._down.needed(rows)
+        needed = self._down.find_inputs(rows)
         pixels = to_rgb(np.asarray(self._image[needed]))
         strip = self._down.resample(pixels.astype(np.float32), 0, rows, needed.start)
         strip = self._across.resample(strip, 1, slice(0, self.shape[1]), 0)
@@ -118,9 +122,9 @@ class ScaledRows:
         return strip.clip(0, 1)
 
 
-def scaled_labels(labels: np.ndarray, factor: float) -> np.ndarray:
+def rescale_labels(labels: np.ndarray, factor: float) -> np.ndarray:
     """Return a label map (H, W) in another size: a pixel has the label of most of its area."""
-    height, width = scaled_shape(labels.shape, factor)
+    height, width = rescaled_shape(labels.shape, factor)
     down = _Axis(labels.shape[0], height, _linear, 1)
     across = _Axis(labels.shape[1], width, _linear, 1)
     result = np.zeros((height, width), labels.dtype)
@@ -133,7 +137,7 @@ def scaled_labels(labels: np.ndarray, factor: float) -> np.ndarray:
     return result
 
 
-def unscaled(
+def restore_size(
     blocks: Iterable[tuple[slice, slice, np.ndarray]],
     scaled: tuple[int, ...],
     shape: tuple[int, ...],
@@ -150,7 +154,7 @@ def unscaled(
     Yields
     ------
     rows, columns, values
-        The same for the image. What a block's border needs of the next ones comes with those.
+        The same for the image. Pixels that need values of a later block come with that block.
     """
     down = _Axis(scaled[0], shape[0], _linear, 1)
     across = _Axis(scaled[1], shape[1], _linear, 1)
@@ -164,7 +168,7 @@ def unscaled(
         if columns.start > 0:
             values = np.concatenate([beside, values], axis=2)
         beside = values[:, :, -across.most :]
-        done = down.finished(rows), across.finished(columns)
+        done = down.find_outputs(rows), across.find_outputs(columns)
         if all(each.start < each.stop for each in done):
             top, left = rows.stop - values.shape[1], columns.stop - values.shape[2]
             finished = down.resample(values, 1, done[0], top)

@@ -35,7 +35,7 @@ class Span:
     last: int
     fade: int
 
-    def faded(self, values: np.ndarray, axis: int, *, length: int) -> np.ndarray:
+    def fade_edges(self, values: np.ndarray, axis: int, *, length: int) -> np.ndarray:
         """Return the values from ``first`` on, faded in and out along an axis, as a new array."""
         stop = min(self.last + self.fade, length)
         values = values.take(range(self.first - self.start, stop - self.start), axis)
@@ -48,7 +48,7 @@ class Span:
         return values * np.moveaxis(weights[:, np.newaxis, np.newaxis], 0, axis)
 
 
-def spans(length: int, side: int, overlap: int) -> list[Span]:
+def cut_spans(length: int, side: int, overlap: int) -> list[Span]:
     """Return the tiles along an axis: of one size, spread evenly, overlapping at least so much.
 
     They take turns in the middle of where they overlap: near its border a tile lacks surroundings.
@@ -65,7 +65,7 @@ def spans(length: int, side: int, overlap: int) -> list[Span]:
     ]
 
 
-def blended(
+def blend_tiles(
     image: Any, predict: Callable[[np.ndarray], tuple[np.ndarray, Any]], *, side: int, overlap: int
 ) -> Iterator[tuple[slice, slice, np.ndarray, Any]]:
     """Predict an image tile by tile, and yield what is finished block by block.
@@ -92,15 +92,15 @@ def blended(
         What ``predict`` returned beside the values.
     """
     height, width = image.shape[:2]
-    across = spans(width, side, overlap)
+    across = cut_spans(width, side, overlap)
     above: dict[Span, np.ndarray] = {}
-    for row in spans(height, side, overlap):
+    for row in cut_spans(height, side, overlap):
         strip = np.asarray(image[row.start : row.stop])
         tiles = (strip[:, column.start : column.stop] for column in across)
         results = Parallel(return_as="generator")(delayed(predict)(tile) for tile in tiles)
         before = None
         for column, (values, passed_on) in zip(across, results, strict=True):
-            faded = column.faded(row.faded(values, 1, length=height), 2, length=width)
+            faded = column.fade_edges(row.fade_edges(values, 1, length=height), 2, length=width)
             if before is not None:
                 faded[:, :, : column.fade] += before
             before = faded[:, :, column.last - column.first :]

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from .._files import ArrayFile
-from .._images import STRIDE, ScaledRows, blended, unscaled
+from .._images import STRIDE, ScaledRows, blend_tiles, restore_size
 from ..cells import check_pixel_size
 from ..datasets import Slide
 from ..ode._warnings import WarningOnce
@@ -204,7 +204,7 @@ class Predictor:
             return self._run(image.enhanced, image.label)
         scaled = ScaledRows(image.enhanced, factor)
         blocks = self._run(scaled, image.label)
-        return unscaled(blocks, scaled.shape, image.enhanced.shape)
+        return restore_size(blocks, scaled.shape, image.enhanced.shape)
 
     def _run(self, pixels: Any, label: str) -> Iterator[Block]:
         """Run the network on an image, whole or in tiles, and keep the evaluations of f."""
@@ -218,7 +218,7 @@ class Predictor:
             else:
                 overlap = min(max(side // 4, _OVERLAPS[0]), _OVERLAPS[1], side // 2)
                 overlap = overlap // STRIDE * STRIDE
-                blocks = blended(pixels, self.network, side=side, overlap=overlap)
+                blocks = blend_tiles(pixels, self.network, side=side, overlap=overlap)
                 for rows, columns, logits, counts in self._show_progress(blocks, height):
                     most = {key: max(n, most.get(key, 0)) for key, n in counts.items()}
                     yield rows, columns, logits

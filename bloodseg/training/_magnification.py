@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._images import ScaledRows, middle, scaled_labels
+from .._images import ScaledRows, middle, rescale_labels
 from ..cells._scale import scale_to, typical_radius
 from ._tasks import TrainingData
 
@@ -66,5 +66,5 @@ def at_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
     for image, mask, diameter in zip(data.images, data.targets, diameters, strict=True):
         factor = scale_to(diameter, wanted)
         images.append(image if factor == 1 else ScaledRows(image, factor)[:])
-        masks.append(mask if factor == 1 else scaled_labels(mask, factor))
+        masks.append(mask if factor == 1 else rescale_labels(mask, factor))
     return replace(data, images=images, targets=masks)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label
 
-from bloodseg._images import scaled_labels
+from bloodseg._images import rescale_labels
 from bloodseg.cells import Cells, find_cells
 from bloodseg.cells._blocks import blocks_of_cells
 from bloodseg.cells._instances import count_cells
@@ -190,7 +190,7 @@ def test_the_scale_does_not_depend_on_rough_outlines(rng):
 def test_cells_of_any_size_are_found_where_they_are_expected(diameter):
     unit = diameter / 40
     small = make_smears(1, image_size=160, random_state=0, red_cell_diameter=40).masks[0]
-    large = scaled_labels(small, unit)
+    large = rescale_labels(small, unit)
     rng = np.random.default_rng(0)
     large[rng.random(large.shape) < 1e-4] = RED  # specks are no cells, whatever they would tell
     radius = typical_radius(large, expected_diameter=diameter)

@@ -234,9 +234,9 @@ def test_what_weighs_nothing_does_not_matter(tiny, smears, same_weights):
     changed = smears.counts.copy()
     changed[1] += 50
     weight = np.array([1, 0, 1, 1, 0.5, 1])
-    unscaled = {"validation_fraction": None, "preprocessor": None}
+    restore_size = {"validation_fraction": None, "preprocessor": None}
     fits = [
-        tiny(**unscaled).fit(smears.images, counts, sample_weight=w)
+        tiny(**restore_size).fit(smears.images, counts, sample_weight=w)
         for counts, w in [(smears.counts, weight), (changed, weight), (changed, None)]
     ]
     assert same_weights(fits[0], fits[1])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bloodseg._images import STRIDE, blended, spans
+from bloodseg._images import STRIDE, blend_tiles, cut_spans
 
 sizes = st.integers(1, 400)
 sides = st.sampled_from([64, 80, 128, 256])
@@ -30,7 +30,7 @@ class Recorder:
 @given(length=sizes, side=sides, share=st.sampled_from([4, 3, 2]))
 def test_spans_cover_an_axis_in_turn(length, side, share):
     overlap = side // share // STRIDE * STRIDE
-    tiles = spans(length, side, overlap)
+    tiles = cut_spans(length, side, overlap)
     assert tiles[0].start == tiles[0].first == 0
     assert tiles[-1].stop == tiles[-1].last == length
     for tile in tiles:
@@ -56,7 +56,7 @@ def test_what_tiles_agree_on_comes_back(height, width, side):
         return np.stack([tile, -tile]), tile.shape
 
     rows_before = 0
-    for rows, columns, block, shape in blended(image, predict, side=side, overlap=side // 4):
+    for rows, columns, block, shape in blend_tiles(image, predict, side=side, overlap=side // 4):
         assert np.isnan(values[:, rows, columns]).all()
         values[:, rows, columns] = block
         assert rows.start >= rows_before
@@ -73,7 +73,7 @@ def test_a_step_between_tiles_becomes_a_slope():
         return np.full((1, *tile.shape), next(tiles)), None
 
     blocks = [
-        block for _, _, block, _ in blended(np.zeros((32, 112)), predict, side=64, overlap=16)
+        block for _, _, block, _ in blend_tiles(np.zeros((32, 112)), predict, side=64, overlap=16)
     ]
     across = np.concatenate(blocks, axis=2)[0, 0]
     assert across[0] == 0
@@ -84,7 +84,7 @@ def test_a_step_between_tiles_becomes_a_slope():
 
 def test_strips_of_a_tile_are_read_and_no_more():
     image = Recorder(np.zeros((1000, 96), np.float32))
-    for _ in blended(image, lambda tile: (tile[np.newaxis], None), side=64, overlap=16):
+    for _ in blend_tiles(image, lambda tile: (tile[np.newaxis], None), side=64, overlap=16):
         pass
     assert image.most == 64
 
@@ -94,4 +94,4 @@ def test_an_error_of_a_tile_comes_out():
         raise ValueError("no such tile")
 
     with pytest.raises(ValueError, match="no such tile"):
-        list(blended(np.zeros((99, 99)), predict, side=64, overlap=16))
+        list(blend_tiles(np.zeros((99, 99)), predict, side=64, overlap=16))

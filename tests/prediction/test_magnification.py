@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from bloodseg import BloodCellSegmenter
-from bloodseg._images import ScaledRows, blended, scaled_labels, scaled_shape, unscaled
+from bloodseg._images import ScaledRows, blend_tiles, rescale_labels, rescaled_shape, restore_size
 from bloodseg.cells import estimate_red_cell_diameter
 from bloodseg.cells._diameter import measured_diameter
 from bloodseg.cells._scale import typical_radius
@@ -48,7 +48,7 @@ def test_strips_are_the_whole(field, dtype, factor):
     image = {bool: field > 128, np.float32: field / np.float32(255)}.get(dtype, field.astype(dtype))
     scaled = ScaledRows(image, factor)
     whole = scaled[:]
-    assert whole.shape == scaled.shape == (*scaled_shape(image.shape, factor), 3)
+    assert whole.shape == scaled.shape == (*rescaled_shape(image.shape, factor), 3)
     assert whole.dtype == (np.uint8 if dtype in (np.uint8, bool) else np.float32)
     for top in range(0, scaled.shape[0], 17):
         assert np.array_equal(scaled[top : top + 17], whole[top : top + 17])
@@ -56,9 +56,9 @@ def test_strips_are_the_whole(field, dtype, factor):
 
 def test_factor_1_changes_nothing(field):
     assert np.array_equal(ScaledRows(field, 1)[:], field)
-    assert np.array_equal(scaled_labels(field[..., 0], 1), field[..., 0])
+    assert np.array_equal(rescale_labels(field[..., 0], 1), field[..., 0])
     values = np.moveaxis(field, -1, 0).astype(np.float32)
-    ((rows, columns, same), *rest) = unscaled(
+    ((rows, columns, same), *rest) = restore_size(
         [(slice(0, 150), slice(0, 121), values)], field.shape, field.shape
     )
     assert (rows.start, columns) == (0, slice(0, 121))
@@ -90,10 +90,10 @@ def test_halving_is_the_mean_where_an_image_is_even():
 @settings(max_examples=40, deadline=None)
 def test_places_come_back(height, width, factor):
     """Values that say where they are lie where they say, after the way there and back."""
-    scaled = scaled_shape((height, width), factor)
+    scaled = rescaled_shape((height, width), factor)
     block = (slice(0, scaled[0]), slice(0, scaled[1]), smooth(*scaled))
     back = np.full((2, height, width), np.nan, np.float32)
-    for rows, columns, values in unscaled([block], scaled, (height, width)):
+    for rows, columns, values in restore_size([block], scaled, (height, width)):
         assert np.isnan(back[:, rows, columns]).all()  # each pixel once
         back[:, rows, columns] = values
     expected = smooth(height, width)
@@ -108,11 +108,11 @@ def test_places_come_back(height, width, factor):
 @pytest.mark.parametrize("factor", [0.21, 0.8, 1.3, 4.7])
 def test_blocks_are_brought_back_as_the_whole(rng, factor):
     shape = (250, 190) if factor < 1 else (60, 50)
-    scaled = scaled_shape(shape, factor)
+    scaled = rescaled_shape(shape, factor)
     image = rng.random(scaled).astype(np.float32)
     blocks = [
         (rows, columns, values)
-        for rows, columns, values, _ in blended(
+        for rows, columns, values, _ in blend_tiles(
             image, lambda tile: (tile[None], None), side=64, overlap=32
         )
     ]
@@ -123,7 +123,7 @@ def test_blocks_are_brought_back_as_the_whole(rng, factor):
     results = []
     for given_blocks in (blocks, whole):
         result = np.full((1, *shape), np.nan, np.float32)
-        for rows, columns, block in unscaled(given_blocks, scaled, shape):
+        for rows, columns, block in restore_size(given_blocks, scaled, shape):
             result[:, rows, columns] = block
         results.append(result)
     assert np.array_equal(*results)
@@ -133,8 +133,8 @@ def test_blocks_are_brought_back_as_the_whole(rng, factor):
 @settings(max_examples=40, deadline=None)
 def test_labels_stay_labels(height, width, factor, seed):
     labels = np.random.default_rng(seed).choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
-    scaled = scaled_labels(labels, factor)
-    assert scaled.shape == scaled_shape(labels.shape, factor)
+    scaled = rescale_labels(labels, factor)
+    assert scaled.shape == rescaled_shape(labels.shape, factor)
     assert scaled.dtype == np.uint8
     assert set(np.unique(scaled)) <= set(np.unique(labels))
 
@@ -143,10 +143,10 @@ def test_a_label_takes_the_most_of_a_pixel():
     labels = np.zeros((80, 80), np.uint8)
     labels[:, 30:50] = 2
     labels[40:, 50:] = 255
-    half = scaled_labels(labels, 0.5)
+    half = rescale_labels(labels, 0.5)
     assert (half[:, 15:25] == 2).all()
     assert (half[20:, 25:] == 255).all()
-    assert np.array_equal(scaled_labels(labels, 2)[::2, ::2], labels)
+    assert np.array_equal(rescale_labels(labels, 2)[::2, ::2], labels)
 
 
 # ---------------------------------------------------------------- estimation from the image
@@ -255,7 +255,7 @@ def test_fit_measures_the_cells_in_the_masks(fitted):
 def test_maps_do_not_depend_on_the_magnification(fitted, smear, factor):
     (at_home,) = fitted.predict([smear[0]])
     assert mean_iou([smear[1]], [at_home]) > 0.8
-    expected = scaled_labels(at_home, factor)
+    expected = rescale_labels(at_home, factor)
     other = ScaledRows(smear[0], factor)[:]
     scores = []
     for diameter in (None, "auto", fitted.red_cell_diameter_ * factor):
