@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LENGTHS = ("diameter", "perimeter")
 _AREAS = ("area", "nucleus_area")
+_PIXEL_SIZES = 1e-3, 1e3  # micrometres; of what is far beyond, areas are no numbers
 _RIM, _CENTRE = (0.15, 0.5), 2 / 3  # depths in a red cell, of its deepest pixel's
 _DARK = (0.299, 0.587, 0.114)  # brightness, as for the Preprocessor
 _GEOMETRY = {
@@ -128,10 +129,10 @@ def check_pixel_size(pixel_size: Any) -> None:
     if pixel_size is None:
         return
     number = isinstance(pixel_size, Real) and not isinstance(pixel_size, bool)
-    if not number or not 0 < pixel_size < np.inf:
+    if not number or not _PIXEL_SIZES[0] <= pixel_size <= _PIXEL_SIZES[1]:
         raise ValueError(
-            "pixel_size must be the side of a pixel in micrometres, above 0, or None where it is "
-            f"not known; got {pixel_size!r}."
+            "pixel_size must be the side of a pixel in micrometres, from {:g} to {:g}, or None "
+            "where it is not known; got {!r}.".format(*_PIXEL_SIZES, pixel_size)
         )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .._images import CLASS_NAMES, COUNT_NAMES, N_CLASSES, check_images, check_masks
+from .._images import CLASS_NAMES, COUNT_NAMES, N_CLASSES, WHITE, check_images, check_masks
+from ..ode._warnings import warn_caller
 
 
 def check_counts(counts: Any, *, images: Sequence[np.ndarray], name: str = "counts") -> np.ndarray:
@@ -50,6 +51,21 @@ def check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
             f"images; got {sample_weight!r}."
         )
     return weights
+
+
+def warn_of_absent_classes(masks: Sequence[np.ndarray]) -> None:
+    """Warn where label maps lack a class of cells: many tools save 1 for a cell of any class."""
+    found = set().union(*(np.unique(mask).tolist() for mask in masks))
+    cells = {name: CLASS_NAMES.index(name) for name in COUNT_NAMES}
+    absent = [f"{name} cells ({label})" for name, label in cells.items() if label not in found]
+    if not absent:
+        return
+    labels = ", ".join(map(str, sorted(found)))
+    text = f"masks hold no {' and no '.join(absent)}, which the network cannot learn then; they "
+    text += f"hold the labels {labels}."
+    if WHITE in found:
+        text += " If 1 stands for a cell of any class, give white cells 1 and red cells 2."
+    warn_caller(text)
 
 
 def check_validation(

@@ -40,7 +40,7 @@ from ..training import (
     diameter_in_masks,
 )
 from ._base import NetworkEstimator
-from ._fit_inputs import check_sample_weight, class_weights
+from ._fit_inputs import check_sample_weight, class_weights, warn_of_absent_classes
 from ._model_file import read_header
 
 if TYPE_CHECKING:
@@ -366,6 +366,11 @@ class BloodCellSegmenter(NetworkEstimator):
         ------
         ValueError
             If a parameter, an image or a label map is not as described.
+
+        Warns
+        -----
+        UserWarning
+            If the label maps hold no white cells or no red ones, as where 1 stands for any cell.
         """
         self._fit(
             images,
@@ -642,7 +647,10 @@ class BloodCellSegmenter(NetworkEstimator):
     def _check_targets(
         self, targets: Any, *, images: list[np.ndarray], name: str = "masks"
     ) -> list[np.ndarray]:
-        return check_masks(targets, images=images, partial=True, name=name)
+        masks = check_masks(targets, images=images, partial=True, name=name)
+        if name == "masks":
+            warn_of_absent_classes(masks)
+        return masks
 
     def _new_network(
         self,

@@ -186,9 +186,9 @@ def test_coco(smear):
 # ---------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("pixel_size", [0, -1, float("nan"), float("inf"), "1", True])
+@pytest.mark.parametrize("pixel_size", [0, -1, 1e-200, 1e4, float("nan"), float("inf"), "1", True])
 def test_bad_pixel_sizes(pixel_size):
-    text = "pixel_size must be the side of a pixel in micrometres, above 0, or None where it is not"
+    text = "pixel_size must be the side of a pixel in micrometres, from 0.001 to 1000, or None"
     with pytest.raises(ValueError, match=re.escape(text)):
         measure_cells(find_cells(np.zeros((5, 5), int)), pixel_size=pixel_size)
 

@@ -13,7 +13,7 @@ import bloodseg.training._train as train_module
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg._hardware import choose_precision
 from bloodseg.estimators import _base
-from bloodseg.estimators._fit_inputs import class_weights
+from bloodseg.estimators._fit_inputs import class_weights, warn_of_absent_classes
 from bloodseg.networks import UNet
 from bloodseg.training import check_groups, fingerprint, split_images
 
@@ -29,6 +29,35 @@ def test_a_split_is_of_all_and_keeps_groups(n, groups):
     assert sorted([*train, *held_out]) == list(range(n))
     if groups is not None:
         assert not set(groups[train]) & set(groups[held_out])
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (
+            (0, 1),
+            r"hold no red cells \(2\), .* hold the labels 0, 1\. If 1 stands for a cell",
+        ),
+        ((0, 1, 255), r"hold no red cells \(2\), .* labels 0, 1, 255\. If 1 stands"),
+        ((0, 2), r"hold no white cells \(1\), .* hold the labels 0, 2\.$"),
+        ((0,), r"hold no white cells \(1\) and no red cells \(2\), .* hold the labels 0\.$"),
+    ],
+)
+def test_label_maps_that_lack_a_class_get_a_word(labels, text):
+    masks = [np.array([[0, label]]) for label in labels]
+    with pytest.warns(UserWarning, match=text):
+        warn_of_absent_classes(masks)
+
+
+def test_label_maps_of_all_classes_get_none(recwarn):
+    warn_of_absent_classes([np.array([[0, 1]]), np.array([[2, 255]])])
+    assert not recwarn
+
+
+def test_fit_warns_of_masks_of_cells_of_any_class(smears):
+    segmenter = BloodCellSegmenter(width=4, max_epochs=1, crop_size=32, random_state=0)
+    with pytest.warns(UserWarning, match="masks hold no red cells"):
+        segmenter.fit(smears.images, [(mask > 0).astype(int) for mask in smears.masks])
 
 
 def test_class_weights_of_a_class_alone():

@@ -442,8 +442,9 @@ def test_bad_tile_sizes(fitted, smears, tile_size):
 
 
 def test_bad_arguments(fitted, smears, tmp_path, slide):
-    with raises("pixel_size must be the side of a pixel in micrometres, above 0"):
-        fitted.set_params(pixel_size=-1).count(smears.images)
+    for wrong in (-1, 0, 1e-200, 1e9, float("nan"), True):
+        with raises("pixel_size must be the side of a pixel in micrometres, from 0.001 to 1000"):
+            fitted.set_params(pixel_size=wrong).count(smears.images)
     fitted.set_params(pixel_size=None)
     for output, text, error in (
         ("out.png", "output must end in .tif, .tiff or .zarr; got", ValueError),
