@@ -97,6 +97,7 @@ def test_python_blocks_run_in_order(page, folder):
     if page == "docs/guide.md":
         assert names["boxes"].counts.tolist() == [[1, 0]] * 3
         assert names["counter"].predict(names["boxes"].images).shape == (3, 2)
+        assert [each.shape for each in names["probabilities"]] == [(32, 32, 3)] * 6
         assert names["search"].cv_results_["mean_test_score"].shape == (1,)
         assert list((folder / "checkpoints").iterdir())
 

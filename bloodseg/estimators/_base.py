@@ -511,7 +511,9 @@ def _select_savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _halve(weight: torch.Tensor) -> torch.Tensor:
-    return weight.half() if weight.is_floating_point() else weight
+    """Round to float16, but for tensors that hold more than it can, and whole numbers."""
+    half = weight.half()
+    return half if weight.is_floating_point() and half.isfinite().all() else weight
 
 
 def _examples(training_set: Any) -> torch.Tensor:

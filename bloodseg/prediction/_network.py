@@ -90,9 +90,21 @@ class TileNetwork:
             unet.decide_compilation(compile, n_pixels, n_images)
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-        """Return logits (3, h, w) and the evaluations of f at each position."""
+        """Return logits (3, h, w) and the evaluations of f at each position.
+
+        Raises
+        ------
+        FloatingPointError
+            If a pixel's logits are NaN or infinite: they would look like a class that is certain.
+        """
         with torch.inference_mode():
             logits = self.network(image_tensor(pixels)[None].to(self.device))
+            finite = torch.isfinite(logits.amax(dim=1)).all()  # a class may be ruled out by -inf
+        if not finite:
+            raise FloatingPointError(
+                "the network's answer is not finite: weights are damaged or far too large. Train "
+                "it again, with a lower learning_rate."
+            )
         blocks: dict[int, Any] = getattr(self.network, "ode_blocks", {})
         counts = {position: int(block.n_evaluations[0]) for position, block in blocks.items()}
         return logits[0].float().cpu().numpy(), counts

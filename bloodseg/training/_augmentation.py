@@ -158,6 +158,7 @@ def _import_kornia() -> Any:
         from kornia import augmentation
     except ImportError as error:
         raise ImportError(
-            f"augment=True needs kornia ({error}): pip install kornia, or train with augment=False."
+            f"random changes of images need kornia ({error}): pip install kornia, or train with "
+            "augment=False."
         ) from error
     return augmentation

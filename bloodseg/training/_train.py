@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -143,7 +144,7 @@ class _Training:
         net.initialize()
         checkpoint = self.settings.checkpoint
         if checkpoint is not None and checkpoint.state is not None:
-            self._resume(net, checkpoint.state)
+            self._resume(net, checkpoint.state, checkpoint.path)
         remaining = self.settings.max_epochs - len(net.history)
         reason, cause = "epochs", ""
         if remaining > 0:
@@ -241,9 +242,15 @@ class _Training:
             **place,
         )
 
-    def _resume(self, net: AugmentedNet, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        net.optimizer_.load_state_dict(state["optimizer"])
+    def _resume(self, net: AugmentedNet, state: dict[str, Any], path: Path) -> None:
+        try:
+            self.network.load_state_dict(state["network"])
+            net.optimizer_.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{path} holds a training of another network than this one, though the parameters "
+                "are the same: its code has changed. Delete the file to train from the start."
+            ) from error
         net.history_ = History(state["history"])
         best = state["best"]
         self.best.state = best["state"]

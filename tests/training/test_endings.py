@@ -1,6 +1,7 @@
 """Why trainings end, and what is left of those whose numbers are no longer finite."""
 
 import math
+import re
 import warnings
 
 import numpy as np
@@ -209,6 +210,51 @@ def test_why_training_ended_is_saved(make, smears, monkeypatch, tmp_path):
     loaded = BloodCellSegmenter.load(tmp_path / "m.safetensors")
     assert loaded.end_reason_ == "broke down"
     assert loaded.end_message_ == model.end_message_
+
+
+def test_a_network_that_is_not_finite_is_sure_of_nothing(make, smears):
+    model = make(max_epochs=1).fit(smears.images, smears.masks)
+    for bad in (math.nan, math.inf):
+        with torch.no_grad():
+            model.network_.head.bias[1] = bad
+        for method in (model.predict, model.predict_proba, model.count, model.predict_instances):
+            with pytest.raises(FloatingPointError, match="the network's answer is not finite: "):
+                method(smears.images)
+    with torch.no_grad():  # a class that is ruled out is no such thing
+        model.network_.head.bias[1] = -math.inf
+    assert not (model.predict(smears.images) == 1).any()
+
+
+def test_halved_weights_stay_finite(make, smears, tmp_path):
+    model = make(max_epochs=1).fit(smears.images, smears.masks)
+    norm = model.network_.stages[0][0][1]
+    norm.running_var[0] = 1e6  # more than float16 holds
+    model.save(tmp_path / "m.safetensors", half_precision=True)
+    loaded = BloodCellSegmenter.load(tmp_path / "m.safetensors")
+    assert torch.equal(loaded.network_.stages[0][0][1].running_var, norm.running_var)
+    weight = loaded.network_.head.weight
+    assert torch.equal(weight, model.network_.head.weight.half().float())
+
+
+class Small(torch.nn.Module):
+    channels = 4
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, self.channels, 3, padding=1)
+        self.last = torch.nn.Conv2d(self.channels, 3, 1)
+
+    def forward(self, x):
+        return self.last(self.first(x))
+
+
+def test_a_checkpoint_of_a_network_whose_code_has_changed(make, smears, tmp_path, monkeypatch):
+    make(network=Small, checkpoint_dir=tmp_path).fit(smears.images, smears.masks)
+    monkeypatch.setattr(Small, "channels", 5)
+    (path,) = tmp_path.iterdir()
+    text = f"{path} holds a training of another network than this one, though the parameters are "
+    with pytest.raises(ValueError, match=re.escape(text)):
+        make(network=Small, checkpoint_dir=tmp_path).fit(smears.images, smears.masks)
 
 
 @pytest.mark.parametrize(("max_epochs", "reason"), [(4, "patience"), (3, "epochs")])

@@ -2,6 +2,9 @@
 
 import math
 import re
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +15,11 @@ from torch import nn
 
 from bloodseg.networks import image_tensor
 from bloodseg.training import Checkpoint, make_accelerator, shared_seed
-from bloodseg.training._augmentation import Augmentation, RandomStainShift
+from bloodseg.training._augmentation import (
+    Augmentation,
+    RandomStainShift,
+    WholeImageAugmentation,
+)
 from bloodseg.training._callbacks import BestWeights, CosineSchedule
 from bloodseg.training._data import (
     VALIDATION_BLOCK,
@@ -270,6 +277,32 @@ def test_stain_shift_without_a_shift_is_the_identity(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *shape: torch.full(shape, next(draws)))
     images, _ = blobs(2)
     assert torch.allclose(RandomStainShift()(images), images, atol=1e-4)
+
+
+def test_kornia_is_imported_to_train_only():
+    code = "import sys, bloodseg.training, bloodseg.study, bloodseg.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = done.stdout.split()
+    assert "bloodseg.training._augmentation" in modules
+    assert "kornia" not in modules
+
+
+@pytest.mark.parametrize("make", [lambda: Augmentation(32), WholeImageAugmentation])
+def test_kornia_that_is_missing(monkeypatch, make):
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    with pytest.raises(
+        ImportError, match=r"need kornia \(.*\): pip install kornia, or train with "
+    ):
+        make()
+
+
+def test_augmentation_says_nothing():
+    images, masks = blobs(8)
+    augmentation = Augmentation(32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(5):
+            augmentation(images, masks, seed=seed)
 
 
 # ---------------------------------------------------------------- loss
