@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
@@ -31,6 +30,7 @@ from ..networks import (
     unet_of,
 )
 from ..ode import GRADIENTS, METHODS, Tableau, check_n_steps
+from ..ode._warnings import warn_caller
 from ..prediction import TileNetwork
 from ..preprocessing import Preprocessor, transform_images
 from ..training import (
@@ -44,10 +44,7 @@ from ..training import (
     split_images,
     train_network,
 )
-from ._fit_inputs import (
-    check_sample_weight,
-    check_validation,
-)
+from ._fit_inputs import check_sample_weight, check_validation
 from ._model_file import read_model, write_model
 
 logger = logging.getLogger("bloodseg")
@@ -102,7 +99,7 @@ class NetworkEstimator(BaseEstimator):
     """An estimator around a network of this package, trained on images and one target for each.
 
     A subclass has the parameters that `_parameter_constraints` names, and says what its targets,
-    its network and its task are: `_check_targets`, `_new_network`, `_task`.
+    its network and its task are: `_check_targets`, `_new_network`, `_make_task`.
     """
 
     _parameter_constraints: dict = {  # noqa: RUF012
@@ -169,7 +166,7 @@ class NetworkEstimator(BaseEstimator):
         """Return a network with new weights, fit for the training data, or with ``start``."""
         raise NotImplementedError
 
-    def _task(self, training: TrainingData) -> Any:
+    def _make_task(self, training: TrainingData) -> Any:
         """Return what the network shall learn."""
         raise NotImplementedError
 
@@ -204,17 +201,18 @@ class NetworkEstimator(BaseEstimator):
         device = choose_device(self.device) if accelerator is None else accelerator.device
         seed = shared_seed(check_random_state(self.random_state), accelerator)
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
-        start = self._starting_weights(architecture)
-        checkpoint = self._checkpoint(seed, arrays, targets, groups, weights, validation, start)
+        start = self._read_starting_weights(architecture)
+        data = (arrays, targets, groups, weights, validation, start)
+        checkpoint = self._load_checkpoint(seed, *data)
         if checkpoint is not None:
             seed = checkpoint.seed
         everything = TrainingData(self._resize(arrays), targets, weights)
-        preprocessor, training, valid = self._sides(everything, validation, groups, seed)
+        preprocessor, training, valid = self._split_sides(everything, validation, groups, seed)
         network = self._new_network(architecture, seed, start, training)
         _place(network, device)
         precision = self._set_precision(network, device)
-        settings = self._settings(
-            self._task(training),
+        settings = self._make_settings(
+            self._make_task(training),
             seed=seed,
             device=device,
             checkpoint=checkpoint,
@@ -236,16 +234,16 @@ class NetworkEstimator(BaseEstimator):
         self.architecture_ = architecture
         self._take_over(network, result.history, precision)
         if result.end_message:  # not before there is a model, for that is what it says
-            warnings.warn(result.end_message, stacklevel=4)  # the line that calls fit
+            warn_caller(result.end_message)
 
-    def _checkpoint(self, seed: int, *data: Any) -> Checkpoint | None:
+    def _load_checkpoint(self, seed: int, *data: Any) -> Checkpoint | None:
         """Return the checkpoint of a training on data, if there shall be one."""
         if self.checkpoint_dir is None:
             return None
         file = f"{self._fingerprint(*data)}.pt"
         return Checkpoint(Path(self.checkpoint_dir).expanduser() / file, seed=seed)
 
-    def _settings(self, task: Any, **of_this_fit: Any) -> TrainingSettings:
+    def _make_settings(self, task: Any, **of_this_fit: Any) -> TrainingSettings:
         return TrainingSettings(
             task=task,
             max_epochs=self.max_epochs,
@@ -257,7 +255,7 @@ class NetworkEstimator(BaseEstimator):
             **of_this_fit,
         )
 
-    def _sides(
+    def _split_sides(
         self,
         everything: TrainingData,
         validation: tuple[list[np.ndarray], Any] | None,
@@ -418,7 +416,7 @@ class NetworkEstimator(BaseEstimator):
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
 
-    def _starting_weights(self, architecture: dict[str, Any]) -> dict[str, np.ndarray] | None:
+    def _read_starting_weights(self, architecture: dict[str, Any]) -> dict[str, np.ndarray] | None:
         if self.warm_start and hasattr(self, "network_"):
             weights = self.network_.state_dict()
         elif self.pretrained is not None:

@@ -349,7 +349,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             densities = (training.weights @ training.targets / (training.weights @ blocks)).tolist()
         return new_counting_network(architecture, seed, start, densities)
 
-    def _task(self, training: TrainingData) -> CountingTask:
+    def _make_task(self, training: TrainingData) -> CountingTask:
         height, width = min((image.shape[:2] for image in training.images), key=max)
         if max(height, width) <= STRIDE:
             raise ValueError(

@@ -661,7 +661,7 @@ class BloodCellSegmenter(NetworkEstimator):
     ) -> nn.Module:
         return new_network(architecture, seed, start)
 
-    def _task(self, training: TrainingData) -> SegmentationTask:
+    def _make_task(self, training: TrainingData) -> SegmentationTask:
         return SegmentationTask(
             crop_size=self.crop_size,
             strong_augmentation=self.augment == "strong",
