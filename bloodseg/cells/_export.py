@@ -48,7 +48,7 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
     -------
     dict
         One polygon a cell, in pixels, with the measurements as QuPath reads them. ``json.dump``
-        writes it.
+        writes it. Where the image is doubted, the collection has ``doubts``, a str.
 
     Raises
     ------
@@ -88,7 +88,10 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
                 },
             }
         )
-    return {"type": "FeatureCollection", "features": features}
+    collection: dict[str, Any] = {"type": "FeatureCollection", "features": features}
+    if "doubts" in table and any(table["doubts"]):
+        collection["doubts"] = table["doubts"].iloc[0]
+    return collection
 
 
 def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -472,17 +473,19 @@ class BloodCellSegmenter(NetworkEstimator):
             ``pixel_size``, ``mean_confidence`` and ``evaluations``; of a file, image and maps are
             read by rows, as ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and
             ``measure`` give what those of this class give; ``doubts`` says why the image is perhaps
-            no smear in focus.
+            no smear in focus, or its ``pixel_size`` cannot be right, as a list of str.
 
         Warns
         -----
         UserWarning
             If there are such doubts about an image, and ``red_cell_diameter`` is set: the model is
-            then meant for smears of other laboratories than those of its training.
+            then meant for smears of other laboratories than those of its training. Where it is
+            None, images need not look like those of others, and only a pixel's size is warned of.
         """
         predictor = self._make_predictor()
         results = self._record_evaluations(predictor, predictor.segmented(images))
-        return results if self.red_cell_diameter is None else map(_warn_of_doubts, results)
+        of_size_only = self.red_cell_diameter is None
+        return map(partial(_warn_of_doubts, of_size_only=of_size_only), results)
 
     def predict_instances(self, images: Any) -> list[Cells]:
         """Find the single cells.
@@ -513,7 +516,9 @@ class BloodCellSegmenter(NetworkEstimator):
         DataFrame
             One row an image: ``image`` (the path, or the place in the batch), ``white``, ``red``;
             where the size of a pixel is known, ``area_mm2``, ``white_per_mm2`` and
-            ``red_per_mm2`` too; ``confidence``, the mean probability of the pixels' classes.
+            ``red_per_mm2`` too; ``confidence``, the mean probability of the pixels' classes;
+            ``doubts``, why the numbers are perhaps wrong, in words: empty where all is well. Those
+            are there whatever the model, see `segment` for when they are warned of.
         """
         import pandas as pd
 
@@ -534,7 +539,7 @@ class BloodCellSegmenter(NetworkEstimator):
         DataFrame
             One row a cell: ``image`` (the path, or the place in the batch) and the columns of
             `bloodseg.cells.measure_cells`. Sizes are in micrometres where the size of a pixel is
-            known.
+            known. ``doubts`` says of each cell's image what it does in `count`.
         """
         import pandas as pd
 
@@ -674,8 +679,8 @@ class BloodCellSegmenter(NetworkEstimator):
         self.classes_ = np.arange(N_CLASSES)
 
 
-def _warn_of_doubts(segmented: Segmented) -> Segmented:
-    found = segmented.doubts()
+def _warn_of_doubts(segmented: Segmented, *, of_size_only: bool) -> Segmented:
+    found = segmented.doubts_of_pixel_size() if of_size_only else segmented.doubts()
     if found:
         warn_caller(
             f"{segmented.label} looks unlike a stained smear in focus: {'; '.join(found)}. Look at "

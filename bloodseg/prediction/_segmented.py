@@ -14,7 +14,7 @@ from ..cells import Cells
 from ..cells._instances import assemble, count_cells, label_into
 from ..cells._measure import measure_blocks
 from ..cells._scale import typical_radius
-from ._doubts import doubts
+from ._doubts import doubts, doubts_of_pixel_size
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,29 @@ class Segmented:
         )
 
     def doubts(self) -> list[str]:
-        """Return why the image is perhaps no stained smear in focus, in words; none if it is."""
-        return doubts(
-            self.image,
-            self.class_map,
-            self.confidence,
-            self.expected_diameter,
-            guessed=self.guessed_diameter,
+        """Return why what was found in the image is perhaps wrong, in words; none if all is well.
+
+        It may be no stained smear in focus, or a pixel's size cannot be what it is said to be. It
+        is judged as a smear of any laboratory, whatever the model was trained on.
+        """
+        return list(self._doubts)
+
+    @cached_property
+    def _doubts(self) -> list[str]:
+        return (
+            doubts(
+                self.image,
+                self.class_map,
+                self.confidence,
+                self.expected_diameter,
+                guessed=self.guessed_diameter,
+            )
+            + self.doubts_of_pixel_size()
         )
+
+    def doubts_of_pixel_size(self) -> list[str]:
+        """Return those of the doubts that no picture is needed for: they hold for any model."""
+        return doubts_of_pixel_size(self.pixel_size, self.radius)
 
     def cells(self) -> Cells:
         """Return the single cells."""
@@ -89,7 +104,7 @@ class Segmented:
             area = height * width * self.pixel_size**2 / 1e6
             row |= {"area_mm2": area}
             row |= {f"{name}_per_mm2": row[name] / area for name in ("white", "red")}
-        return row | {"confidence": self.mean_confidence}
+        return row | {"confidence": self.mean_confidence, "doubts": "; ".join(self.doubts())}
 
     def measure(self, *, outlines: bool = False) -> Any:
         """Return the table of this image's cells."""
@@ -102,6 +117,8 @@ class Segmented:
             outlines=outlines,
         )
         table.insert(0, "image", self.name)
+        before_outline = len(table.columns) - outlines
+        table.insert(before_outline, "doubts", "; ".join(self.doubts()))
         return table
 
 

@@ -45,6 +45,8 @@ class ImageResult:
         What the prediction took.
     pixel_size : float, optional
         Micrometres a pixel, where it is known.
+    doubts : sequence of str
+        Why what was found is perhaps wrong, in words.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ImageResult:
     shape: tuple[int, int]
     seconds: float
     pixel_size: float | None = None
+    doubts: Sequence[str] = ()
 
     @classmethod
     def of(cls, segmented: Any, name: str, seconds: float) -> ImageResult:
@@ -81,6 +84,7 @@ class ImageResult:
             shape=(height, width),
             seconds=seconds,
             pixel_size=segmented.pixel_size,
+            doubts=segmented.doubts(),
         )
 
     def in_pixels(self) -> ImageResult:
@@ -175,6 +179,7 @@ def render_report(
                 "width": result.shape[1],
                 "picture": _picture(result),
                 "seconds": result.seconds,
+                "doubts": "; ".join(result.doubts),
                 **_summary(result.cells, result.area),
             }
             for result in results

@@ -1,5 +1,6 @@
 """Images that are no smears are doubted; smears are not."""
 
+import re
 import warnings
 
 import numpy as np
@@ -8,7 +9,10 @@ from scipy import ndimage
 from skimage import data
 
 from bloodseg import BloodCellSegmenter
+from bloodseg.cells import to_geojson
 from bloodseg.datasets import make_smears
+from bloodseg.prediction import Segmented
+from bloodseg.prediction._doubts import doubts as find_doubts
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,120 @@ def test_mean_confidence(pretrained):
     probabilities = pretrained.predict_proba([image])[0]
     assert segmented.mean_confidence == pytest.approx(probabilities.max(axis=-1).mean(), abs=0.005)
     assert pretrained.count([image])["confidence"][0] == segmented.mean_confidence
+
+
+# With true label maps in place of a network's, so that what is tested is the judgement alone.
+
+
+def judge(image, class_map, diameter=40, **other):
+    sure = np.full(class_map.shape, 255, np.uint8)
+    return find_doubts(image, class_map, sure, diameter, **other)
+
+
+@pytest.fixture(scope="module")
+def smears():
+    return make_smears(8, 220, random_state=3, red_cell_diameter=40, white_cells=(1, 2))
+
+
+def test_no_drawn_smear_is_doubted(smears):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        assert judge(image, mask) == []
+        assert judge(np.clip(image * 0.6, 0, 255).astype(np.uint8), mask) == []
+        assert judge((image / 255).astype(np.float32), mask) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda image: image[..., ::-1], "red and blue are swapped"),
+        (lambda image: image.mean(axis=2).astype(np.uint8), "it is grey"),
+        (lambda image: np.repeat(image[..., 1:2], 3, axis=2), "it is grey"),
+        (lambda image: image[..., 1] / 255, "it is grey"),
+        (lambda image: 255 - image, "colours are no blood stain's|not clear and bright"),
+        (lambda image: np.clip(image * 2.0, 0, 255).astype(np.uint8), "over-exposed"),
+        (lambda image: (image * 0.1).astype(np.uint8), "so dark"),
+    ],
+)
+def test_colours_that_are_no_stains(smears, change, said):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        assert re.search(said, "; ".join(judge(change(image), mask)))
+
+
+def test_swapped_colours_are_seen_without_red_cells_or_nuclei(smears):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        missed = np.where(mask == 1, 0, mask)  # as networks miss what is not blue
+        assert any("swapped" in text for text in judge(image[..., ::-1], missed))
+        only_white = np.where(mask == 2, 0, mask)
+        assert any("swapped" in text for text in judge(image[..., ::-1], only_white, None))
+
+
+def disc(class_map, row, column, radius, label):
+    y, x = np.mgrid[: class_map.shape[0], : class_map.shape[1]]
+    class_map[(y - row) ** 2 + (x - column) ** 2 < radius**2] = label
+
+
+@pytest.fixture
+def drawn():
+    """Sixteen red cells, 40 pixels wide."""
+    class_map = np.zeros((240, 240), np.uint8)
+    for row in range(30, 240, 60):
+        for column in range(30, 240, 60):
+            disc(class_map, row, column, 20, 2)
+    return class_map
+
+
+def test_white_cells_of_a_platelets_size(drawn):
+    grey = np.full((240, 240), 200, np.uint8)
+    assert not any("platelets" in text for text in judge(grey, drawn))
+    for column in (60, 120, 180):
+        disc(drawn, 60, column, 9, 1)
+    assert any("platelets" in text for text in judge(grey, drawn))
+    for column in (60, 120, 180):
+        disc(drawn, 60, column, 24, 1)
+    assert not any("platelets" in text for text in judge(grey, drawn))
+
+
+def test_cells_inside_of_others(drawn):
+    grey = np.full((240, 240), 200, np.uint8)
+    assert not any("inside" in text for text in judge(grey, drawn))
+    disc(drawn, 90, 90, 10, 1)
+    assert any("inside" in text for text in judge(grey, drawn))
+
+
+@pytest.mark.parametrize(
+    ("pixel_size", "said"),
+    [(0.17, False), (0.2, False), (None, False), (6.45, True), (1.0, True), (0.05, True)],
+)
+def test_pixel_sizes_that_cannot_be(drawn, pixel_size, said):
+    sure = np.full(drawn.shape, 255, np.uint8)
+    found = Segmented(0, np.full(drawn.shape, 200, np.uint8), drawn, sure, pixel_size)
+    assert bool(found.doubts_of_pixel_size()) == said
+    assert set(found.doubts_of_pixel_size()) <= set(found.doubts())
+    if said:
+        assert "micrometres wide, not 6 to 9" in found.count()["doubts"]
+
+
+def test_a_pixel_size_is_doubted_for_any_model(monkeypatch):
+    smears = make_smears(2, 64, random_state=0, red_cell_diameter=16)
+    segmenter = BloodCellSegmenter(width=2, max_epochs=1, crop_size=32, random_state=0)
+    segmenter.fit(smears.images, smears.masks).set_params(pixel_size=30)
+    monkeypatch.setattr(Segmented, "radius", 8.0)  # so little training finds no cells
+    with pytest.warns(UserWarning, match=r"pixels of 30 micrometres make its red cells 480 micro"):
+        segmenter.predict(smears.images[:1])
+
+
+def test_a_doubt_is_data(smears):
+    sure = np.full(smears.masks[0].shape, 255, np.uint8)
+    grey = smears.images[0][..., 1]
+    for image, doubted in ((smears.images[0], False), (grey, True)):
+        found = Segmented("a.png", image, smears.masks[0], sure, None, expected_diameter=40)
+        assert bool(found.doubts()) == doubted
+        text = "; ".join(found.doubts())
+        assert found.count()["doubts"] == text
+        table = found.measure(outlines=True)
+        assert list(table.columns[-2:]) == ["doubts", "outline"]
+        assert set(table["doubts"]) == {text}
+        collection = to_geojson(table)
+        assert collection.get("doubts", "") == text
+        found.doubts().append("what a caller does to the list")
+        assert "; ".join(found.doubts()) == text

@@ -342,7 +342,7 @@ def test_a_file_is_preprocessed_as_its_array(fitted, field, slide):
 
 def test_tables_of_a_batch(fitted, smears):
     counts = fitted.count(smears.images)
-    assert list(counts) == ["image", "white", "red", "confidence"]
+    assert list(counts) == ["image", "white", "red", "confidence", "doubts"]
     assert counts["image"].tolist() == list(range(6))
     cells = fitted.predict_instances(smears.images)
     assert [each.counts["red"] for each in cells] == counts["red"].tolist()

@@ -110,6 +110,18 @@ def test_no_cells_are_dashes():
     assert row[2:7] == ["0", "0", DASH, DASH, DASH]
 
 
+def test_doubts_are_marked_and_at_the_top():
+    page = render_report([result("good.png"), result("bad.png", doubts=["it is <grey>"])], run={})
+    (box,) = re.findall(r'<div class="doubts" id="doubts">.*?</div>', page, re.DOTALL)
+    assert page.index(box) < page.index('id="summary"')
+    assert "1 of 2 images in doubt" in box
+    assert "bad.png: it is &lt;grey&gt;." in box
+    assert "good.png" not in box
+    names = [row[0] for row in Page(page).tables["images"][1:]]
+    assert names == ["good.png", "\N{WARNING SIGN} in doubt bad.png"]
+    assert 'id="doubts"' not in render_report([result()], run={})
+
+
 def test_without_matplotlib_a_note_stands_for_the_histogram(monkeypatch):
     note = "The histogram needs matplotlib: pip install 'bloodseg[plot]'."
     assert note not in render_report([result()], run={})

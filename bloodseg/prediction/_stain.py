@@ -1,0 +1,110 @@
+"""Whether the colours of an image are those of a stained smear: pure functions of its pixels.
+
+Romanowsky stains (Wright, Giemsa and their mixtures) make nuclei take away red light more than
+blue, for azure is blue, and red cells blue light at least as much as red, nearly, for eosin and
+haemoglobin are red; both take away green light most. The numbers below leave a margin about what
+smear256/train, leukocyte300/train, folds 1 to 4 of bccd, fields of pbc_barcelona, chula_bangkok,
+krd_erbil and nlm_chittagong, and drawn smears show; what those show stands beside each.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .._images import CLASS_NAMES
+from ..preprocessing import light_of, optical_density
+
+WHITE, RED = CLASS_NAMES.index("white"), CLASS_NAMES.index("red")
+
+_DARKEST_FIELD = 0.11  # density that a tenth of the field exceeds
+_CONTRASTS = 0.05, 0.6  # density of red cells over that of the field, in green
+_BLURRED = 0.13  # steepest part of outlines, in contrasts a pixel at 36 pixels a cell
+_DARKEST_LIGHT = 0.15  # of white, in 8-bit images: so few levels are too coarse
+_BURNT, _BURNT_SHARE = 0.995, 0.12  # of white; of the pixels of red cells (0.01)
+_GREY = 0.12  # how far the densities of a stain differ, over the highest (0.21)
+_REDDEST = 0.33  # hue of red cells (-0.8 to 0.26)
+_BLUER = -0.06  # hue of nuclei less that of red cells (0 and more)
+_BLUEST = -0.1  # hue of nuclei (0.27 and more)
+_NUCLEUS, _FEW = 2.0, 0.002  # densities of red cells that are taken for a nucleus; its share
+_ENOUGH_RED = 0.02  # share of pixels: red cells to compare with
+
+
+def check_colours(
+    image: np.ndarray, classes: np.ndarray, seen: np.ndarray, radius: float
+) -> list[str]:
+    """Return what is wrong with light, stain and focus of an image.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3)
+        RGB, uint8 or floating point in [0, 1].
+    classes : ndarray of shape (H, W)
+        What the network made of it; not all of it is cells.
+    seen : ndarray of shape (H, W), bool
+        What is picture.
+    radius : float
+        Of a typical red cell in pixels.
+    """
+    density = optical_density(image)
+    field, red = seen & (classes == 0), seen & (classes == RED)
+    texts = []
+    if np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD:
+        texts.append("what lies between its cells is not clear and bright")
+    if image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT:
+        texts.append("it is so dark that few levels of brightness are left")
+    density -= np.median(density[field], axis=0)
+    if red.any():
+        contrast = float(np.median(density[red, 1]))
+        if not _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
+            faint = contrast < _CONTRASTS[0]
+            texts.append(f"its red cells are {'hardly stained' if faint else 'too dark'}")
+        elif _sharpness(density[..., 1], seen & (classes > 0), contrast, radius) < _BLURRED:
+            texts.append("it is out of focus")
+        if _burnt_share(image[red]) > _BURNT_SHARE:
+            texts.append("it is over-exposed: its red cells reach the level of white")
+    stain = _stain(density, classes, seen)
+    return [*texts, stain] if stain else texts
+
+
+def _stain(density: np.ndarray, classes: np.ndarray, seen: np.ndarray) -> str:
+    """Return what no Romanowsky stain looks like; "" where nothing is wrong."""
+    red, white = (seen & (classes == label) for label in (RED, WHITE))
+    n_seen = np.count_nonzero(seen)
+    has_red = np.count_nonzero(red) > _ENOUGH_RED * n_seen
+    pale = np.median(density[red if has_red else red | white], axis=0)
+    # Where red cells lie over each other it is dark, too, but of their own hue.
+    dark = density[..., 1] > _NUCLEUS * max(pale[1], _CONTRASTS[0]) if has_red else white
+    nuclei = density[seen & dark]
+    nucleus = np.median(nuclei, axis=0) if len(nuclei) > _FEW * n_seen else None
+    colours = [pale] if nucleus is None else [pale, nucleus]
+    if max(_chroma(colour) for colour in colours) < _GREY:
+        return "it is grey, and without colours white cells cannot be told from red ones"
+    wrong = has_red and _hue(pale) > _REDDEST
+    if nucleus is not None:
+        limit = _hue(pale) + _BLUER if has_red else _BLUEST
+        wrong |= _hue(nucleus) < limit
+    return "its colours are no blood stain's; perhaps red and blue are swapped" if wrong else ""
+
+
+def _chroma(density: np.ndarray) -> float:
+    """Return how far densities for red, green and blue differ, from 0 for grey to 1 and above."""
+    return float(np.ptp(density) / max(density.max(), 1e-3))
+
+
+def _hue(density: np.ndarray) -> float:
+    """Return by how much more red than blue light is taken away, in densities for green."""
+    return float((density[0] - density[2]) / max(density[1], 1e-3))
+
+
+def _burnt_share(pixels: np.ndarray) -> float:
+    white = 255 if pixels.dtype == np.uint8 else 1
+    return float((pixels.max(axis=-1) >= _BURNT * white).mean())
+
+
+def _sharpness(green: np.ndarray, cells: np.ndarray, contrast: float, radius: float) -> float:
+    """Return how steep outlines are, in contrasts a pixel at 36 pixels a cell."""
+    scale = max(1.0, radius / 18)
+    rows, columns = np.gradient(cv2.GaussianBlur(green, (0, 0), 0.5 * scale))
+    outline = cv2.morphologyEx(cells.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0
+    return float(np.percentile(np.hypot(rows, columns)[outline], 75)) * scale / contrast
