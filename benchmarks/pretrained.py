@@ -300,17 +300,14 @@ def scored(segmenter, data, fields):
     crops = fields.labels == "white cells"  # their size is for the model to find
     segmenter.set_params(red_cell_diameter="auto" if crops else None)
     start = time.perf_counter()
-    maps, confidences, evaluations = [], [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # doubts
-        for image in images:
-            (segmented,) = segmenter.segment([image])
-            maps.append(segmented.class_map)
-            confidences.append(segmented.mean_confidence)
-            evaluations += sum(int(n.sum()) for n in segmenter.n_function_evaluations_.values())
+        results = list(segmenter.segment(images))
     seconds = time.perf_counter() - start
+    maps = [each.class_map for each in results]
     if crops:
         maps = [np.where(each == 1, 1, 0).astype(np.uint8) for each in maps]
+    evaluations = sum(sum(each.evaluations.values()) for each in results)
     found = scores_from_confusion(confusion_matrix(masks, maps))
     kinds = {"white": found["iou_white"]}
     if not crops:
@@ -319,7 +316,8 @@ def scored(segmenter, data, fields):
         "use": fields.use,
         "fields": len(images),
         **{name: round(100 * value, 2) for name, value in kinds.items()},
-        "confidence": round(float(np.mean(confidences)), 3),
+        "confidence": round(float(np.mean([each.mean_confidence for each in results])), 3),
+        "doubted": sum(bool(each.doubts()) for each in results),
         "evaluations an image": round(evaluations / len(images), 1),
         "seconds": round(seconds, 1),
     }
@@ -352,7 +350,8 @@ def evaluate(arguments):
             size: magnified_scores(segmenter, images, masks, factor)
             for size, factor in (("original", 1), ("half", 0.5), ("double", 2))
         }
-        report["tolerances"][name] = tolerances(segmenter, images, masks)
+        if arguments.tolerances:
+            report["tolerances"][name] = tolerances(segmenter, images, masks, arguments.tolerances)
     if arguments.bccd:
         report["count error on bccd, fold 0"] = bccd_counts(segmenter, load_voc(arguments.bccd))
     print(json.dumps(report, indent=1))
@@ -371,9 +370,9 @@ def magnified_scores(segmenter, images, masks, factor):
     return scores(segmenter, larger, maps)
 
 
-def tolerances(segmenter, images, masks):
+def tolerances(segmenter, images, masks, tried):
     rows = {}
-    for tolerance in 10.0 ** np.arange(-6, 0):
+    for tolerance in tried:
         segmenter.set_params(predict_ode_tol=tolerance)
         start = time.perf_counter()
         maps = segmenter.predict(images)
@@ -451,6 +450,9 @@ def main(argv=None):
     command.add_argument("model", type=Path)
     command.add_argument("--masks", nargs="+", type=Path)
     command.add_argument("--bccd", type=Path)
+    command.add_argument(
+        "--tolerances", nargs="*", type=float, default=[1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+    )
     command.add_argument("--json", type=Path)
     for command in commands.choices.values():
         command.add_argument("--threads", type=int)

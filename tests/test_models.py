@@ -24,6 +24,10 @@ def pretrained():
     return BloodCellSegmenter.from_pretrained()
 
 
+def test_the_models_leave_the_wheel_under_16_megabytes():
+    assert sum(model_path(name).stat().st_size for name in list_models()) < 15e6
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_each_model_has_a_file_and_a_card(name):
     assert 1e5 < model_path(name).stat().st_size < 25e6

@@ -7,7 +7,7 @@ from pathlib import Path
 __all__ = ["list_models", "model_card", "model_path"]
 
 _FOLDER = Path(__file__).parent
-_NAMES = ("smears-2", "smears-1")  # the newest first
+_NAMES = ("smears-3",)  # the newest first
 
 
 def list_models() -> list[str]:
@@ -21,7 +21,7 @@ def list_models() -> list[str]:
     --------
     >>> from bloodseg.models import list_models
     >>> list_models()
-    ['smears-2', 'smears-1']
+    ['smears-3']
     """
     return list(_NAMES)
 
@@ -48,8 +48,8 @@ def model_path(name: str | None = None) -> Path:
     Examples
     --------
     >>> from bloodseg.models import model_path
-    >>> model_path("smears-1").name
-    'smears-1.safetensors'
+    >>> model_path("smears-3").name
+    'smears-3.safetensors'
     """
     return _file(name, ".safetensors")
 
@@ -81,7 +81,7 @@ def model_card(name: str | None = None) -> str:
     --------
     >>> from bloodseg.models import model_card
     >>> print(model_card().splitlines()[0])
-    # smears-2
+    # smears-3
     """
     return _file(name, ".md").read_text(encoding="utf-8")
 
