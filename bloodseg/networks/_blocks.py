@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -143,7 +144,9 @@ class ConvODEFunction(nn.Module):
         weights, evaluate = self.prepare(None)
         return evaluate(t, h, *weights)
 
-    def prepare(self, dtype: torch.dtype | None) -> tuple[tuple[Tensor, ...], Any]:
+    def prepare(
+        self, dtype: torch.dtype | None
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
         """Return the weights, normalised and cast once for a whole solve, and what takes them."""
         return (*self.first.weights(dtype), *self.second.weights(dtype)), _two_convolutions
 
@@ -164,7 +167,8 @@ class PreparedODEFunction(nn.Module):
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """Return dh/dt."""
-        return self.func(t, h)
+        slope: Tensor = self.func(t, h)
+        return slope
 
     def prepare(self, dtype: torch.dtype | None) -> Any:
         """Return what ``func.prepare`` does, detached and computed once."""

@@ -42,7 +42,7 @@ class DrawnFrom(TorchDispatchMode):
     """
 
     def __init__(self, seed: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
 

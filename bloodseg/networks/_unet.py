@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._typing import Tolerances
 from ..ode import ODEBlock, Tableau, check_n_steps, pays_to_compile
 from ._blocks import ConvNormReLU, ConvODEFunction, Dropout, ResidualBlock, SameConv2x2
 from ._tolerances import resolve_tolerances
@@ -123,7 +124,7 @@ class UNet(nn.Module):
         height, width = x.shape[-2:]
         with self.autocast(x.device.type):
             (last,) = deque(self.stage_maps(x), maxlen=1)
-            logits = self.head(last)
+            logits: Tensor = self.head(last)
         return logits[..., :height, :width].float()
 
     def stage_maps(self, x: Tensor) -> Iterator[Tensor]:
@@ -268,8 +269,8 @@ class NODEsUNet(UNet):
         n_classes: int = 3,
         *,
         ode_positions: Sequence[int] = (4, 5, 6),
-        ode_tol: Any = 1e-3,
-        predict_ode_tol: Any = None,
+        ode_tol: Tolerances = 1e-3,
+        predict_ode_tol: Tolerances | None = None,
         ode_method: str | Tableau = "auto",
         ode_n_steps: int | None = None,
         ode_gradient: str = "checkpoint",
@@ -299,7 +300,9 @@ class NODEsUNet(UNet):
         bodies = [stage[1] for stage in self.stages]  # type: ignore[index]
         return {position: bodies[position - 1] for position in self._ode_positions}
 
-    def set_tolerances(self, ode_tol: Any, predict_ode_tol: Any = None) -> None:
+    def set_tolerances(
+        self, ode_tol: Tolerances, predict_ode_tol: Tolerances | None = None
+    ) -> None:
         """Set the tolerances of the blocks, for training and, where they differ, prediction.
 
         Raises

@@ -138,4 +138,6 @@ class StepSizes:
 
 def root_mean_squares(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return the root mean square of each row, its squares summed up in ``dtype``."""
-    return torch.linalg.vector_norm(rows, dim=1, dtype=dtype) / rows.shape[1] ** 0.5
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
+    root: float = rows.shape[1] ** 0.5
+    return norms / root

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+# Numbers, indices and yes or no of the samples of a chunk.
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 _AFTER_OVERFLOW = 0.1
@@ -69,22 +75,24 @@ class StepControl:
         """Direction of time."""
         return 1.0 if self.interval.t1 > self.interval.t0 else -1.0
 
-    def times(self, rows: np.ndarray) -> np.ndarray:
+    def times(self, rows: Rows) -> Floats:
         """Return the times that samples have come to."""
         return self.interval.t0 + self.sign * self.elapsed[rows]
 
-    def next_steps(self, rows: np.ndarray) -> np.ndarray:
+    def next_steps(self, rows: Rows) -> Floats:
         """Return signed steps: what is left in equal parts, none longer than wanted.
 
         Fixed steps: in as many parts as are to go.
         """
-        left = self.interval.length - self.elapsed[rows]
+        left: Floats = self.interval.length - self.elapsed[rows]
         if self.interval.n_steps is not None:
-            return self.sign * left / (self.interval.n_steps - self.n_accepted[rows])
-        parts = np.maximum(np.ceil(left / self.wanted[rows] - 1e-6), 1)
-        return self.sign * left / parts
+            parts: Floats = (self.interval.n_steps - self.n_accepted[rows]).astype(float)
+        else:
+            parts = np.maximum(np.ceil(left / self.wanted[rows] - 1e-6), 1.0)
+        steps: Floats = self.sign * left / parts
+        return steps
 
-    def judge(self, rows: np.ndarray, steps: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+    def judge(self, rows: Rows, steps: Floats, ratios: Floats) -> Flags:
         """Record an attempt; return which samples accept it.
 
         ``ratios`` are the errors in units of the tolerance; not finite where the step overflowed.
@@ -113,14 +121,14 @@ class StepControl:
         """Return whether nothing was judged yet; all samples make their first attempt together."""
         return not (self.n_accepted.any() or self.n_rejected.any())
 
-    def finished(self, rows: np.ndarray) -> np.ndarray:
+    def finished(self, rows: Rows) -> Flags:
         """Return which samples have come to the end."""
         return self.elapsed[rows] >= self.interval.length
 
-    def too_many(self, rows: np.ndarray) -> np.ndarray:
+    def too_many(self, rows: Rows) -> Flags:
         """Return which samples have used up their steps."""
         return self.n_accepted[rows] + self.n_rejected[rows] >= self.interval.max_steps
 
-    def too_small(self, rows: np.ndarray) -> np.ndarray:
+    def too_small(self, rows: Rows) -> Flags:
         """Return which samples want steps that no longer move time."""
         return self.wanted[rows] < self.smallest

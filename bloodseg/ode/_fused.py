@@ -26,7 +26,7 @@ class FusedSlopes(Slopes):
 
     def __init__(self, like: Tensor, n_stages: int, lowered: torch.dtype | None = None):
         self._strides = like.stride()[1:]
-        self._slopes: list[Any] = [None] * n_stages
+        self._slopes: list[Tensor] = [torch.empty(0)] * n_stages  # until they are written
         self.input_dtype = lowered or like.dtype
 
     def write(self, stage: int, n: int, slope: Tensor) -> None:
@@ -77,7 +77,8 @@ class FusedSlopes(Slopes):
         slopes = [self._slopes[j] for j in used]
         scaled = [steps.scaled([weights[j] for j in used]) for weights in estimates]
         squares = _compiled(_mean_squares, len(used), len(estimates), slopes[0].dtype)
-        return squares(new, torch.stack(scaled), *slopes).sqrt()
+        means: Tensor = squares(new, torch.stack(scaled), *slopes)
+        return means.sqrt()
 
     def _used(self, weights: Sequence[float]) -> tuple[list[float], list[Tensor]]:
         used = [j for j, weight in enumerate(weights) if weight]

@@ -261,7 +261,8 @@ def _attach_gradient(
     size = _chunk_size(y0)
     steps = [chunk.steps for chunk in found]
     if gradient == "checkpoint":
-        return ReplayedGradient.apply(rhs, tableau, precision, steps, size, [y1], y0, *rhs.weights)
+        apply: Callable[..., Tensor] = ReplayedGradient.apply
+        return apply(rhs, tableau, precision, steps, size, [y1], y0, *rhs.weights)
     ends = [
         replay(rhs, tableau, taken, chunk)
         for taken, chunk in zip(steps, y0.split(size), strict=True)
