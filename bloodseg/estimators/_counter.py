@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from .._images import check_images, to_rgb
+from .._typing import Images, Tolerances
 from ..networks import STRIDE
 from ..networks._new import new_counting_network
 from ..ode import one_warning_each
@@ -174,9 +176,9 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         network: str = "nodes-unet",
         pretrained: str | Path | None = None,
         scale: float = 0.5,
-        ode_positions: Any = (4, 5, 6),
-        ode_tol: Any = 1e-3,
-        predict_ode_tol: Any = None,
+        ode_positions: Sequence[int] = (4, 5, 6),
+        ode_tol: Tolerances = 1e-3,
+        predict_ode_tol: Tolerances | None = None,
         ode_method: str = "auto",
         ode_n_steps: int | None = None,
         ode_gradient: str = "checkpoint",
@@ -231,8 +233,8 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     @one_warning_each()
     def fit(
         self,
-        images: Any,
-        counts: Any,
+        images: Images,
+        counts: ArrayLike,
         *,
         groups: Any = None,
         sample_weight: Any = None,
@@ -278,7 +280,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         return self
 
     @one_warning_each()
-    def predict(self, images: Any) -> np.ndarray:
+    def predict(self, images: Images) -> np.ndarray:
         """Count the cells.
 
         Parameters
@@ -308,7 +310,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         }
         return np.array(counts, dtype=float)
 
-    def score(self, images: Any, counts: Any, sample_weight: Any = None) -> float:
+    def score(self, images: Images, counts: ArrayLike, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R², at most 1, averaged over both counts.
 
         Parameters

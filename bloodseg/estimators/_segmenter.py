@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
 from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
+from .._typing import Images, Masks, Tolerances
 from ..cells import Cells
 from ..cells._scale import LEAST, MOST
 from ..datasets import open_slide
@@ -29,6 +30,7 @@ from ..prediction import (
     Predictor,
     Ruler,
     Segmented,
+    Sources,
     check_output,
     check_tile_size,
     write_map,
@@ -262,9 +264,9 @@ class BloodCellSegmenter(NetworkEstimator):
         *,
         network: str | Callable[[], nn.Module] = "nodes-unet",
         pretrained: str | Path | None = None,
-        ode_positions: Any = (4, 5, 6),
-        ode_tol: Any = 1e-3,
-        predict_ode_tol: Any = None,
+        ode_positions: Sequence[int] = (4, 5, 6),
+        ode_tol: Tolerances = 1e-3,
+        predict_ode_tol: Tolerances | None = None,
         ode_method: str = "auto",
         ode_n_steps: int | None = None,
         ode_gradient: str = "checkpoint",
@@ -332,8 +334,8 @@ class BloodCellSegmenter(NetworkEstimator):
     @one_warning_each()
     def fit(
         self,
-        images: Any,
-        masks: Any,
+        images: Images,
+        masks: Masks,
         *,
         groups: Any = None,
         sample_weight: Any = None,
@@ -423,7 +425,7 @@ class BloodCellSegmenter(NetworkEstimator):
         segmenter = cls.load(model_path(name))
         return segmenter.set_params(pretrained=name, **{**_FINE_TUNING, **parameters})
 
-    def predict(self, images: Any) -> Any:
+    def predict(self, images: Sources) -> Any:
         """Label every pixel: 0 background, 1 white cells, 2 red cells.
 
         Parameters
@@ -439,7 +441,7 @@ class BloodCellSegmenter(NetworkEstimator):
         maps = [segmented.class_map[:] for segmented in self.segment(images)]
         return in_container_of(maps, images)
 
-    def predict_proba(self, images: Any) -> Any:
+    def predict_proba(self, images: Sources) -> Any:
         """Give every pixel the probabilities of its classes.
 
         Parameters
@@ -456,7 +458,7 @@ class BloodCellSegmenter(NetworkEstimator):
         maps = list(self._record_evaluations(predictor, predictor.probabilities(images)))
         return in_container_of(maps, images)
 
-    def segment(self, images: Any) -> Iterator[Segmented]:
+    def segment(self, images: Sources) -> Iterator[Segmented]:
         """Predict images one by one, for all that is to be had from one prediction.
 
         The images are checked at once, and each is predicted when its turn comes.
@@ -487,7 +489,7 @@ class BloodCellSegmenter(NetworkEstimator):
         of_size_only = self.red_cell_diameter is None
         return map(partial(_warn_of_doubts, of_size_only=of_size_only), results)
 
-    def predict_instances(self, images: Any) -> list[Cells]:
+    def predict_instances(self, images: Sources) -> list[Cells]:
         """Find the single cells.
 
         Parameters
@@ -503,7 +505,7 @@ class BloodCellSegmenter(NetworkEstimator):
         """
         return [segmented.cells() for segmented in self.segment(images)]
 
-    def count(self, images: Any) -> pd.DataFrame:
+    def count(self, images: Sources) -> pd.DataFrame:
         """Count the cells.
 
         Parameters
@@ -524,7 +526,7 @@ class BloodCellSegmenter(NetworkEstimator):
 
         return pd.DataFrame([segmented.count() for segmented in self.segment(images)])
 
-    def measure(self, images: Any, *, outlines: bool = False) -> pd.DataFrame:
+    def measure(self, images: Sources, *, outlines: bool = False) -> pd.DataFrame:
         """Measure the cells.
 
         Parameters
@@ -573,7 +575,7 @@ class BloodCellSegmenter(NetworkEstimator):
         dtype = np.uint8 if kind == "classes" else np.int32
         write_map(output, rows, dtype=dtype, pixel_size=segmented.pixel_size)
 
-    def score(self, images: Any, masks: Any, sample_weight: Any = None) -> float:
+    def score(self, images: Sources, masks: Masks, sample_weight: Any = None) -> float:
         """Return the mean IoU over all pixels of all images, in [0, 1].
 
         A class absent from both masks and predictions is left out of the mean, as are pixels

@@ -8,12 +8,14 @@ from ._map_files import check_output, write_map
 from ._network import TileNetwork, check_tile_size, explain_memory_errors
 from ._predictor import Predictor
 from ._segmented import LabelRows, Segmented
+from ._sources import Sources
 
 __all__ = [
     "LabelRows",
     "Predictor",
     "Ruler",
     "Segmented",
+    "Sources",
     "TileNetwork",
     "check_output",
     "check_red_cell_diameter",

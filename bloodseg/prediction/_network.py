@@ -16,6 +16,7 @@ from torch import nn
 
 from .._hardware import choose_precision
 from .._images import STRIDE
+from .._typing import Tolerances
 from ..networks import NODEsUNet, for_prediction, image_tensor, unet_of
 from ._magnification import weigh_answer
 
@@ -47,8 +48,8 @@ class TileNetwork:
         *,
         device: torch.device,
         precision: str,
-        ode_tol: Any,
-        predict_ode_tol: Any,
+        ode_tol: Tolerances,
+        predict_ode_tol: Tolerances | None,
     ) -> TileNetwork:
         """Copy a fitted network, which stays as it is, and set the copy up for prediction.
 

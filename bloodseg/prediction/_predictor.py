@@ -19,7 +19,7 @@ from ..preprocessing import transform_images
 from ._magnification import Ruler, Scaling
 from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
 from ._segmented import Segmented
-from ._sources import OpenImage, Source, check_sources, preprocess_rows
+from ._sources import OpenImage, Source, Sources, check_sources, preprocess_rows
 
 _OVERLAPS = (96, 128)  # pixels: a quarter of a tile's side within these, if it has room
 
@@ -111,7 +111,7 @@ class Predictor:
         positions = self.evaluations[0] if self.evaluations else ()
         return {key: np.array([image[key] for image in self.evaluations]) for key in positions}
 
-    def segmented(self, images: Any) -> Iterator[Segmented]:
+    def segmented(self, images: Sources) -> Iterator[Segmented]:
         """Check images, and return an iterator over what the network says of each.
 
         Raises
@@ -121,7 +121,7 @@ class Predictor:
         """
         return self._each(self._segment, check_sources(images))
 
-    def probabilities(self, images: Any) -> Iterator[np.ndarray]:
+    def probabilities(self, images: Sources) -> Iterator[np.ndarray]:
         """Check images, and return an iterator over the probabilities (H, W, n) of each.
 
         Raises

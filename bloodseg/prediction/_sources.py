@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .._files import expanded
 from .._images import check_images
+from .._typing import Images
 from ..datasets import Slide, open_slide
 from ..ode._warnings import warn_caller
 from ..preprocessing import EnhancedRows, Preprocessor
+
+_File: TypeAlias = str | os.PathLike | Slide
+
+Sources: TypeAlias = Images | _File | Iterable[np.ndarray | _File]
+"""What a prediction takes: images, the path of one, an open slide, or any number of these."""
 
 # Pixels up to which a file is read at once: then it gives what the same image gives as an array.
 _READ_WHOLE = 2**24
@@ -73,7 +79,7 @@ class OpenImage:
     pixel_size: float | None
 
 
-def check_sources(images: Any) -> list[Source]:
+def check_sources(images: Sources) -> list[Source]:
     """Return the images that a caller passed, checked; of files, that they are there.
 
     Raises
@@ -83,7 +89,7 @@ def check_sources(images: Any) -> list[Source]:
     ValueError
         If an array is no image.
     """
-    if _is_file(images):
+    if isinstance(images, (str, os.PathLike, Slide)):
         images = [images]
     of_numbers = isinstance(images, np.ndarray) and images.dtype.kind in "buif"
     if isinstance(images, Iterator) or (hasattr(images, "__len__") and not of_numbers):
