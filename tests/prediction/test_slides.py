@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pandas as pd
+import PIL
 import pytest
 import tifffile
 import zarr
@@ -136,7 +137,12 @@ def test_other_images_are_read_whole(tmp_path):
     assert np.array_equal(open_slide(tmp_path / "a.png")[3:9], PIXELS[3:9])
 
 
-@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "miniswhite"])
+# Before version 13, Pillow cannot read the YCbCr that it writes.
+OLD_PILLOW = int(PIL.__version__.split(".")[0]) < 13
+YCBCR = pytest.param("YCbCr", marks=pytest.mark.skipif(OLD_PILLOW, reason="old Pillow"))
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", YCBCR, "miniswhite"])
 def test_colours_are_those_of_read_image(tmp_path, mode):
     file = tmp_path / "a.tif"
     if mode == "miniswhite":
