@@ -48,10 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(rows: list[dict[str, Any]], output: Path | None) -> None:
-    say("\n".join(_table(rows)))
     if output is not None:
         with reported(output):
             write_csv(output, rows)
+    say("\n".join(_table(rows)))
+    if output is not None:
         say(f"Table: {output}")
 
 

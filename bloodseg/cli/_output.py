@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .._files import is_nan, written_whole
+from .._files import check_place, is_nan, written_whole
 
 PROGRAM = "bloodseg"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
 
 
 class CommandError(Exception):
@@ -24,7 +26,14 @@ class CommandError(Exception):
 
 def say(text: str) -> None:
     """Print a result on stdout."""
-    _to_stdout(lambda: print(text, flush=True))
+    _to_stdout(lambda: print(_printable(text, sys.stdout), flush=True))
+
+
+def _printable(text: str, stream: Any) -> str:
+    """Return a text as a stream can show it: names of files may hold anything."""
+    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def flush() -> None:
@@ -43,7 +52,7 @@ def _to_stdout(write: Any) -> None:
 
 def complain(text: str, *, prefix: str = PROGRAM) -> None:
     """Print a message on stderr, clear of progress bars."""
-    tqdm.write(f"{prefix}: {text}", file=sys.stderr)
+    tqdm.write(_printable(f"{prefix}: {text}", sys.stderr), file=sys.stderr)
 
 
 def progress(items: Iterable[Any], *, label: str, quiet: bool) -> Iterable[Any]:
@@ -119,7 +128,10 @@ def check_writable(folder: Path) -> Path:
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Raise if an output file is there already and may not be replaced."""
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise CommandError(f"{path} is a folder; name a file.")
-        if path.exists() and not overwrite:
+        if os.path.isdir(path.parent):  # else that is said
+            with reported(path):
+                check_place(path, "The output")
+        if os.path.exists(path) and not overwrite:
             raise CommandError(f"{path} exists. Choose another name, or pass --overwrite.")

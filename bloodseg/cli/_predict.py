@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._images import CLASS_NAMES, to_rgb
-from ..datasets import Slide, list_images, open_slide
+from ..datasets import Slide, list_images, list_passed_over, open_slide
 from ..datasets._bounds import MAX_PIXELS
 from ..estimators import BloodCellSegmenter
 from ..plotting._pictures import LEGEND, overlay
@@ -32,6 +32,8 @@ from ._output import (
 
 _TABLE = "predictions.csv"
 _MASK = "_mask.png"
+_MOST_NAMED = 20  # files left out
+_LONGEST_NAME = 200  # bytes, of 255 that a name may have with what is added to it
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,11 +80,17 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     n_failed = 0
     for path in inputs:
         try:
-            for image in [path] if path.suffix.lower() == ".zarr" else list_images(path):
-                found.setdefault(image.resolve(), image)
+            for image in list_images(path):
+                found.setdefault(Path(os.path.realpath(image)), image)
+            left_out = list_passed_over(path)
         except OSError as error:
             complain(f"{path} skipped: {first_line(error)}")
             n_failed += 1
+            continue
+        if left_out:
+            named = ", ".join(f"{entry.name} ({why})" for entry, why in left_out[:_MOST_NAMED])
+            more = f" and {len(left_out) - _MOST_NAMED} more" if left_out[_MOST_NAMED:] else ""
+            complain(f"left out of {path}: {named}{more}.")
     return list(found.values()), n_failed
 
 
@@ -112,19 +120,25 @@ def names_for(images: Sequence[Path], earlier: Mapping[str, str]) -> list[str]:
     Where another image has that name it is STEM-2, STEM-3, ...
     """
     used = set(earlier.values())
-    taken = used | {image.stem for image in images}
+    stems = [_shortened(image.stem) for image in images]
+    taken = used | set(stems)
     names = []
-    for image in images:
+    for image, stem in zip(images, stems, strict=True):
         name = earlier.get(os.path.realpath(image))
         if name is None:
-            name = image.stem
+            name = stem
             if name in used:
-                numbered = (f"{image.stem}-{number}" for number in itertools.count(2))
+                numbered = (f"{stem}-{number}" for number in itertools.count(2))
                 name = next(each for each in numbered if each not in taken)
             used.add(name)
             taken.add(name)
         names.append(name)
     return names
+
+
+def _shortened(stem: str) -> str:
+    name = os.fsencode(stem)
+    return stem if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def _output_files(folder: Path, name: str, *, with_overlay: bool) -> list[Path]:

@@ -70,7 +70,7 @@ def _write(
     except ValueError as error:
         raise CommandError(first_line(error)) from error
     with reported(arguments.output), written_whole(arguments.output) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+        unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _run_of(segmenter: BloodCellSegmenter, arguments: argparse.Namespace) -> dict[str, Any]:

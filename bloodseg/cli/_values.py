@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from .._files import expanded
 
 
 def positions(text: str) -> tuple[int, ...]:
@@ -98,7 +99,7 @@ def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def path(text: str) -> Path:
     """Parse a path; shells leave the ~ of ``-o=~/x`` and ``'~/x'`` as it is."""
-    return Path(os.path.expanduser(text))
+    return expanded(text)
 
 
 def _pairs(text: str) -> list[list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .._files import check_place, written_whole
+from .._files import check_place, expanded, written_whole
 from ..preprocessing import Preprocessor
 
 _KEY = "bloodseg"
@@ -113,7 +112,7 @@ def read_header(path: Any) -> dict[str, Any]:
 def _read(
     path: Any, weights_of: Callable[[Any], dict[str, torch.Tensor]]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {path}.")
     try:

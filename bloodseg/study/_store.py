@@ -12,7 +12,7 @@ import pandas as pd
 from filelock import FileLock
 from sklearn.utils import Bunch
 
-from .._files import write_json, written_whole
+from .._files import expanded, write_json, written_whole
 from ..metrics import scores_from_confusion
 from ._plans import SET_BY_NETWORK, Job, file_name
 
@@ -41,7 +41,7 @@ class Store:
     """
 
     def __init__(self, folder: Any):
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         self.checkpoints = self.folder / "checkpoints"
         self.models = self.folder / "models"
         self._jobs = self.folder / "jobs"
@@ -194,7 +194,7 @@ def load_results(path: Any) -> pd.DataFrame:
     ValueError
         If it is no table of results.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     file = file / RESULTS if file.is_dir() else file
     texts = dict.fromkeys(["study", "dataset", "network", "train_tol", "predict_tol"], str)
     try:
@@ -214,7 +214,7 @@ def load_results(path: Any) -> pd.DataFrame:
 
 def merge_results(path: Any, table: pd.DataFrame) -> None:
     """Put rows into a file of results, in place of those of the same run, and keep all others."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     tables = [load_results(file), table] if file.exists() else [table]
     merged = pd.concat(tables, ignore_index=True).drop_duplicates(KEYS, keep="last")

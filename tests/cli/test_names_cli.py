@@ -1,0 +1,83 @@
+"""Names of inputs and outputs that are no common ones, and files that are left out."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from bloodseg import BloodCellSegmenter
+from bloodseg.cli import main
+from bloodseg.datasets import make_smears
+
+SMEARS = make_smears(2, image_size=64, random_state=0, red_cell_diameter=20)
+NO_TEXT = os.fsdecode(b"a\xff.png")
+NAMES = [
+    NO_TEXT,
+    "n" * 251 + ".png",
+    "n" * 250 + "m.png",
+    "血.png",
+    "~x.png",
+    "\x1b[31m.png",
+    "z.png",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    segmenter = BloodCellSegmenter(network="unet", width=4, max_epochs=1, crop_size=32)
+    segmenter.fit(SMEARS.images, SMEARS.masks).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Go to a folder of pictures with all kinds of names."""
+    (tmp_path / "in").mkdir()
+    for name in NAMES:
+        Image.fromarray(SMEARS.images[0]).save(tmp_path / "in" / name, format="PNG")
+    monkeypatch.chdir(tmp_path / "in")
+    return tmp_path
+
+
+def run(*arguments):
+    return main([*map(str, arguments), "-q"])
+
+
+def test_no_name_costs_a_result(folder, model, capsys):
+    assert run("count", ".", "-m", model, "-o", folder / "c.csv") == 0
+    assert len((folder / "c.csv").read_bytes().splitlines()) == len(NAMES) + 1
+    assert run("predict", ".", "-m", model, "-o", folder / "p", "--no-overlay") == 0
+    assert len(os.listdir(folder / "p")) == len(NAMES) + 1
+    formats = "csv,geojson,coco"
+    assert run("measure", ".", "-m", model, "-o", folder / "m", "--format", formats) == 0
+    assert len(os.listdir(folder / "m")) == len(NAMES) + 2
+    assert run("report", ".", "-m", model, "-o", folder / "r.html") == 0
+    assert b"z.png" in (folder / "r.html").read_bytes()
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert "\\udcff" in printed.out
+    assert "\\x1b[31m.png" in printed.out
+
+
+def test_a_name_may_begin_with_a_tilde(folder, model, capsys):
+    assert run("count", "~x.png", "z.png", "-m", model) == 0
+    assert run("count", "z.png", "-m", "~no-such-user/m.safetensors") == 2
+    assert "There is no model file at ~no-such-user/m.safetensors" in capsys.readouterr().err
+
+
+def test_what_is_left_out_of_a_folder_is_said(folder, model, capsys):
+    Image.fromarray(SMEARS.images[0]).save("b.webp")
+    (folder / "in" / "loop.png").symlink_to("loop.png")
+    (folder / "in" / "sub").mkdir()
+    assert run("count", ".", "-m", model) == 0
+    said = "left out of .: b.webp (WebP is not read), loop.png (it is no file, or a link to none), "
+    assert said + "sub (subfolders are not searched)." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".csv", "pipe"])
+def test_outputs_that_cannot_be_are_refused_before_any_work(folder, name, capsys):
+    os.mkfifo("pipe")
+    assert run("count", "z.png", "-m", "none", "-o", name, "--overwrite") == 2
+    assert f"{name} cannot be written" in capsys.readouterr().err
+    assert not os.path.isfile("pipe")
