@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ._arithmetic import Slopes, StepSizes, as_rows, root_mean_squares
 from ._control import Interval, StepControl
+from ._defect import DefectWatch
 from ._rhs import check_slope
 from ._solution import Status, not_finite
 from ._step import Function
@@ -38,6 +39,7 @@ class Search:
     n_accepted: np.ndarray
     n_rejected: np.ndarray
     stopped_at: np.ndarray
+    too_few: np.ndarray
     steps: list[AcceptedStep]
 
 
@@ -94,6 +96,9 @@ class StepSearch:
         self.status = np.zeros(len(y0), dtype=int)
         self.steps: list[AcceptedStep] | None = [] if keep_steps else None
         self.sizes = np.zeros(len(y0))  # root mean squares of y, for the tolerance
+        self.defect: DefectWatch | None = None
+        if interval.n_steps is not None and interval.n_steps > 1:
+            self.defect = DefectWatch(tableau, workspace.error[: len(y0)])
         self.has_slope = False  # whether the first stage of the next step is known
 
     def run(self) -> Search:
@@ -116,6 +121,7 @@ class StepSearch:
             control.n_accepted,
             control.n_rejected,
             control.times(everyone),
+            np.zeros(len(everyone), dtype=bool) if self.defect is None else self.defect.too_few(),
             self.steps or [],
         )
 
@@ -125,6 +131,8 @@ class StepSearch:
         sizes = StepSizes(times, steps, tableau.nodes, self.like)
         if not self.has_slope:
             self._evaluate(0, sizes, self.y)
+        if self.defect is not None:
+            self.defect.see_start(self.y, self.slopes)
         new = self._free_rows()
         inputs = new if self.workspace.inputs is None else self.workspace.inputs[: len(active)]
         for stage in range(1, tableau.n_stages):
@@ -134,6 +142,8 @@ class StepSearch:
             self._evaluate(stage, sizes, y)
         if not tableau.first_same_as_last:  # else the last stage was evaluated at the new state
             self.slopes.weighted_sum(new, self.y, tableau.weights, sizes)
+        if self.defect is not None:
+            self.defect.see_step(self.slopes, sizes)
 
         ratios, new_sizes = self._errors(new, sizes)
         accepted = control.judge(active, steps, ratios)

@@ -38,8 +38,8 @@ class ODESolution:
     y : Tensor of shape (n, ...)
         State at ``t1``; of a sample whose status is not 0, the last state it reached.
     status : ndarray of shape (n,), int
-        `Status` of each sample: 0 reached ``t1``, 1 took too many steps, 2 needs steps too small
-        for the state's precision.
+        `Status` of each sample: 0 reached ``t1``, as fixed steps always do, however far off; 1 took
+        too many steps; 2 needs steps too small for the state's precision.
     n_evaluations, n_accepted, n_rejected : ndarray of shape (n,), int
         Evaluations of the right-hand side, accepted and rejected steps, for each sample.
     method : str

@@ -20,7 +20,7 @@ from ._checks import (
     check_gradient,
     check_positive,
 )
-from ._control import Interval
+from ._control import Flags, Interval
 from ._fused import FusedSlopes
 from ._precision import (
     check_precision,
@@ -89,7 +89,8 @@ def solve(
         ``"auto"`` picks by tolerance (see `choose_method`), always one that controls its error:
         ``"heun"``, ``"bosh3"``, ``"dopri5"``, ``"tsit5"`` or ``"dopri8"``. The fixed-step methods
         ``"euler"``, ``"midpoint"`` and ``"rk4"`` take ``n_steps`` equal steps and cannot judge
-        their error. A `Tableau` is a method of your own.
+        their error: only steps that are too few by far are warned of. A `Tableau` is a method of
+        your own.
     n_steps : int, optional
         Number of steps of a fixed-step method; None is 4. Not for the others, which choose theirs
         by the tolerance.
@@ -126,8 +127,8 @@ def solve(
     Warns
     -----
     SolverWarning
-        If samples end before ``t1``, as their steps become too many or too small, or if the
-        tolerance is too tight for the state's dtype.
+        If samples end before ``t1``, as their steps become too many or too small, if the
+        tolerance is too tight for the state's dtype, or if fixed steps look too few by far.
 
     Raises
     ------
@@ -198,6 +199,7 @@ def solve(
     if solution.status.any():
         stopped_at = np.concatenate([chunk.stopped_at for chunk in found])
         warn_of_solve(_failure(solution, stopped_at, interval), name)
+    _warn_of_few_steps(np.concatenate([chunk.too_few for chunk in found]), solution, interval, name)
     return solution
 
 
@@ -339,6 +341,19 @@ def _warn_of_rounding(interval: Interval, dtype: torch.dtype, name: str) -> None
             f"tolerance {tol:g} is tighter than {precision} serves "
             f"({tolerance_floor(precision):g}): rounding would look like error to the step "
             "control, which then only takes more steps. Loosen the tolerance, or use float64.",
+            name,
+        )
+
+
+def _warn_of_few_steps(
+    too_few: Flags, solution: ODESolution, interval: Interval, name: str
+) -> None:
+    if too_few.any():
+        warn_of_solve(
+            f"{interval.n_steps} equal steps of {solution.method} look too few for {too_few.sum()} "
+            f"of {len(too_few)} samples, the first sample {too_few.argmax()}: the trapezoidal rule "
+            "on the same slopes differs by more than half of the state's size. A fixed-step method "
+            "cannot judge its error: compare with more n_steps, or take method='auto', which does.",
             name,
         )
 

@@ -45,6 +45,7 @@ from bloodseg.ode import (
     tolerance_floor,
 )
 from bloodseg.ode import _precision as precision_module
+from bloodseg.ode import _search as search_module
 from bloodseg.ode import _solve as solve_module
 from bloodseg.ode._control import Interval, StepControl
 from bloodseg.ode.methods import TABLEAUS
@@ -413,6 +414,53 @@ def test_steep_equations_need_their_steps():
     settings = {"method": "rk4", "n_steps": 400}
     end = solve(lambda t, y: -10 * y, double([[1.0]]), 0, 10, **settings).y
     assert end.item() == pytest.approx(np.exp(-100), abs=1e-12)
+
+
+@pytest.mark.parametrize("method", FIXED)
+def test_fixed_steps_that_are_hopelessly_few_are_warned_of(method):
+    settings = {"method": method, "name": "block 5"}
+    y0 = torch.tensor([[1.0, -2.0], [0.0, 0.0], [3.0, 1.0]])
+    with warns(
+        f"block 5: 4 equal steps of {method} look too few for 2 of 3 samples, the first sample 0: "
+        "the trapezoidal rule on the same slopes differs by more than half of the state's size. A "
+        "fixed-step method cannot judge its error: compare with more n_steps, or take "
+        "method='auto', which does."
+    ):
+        solution = solve(lambda t, y: -10 * y, y0, 0, 10, **settings)
+    assert solution.status.tolist() == [0, 0, 0]
+    with warns("7 equal steps of"):
+        solve(lambda t, y: -10 * y, y0, 0, 10, **settings, n_steps=7)
+
+
+@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize(
+    ("func", "y0", "t1"),
+    [
+        (lambda t, y: -10 * y, [[1.0]], 5.0),
+        (lambda t, y: 10 * y, [[1.0]], 5.0),  # grows as it should
+        (lambda t, y: t**4 + 0 * y, [[0.0]], 1.0),
+        (lambda t, y: torch.cos(t) + 0 * y, [[0.0]], 3.0),
+        (lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1), [[1.0, 0.0]], 5.0),
+        (lambda t, y: 0 * y, [[0.0]], 1.0),
+        (lambda t, y: 1e30 * torch.ones_like(y), [[1e30]], 1.0),
+    ],
+    ids=["decay", "growth", "t^4", "cos t", "oscillator", "still", "large"],
+)
+def test_fixed_steps_that_are_enough_are_not(method, func, y0, t1, recwarn):
+    for dtype in (torch.float64, torch.float32) if t1 < 5 and y0[0][0] < 2 else (torch.float64,):
+        solve(func, torch.tensor(y0, dtype=dtype), 0, t1, method=method, n_steps=100)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("method", FIXED)
+def test_looking_whether_fixed_steps_are_enough_changes_nothing(method, monkeypatch):
+    func, y0 = Dense(), double([[0.3, -0.2, 0.9], [9.0, 0.5, -7.0]])
+    watched = solve(func, y0, method=method)
+    monkeypatch.setattr(search_module.DefectWatch, "see_start", lambda *arguments: None)
+    monkeypatch.setattr(search_module.DefectWatch, "see_step", lambda *arguments: None)
+    alone = solve(func, y0, method=method)
+    assert torch.equal(watched.y, alone.y)
+    assert watched.n_evaluations.tolist() == alone.n_evaluations.tolist()
 
 
 def test_more_fixed_steps_than_max_steps():
