@@ -53,7 +53,7 @@ def _run_study(arguments: argparse.Namespace) -> dict[str, str]:
             **options,
             **parameters,
         )
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
     return table.attrs["failures"]
 

@@ -25,9 +25,12 @@ _POLL_SECONDS = 2.0
 
 DONE, BUSY = "done", "busy"
 
+# Of a training or of its predictions: the study goes on with the others.
+_FAILURES = (SolverError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
+
 
 class JobFailed(Exception):
-    """A training that came to no result; the study goes on without it."""
+    """A training that broke down; the study goes on without it."""
 
 
 def run_job(
@@ -56,7 +59,7 @@ def run_job(
                 store.write(job, {**_record(job, segmenter, test), **identity})
     except Timeout:
         return job, BUSY
-    except JobFailed as failure:
+    except (*_FAILURES, JobFailed) as failure:
         return job, str(failure)
     return job, DONE
 
@@ -72,10 +75,7 @@ def _fitted(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -
     if protocol == "paper":
         train, valid = split_and_augment(train, seed=job.seed)
         more = {"X_val": valid.images, "y_val": valid.masks}
-    try:
-        segmenter.fit(train.images, train.masks, groups=train.groups, **more)
-    except (SolverError, FloatingPointError, MemoryError, torch.OutOfMemoryError) as error:
-        raise JobFailed(str(error)) from error
+    segmenter.fit(train.images, train.masks, groups=train.groups, **more)
     # fit keeps what there is when a training ends early; a study wants all epochs or none.
     if segmenter.end_reason_ == "interrupted":
         raise KeyboardInterrupt

@@ -101,7 +101,7 @@ def train_network(
     ------
     SolverError, FloatingPointError
         If training breaks down before its first epoch is over, or no epoch has a finite validation
-        loss.
+        loss, or, where nothing validates, the network's answer in the end is not finite.
     """
     statistics = _kept_statistics(network) if settings.keep_statistics else nullcontext()
     with statistics:
@@ -159,6 +159,8 @@ class _Training:
         self.best.restore()
         if self.settings.accelerator is not None:
             share_buffers(self.network, self.settings.accelerator)
+        if not losses:
+            self._check_answer()
         history = [{key: row[key] for key in row if is_score(key)} for row in rows]
         message = cause and self._explain(cause, len(rows))
         return TrainingResult(history, self.best.best_epoch, reason, message)
@@ -186,6 +188,16 @@ class _Training:
         # Not where an error ends this process: the others would be waited for, and never come.
         net.notify("on_train_end", X=self.data, y=None)
         return reason, cause
+
+    def _check_answer(self) -> None:
+        """Raise a FloatingPointError where weights that nothing validated give no finite answer."""
+        image, _ = self.data[0]
+        with torch.no_grad():
+            answer = self.network.eval()(image[None].to(self.settings.device))
+        if not answer.isfinite().all():
+            raise FloatingPointError(
+                "the answer of the trained network is not finite; a lower learning_rate may help"
+            )
 
     def _explain(self, cause: str, n_epochs: int) -> str:
         best = self.best.best_epoch

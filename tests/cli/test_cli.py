@@ -352,8 +352,9 @@ def test_a_history_that_cannot_be_written_is_reported(data, tmp_path, capsys, mo
     assert path.exists()
 
 
-def test_memory_that_runs_out_in_training_is_reported(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(BloodCellSegmenter, "fit", _raiser(MemoryError("Lower batch_size.")))
+@pytest.mark.parametrize("kind", [MemoryError, FloatingPointError, ImportError])
+def test_what_ends_a_training_is_reported(data, tmp_path, capsys, monkeypatch, kind):
+    monkeypatch.setattr(BloodCellSegmenter, "fit", _raiser(kind("Lower batch_size.")))
     assert main(["train", str(data), "-o", str(tmp_path / "m.safetensors"), *TINY]) == 2
     assert capsys.readouterr().err == "bloodseg: error: Lower batch_size.\n"
 

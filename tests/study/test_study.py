@@ -321,6 +321,17 @@ def test_a_training_that_ends_early_is_no_result(how, tmp_path, monkeypatch):
     assert not Store(tmp_path).records()
 
 
+def test_predictions_that_fail_are_no_result(tmp_path, monkeypatch):
+    def fail(self, images):
+        raise FloatingPointError("the answer is not finite")
+
+    monkeypatch.setattr(BloodCellSegmenter, "predict", fail)
+    with pytest.warns(UserWarning, match="u-net-0 came to no result: the answer is not finite"):
+        table = study(tmp_path)
+    assert list(table.attrs["failures"]) == ["networks-data-u-net-0"]
+    assert not Store(tmp_path).records()
+
+
 def _after(stop):
     from bloodseg.training import _callbacks
 

@@ -160,6 +160,26 @@ def test_no_epoch_with_a_finite_validation_loss_is_an_error(make, smears, monkey
     assert not hasattr(model, "network_")
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_finite_weights_without_a_finite_answer_are_no_model(make, smears, monkeypatch, epochs):
+    # Far too large for what they multiply: the statistics of batches hide it in training.
+    original = callbacks.EpochScores.on_epoch_end
+
+    def on_epoch_end(self, net, **kwargs):
+        with torch.no_grad():
+            self.network.stages[0][0][1].weight.fill_(1e38)
+            self.network.stages[0][0][1].running_var.fill_(1e-30)
+        original(self, net, **kwargs)
+
+    monkeypatch.setattr(callbacks.EpochScores, "on_epoch_end", on_epoch_end)
+    model = make(max_epochs=epochs, validation_fraction=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(FloatingPointError, match="the answer of the trained network is not "):
+            model.fit(smears.images, smears.masks)
+    assert not hasattr(model, "network_")
+
+
 def test_nothing_is_said_to_be_kept_where_nothing_is(make, smears, monkeypatch):
     # The first steps of the solver are found when training is over.
     def fail(self, x):
