@@ -96,7 +96,14 @@ def fit(segmenter: BloodCellSegmenter, images: Any, masks: Any, *, groups: Any =
     except KeyboardInterrupt:
         complain("training was stopped: no model was written.")
         raise
-    except (ImportError, OSError, ValueError, MemoryError, SolverError, FloatingPointError) as error:
+    except (
+        ImportError,
+        OSError,
+        ValueError,
+        MemoryError,
+        SolverError,
+        FloatingPointError,
+    ) as error:
         raise CommandError(first_line(error)) from error
     return time.perf_counter() - started
 

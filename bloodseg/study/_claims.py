@@ -12,7 +12,7 @@ import pandas as pd
 
 from ._paper import MEMORY_OF_RESNET, TABLE_1, TABLES
 from ._plans import BASELINE, PAPER_TOLERANCES, network_names
-from ._statistics import compare, decided
+from ._statistics import compare, decide
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
 METRIC_NAMES = {
@@ -53,34 +53,36 @@ class Claim:
     def verdict(self, row: Any) -> str:
         """Return what a row of `compare` says of the claim."""
         if not self.equal:
-            return {1: HOLDS, -1: FAILS, 0: UNDECIDED}[decided(row)]
+            return {1: HOLDS, -1: FAILS, 0: UNDECIDED}[decide(row)]
         if row["n_seeds"] > 1 and row["low"] > -_EQUAL and row["high"] < _EQUAL:
             return HOLDS
         beyond = row["low"] > _EQUAL or row["high"] < -_EQUAL
-        return FAILS if beyond and decided(row) else UNDECIDED
+        return FAILS if beyond and decide(row) else UNDECIDED
 
 
-def key_of(record: Mapping[str, Any], prediction: Mapping[str, Any]) -> str:
+def name_prediction(record: Mapping[str, Any], prediction: Mapping[str, Any]) -> str:
     """Return what a network is called in comparisons: with its tolerances where they vary."""
     if record["study"] != "tolerance":
         return record["network"]
-    return _tolerance_key(record["train_tol"], prediction["predict_tol"])
+    return _name_tolerances(record["train_tol"], prediction["predict_tol"])
 
 
-def _tolerance_key(train_tol: str, predict_tol: str) -> str:
+def _name_tolerances(train_tol: str, predict_tol: str) -> str:
     return f"NODEs-UNet trained at {train_tol}, predicting at {predict_tol}"
 
 
-def _predicts_at(key: str) -> float:
+def _read_tolerance(key: str) -> float:
     return float(key.rpartition(" ")[2])
 
 
-def matrices_of(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, np.ndarray], list[int]]:
+def collect_matrices(
+    records: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, np.ndarray], list[int]]:
     """Return the per-image confusion matrices of each network, of the seeds that all have."""
     found: dict[str, dict[int, Any]] = {}
     for record in records:
         for prediction in record["predictions"]:
-            seeds = found.setdefault(key_of(record, prediction), {})
+            seeds = found.setdefault(name_prediction(record, prediction), {})
             seeds[record["seed"]] = prediction["confusion"]
     common = sorted(set.intersection(*map(set, found.values()))) if found else []
     return {
@@ -88,17 +90,17 @@ def matrices_of(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, np.ndar
     }, common
 
 
-def comparisons(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame | None:
+def compare_networks(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame | None:
     """Return the differences of one study and data set, or None where there is nothing to compare.
 
     The networks are compared over the seeds that all of them have.
     """
-    matrices, seeds = matrices_of(records)
-    pairs = [pair for pair in _pairs(records) if set(pair) <= matrices.keys()]
+    matrices, seeds = collect_matrices(records)
+    pairs = [pair for pair in _choose_pairs(records) if set(pair) <= matrices.keys()]
     return compare(matrices, pairs) if seeds and pairs else None
 
 
-def _pairs(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _choose_pairs(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return which networks of a study are compared."""
     study = records[0]["study"]
     names = network_names(study)
@@ -107,14 +109,14 @@ def _pairs(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     if study == "positions":
         others = [name for name in names[1:] if name != "ODEUNet5"]
         return [(name, BASELINE) for name in names[1:]] + [(name, "ODEUNet5") for name in others]
-    trained = _sorted_tolerances(record["train_tol"] for record in records)
-    predicted = _sorted_tolerances(
+    trained = _sort_tolerances(record["train_tol"] for record in records)
+    predicted = _sort_tolerances(
         prediction["predict_tol"] for record in records for prediction in record["predictions"]
     )
-    as_trained = {tol: _tolerance_key(tol, tol) for tol in trained}
+    as_trained = {tol: _name_tolerances(tol, tol) for tol in trained}
     return [
         *(
-            (_tolerance_key(tol, other), as_trained[tol])
+            (_name_tolerances(tol, other), as_trained[tol])
             for tol in trained
             for other in predicted
             if other != tol
@@ -123,11 +125,11 @@ def _pairs(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
-def _sorted_tolerances(texts: Iterable[str]) -> list[str]:
+def _sort_tolerances(texts: Iterable[str]) -> list[str]:
     return sorted(set(texts), key=float)
 
 
-def verdicts(
+def judge_claims(
     records: Sequence[Mapping[str, Any]], table: pd.DataFrame | None, results: pd.DataFrame
 ) -> list[tuple[str, str]]:
     """Return a verdict and a plain sentence for each claim of the paper on one study.
@@ -144,22 +146,22 @@ def verdicts(
     found = []
     if table is not None:
         rows = {(row["first"], row["second"], row["metric"]): row for _, row in table.iterrows()}
-        for claim in _claims(records):
+        for claim in _make_claims(records):
             row = rows.get((claim.first, claim.second, claim.metric))
             if row is not None and np.isfinite(row["difference"]):
-                found.append((claim.verdict(row), _sentence(claim, row)))
+                found.append((claim.verdict(row), _explain(claim, row)))
     found.extend(_COSTS[records[0]["study"]](results))
     return found
 
 
-def _claims(records: Sequence[Mapping[str, Any]]) -> Iterator[Claim]:
+def _make_claims(records: Sequence[Mapping[str, Any]]) -> Iterator[Claim]:
     study = records[0]["study"]
-    for first, second in _pairs(records):
+    for first, second in _choose_pairs(records):
         for metric in _CLAIMED:
             if study == "tolerance":
                 same_training = first.partition(",")[0] == second.partition(",")[0]
                 # "During testing, the error can be increased": of tighter ones nothing is claimed.
-                if not same_training or _predicts_at(first) > _predicts_at(second):
+                if not same_training or _read_tolerance(first) > _read_tolerance(second):
                     yield Claim(first, second, metric, equal=same_training)
             elif (first, second) != (PAPER_TOLERANCES, "NODEs-UNet"):
                 paper = TABLES[study]
@@ -168,7 +170,7 @@ def _claims(records: Sequence[Mapping[str, Any]]) -> Iterator[Claim]:
                 yield Claim(first, second, metric, gain, equal=second == "ODEUNet5")
 
 
-def _sentence(claim: Claim, row: Any) -> str:
+def _explain(claim: Claim, row: Any) -> str:
     points = {name: 100 * row[name] for name in ("difference", "low", "high", "detectable")}
     verdict = claim.verdict(row)
     text = (
@@ -186,7 +188,7 @@ def _sentence(claim: Claim, row: Any) -> str:
     return f"{text}."
 
 
-def _network_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _judge_network_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
     weights = results.groupby("network").parameters.first()
     if not {"NODEs-UNet", "ResNet"} <= set(weights.index):
         return
@@ -199,7 +201,7 @@ def _network_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
     )
 
 
-def _position_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _judge_position_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
     seconds = results.pivot_table(index="seed", columns="network", values="seconds")
     for slow, fast in (("ODEUNet5", BASELINE), ("ODEUNet1", "ODEUNet5"), ("ODEUNet9", "ODEUNet5")):
         if not {slow, fast} <= set(seconds.columns):
@@ -207,7 +209,7 @@ def _position_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
         ratios = (seconds[slow] / seconds[fast]).dropna()
         if ratios.empty:
             continue
-        verdict = _agreed(ratios, lambda values: values >= _MUCH)
+        verdict = _judge_seeds(ratios, lambda values: values >= _MUCH)
         yield (
             verdict,
             f"{slow} takes at least {_MUCH:g} times as long as {fast} (paper: "
@@ -216,16 +218,16 @@ def _position_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
         )
 
 
-def _tolerance_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    for train_tol in _sorted_tolerances(results.train_tol):
+def _judge_tolerance_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    for train_tol in _sort_tolerances(results.train_tol):
         rows = results[results.train_tol == train_tol]
         for column, unit in (("evaluations", "evaluations of f"), ("seconds", "seconds")):
             by_tol = rows.pivot_table(index="seed", columns="predict_tol", values=column)
-            loosest = _sorted_tolerances(by_tol.columns)[-1]
+            loosest = _sort_tolerances(by_tol.columns)[-1]
             if train_tol not in by_tol or float(loosest) <= float(train_tol):
                 continue
             shares = (by_tol[loosest] / by_tol[train_tol]).dropna()
-            verdict = _agreed(shares, lambda values: values < 1)
+            verdict = _judge_seeds(shares, lambda values: values < 1)
             yield (
                 verdict,
                 f"A NODEs-UNet trained at {train_tol} takes fewer {unit} when it predicts at "
@@ -234,14 +236,14 @@ def _tolerance_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
             )
 
 
-def _agreed(values: pd.Series, holds: Callable[[pd.Series], pd.Series]) -> str:
+def _judge_seeds(values: pd.Series, holds: Callable[[pd.Series], pd.Series]) -> str:
     """Return the verdict on which all seeds agree."""
     yes = holds(values)
     return HOLDS if yes.all() else UNDECIDED if yes.any() else FAILS
 
 
 _COSTS: dict[str, Callable[[pd.DataFrame], Iterator[tuple[str, str]]]] = {
-    "networks": _network_costs,
-    "positions": _position_costs,
-    "tolerance": _tolerance_costs,
+    "networks": _judge_network_costs,
+    "positions": _judge_position_costs,
+    "tolerance": _judge_tolerance_costs,
 }

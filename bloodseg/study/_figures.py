@@ -17,8 +17,8 @@ from ..plotting._pictures import coloured, sheet
 from ..preprocessing import Preprocessor
 from ._claims import METRIC_NAMES
 from ._paper import TABLE_1
-from ._plans import BASELINE, file_name
-from ._store import Examples, Store, results_table
+from ._plans import BASELINE, make_file_name
+from ._store import Examples, Store, make_results_table
 
 # Okabe and Ito's colours, which colour-blind people tell apart. https://jfly.uni-koeln.de/color/
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -42,9 +42,9 @@ def draw_figures(store: Store, study: str, dataset: str, records: Sequence[Recor
     folder = store.folder / "figures"
     folder.mkdir(exist_ok=True)
     files = []
-    drawn = {**_FIGURES[study](dataset, records), "losses": _losses(dataset, records)}
+    drawn = {**_FIGURES[study](dataset, records), "losses": _draw_losses(dataset, records)}
     for name, figure in drawn.items():
-        files.append(folder / f"{study}-{file_name(dataset)}-{name}.png")
+        files.append(folder / f"{study}-{make_file_name(dataset)}-{name}.png")
         with written_whole(files[-1]) as unfinished:
             figure.savefig(unfinished, dpi=_DPI, format="png")
     return files
@@ -69,14 +69,16 @@ def draw_smears(store: Store, dataset: str, records: Sequence[Record]) -> list[P
     files = []
     for name, networks in chosen.items():
         if networks:
-            files.append(folder / f"networks-{file_name(dataset)}-smears-{name}.png")
-            picture = _smears(examples, {each: maps[each] for each in networks}, dataset, seed)
+            files.append(folder / f"networks-{make_file_name(dataset)}-smears-{name}.png")
+            picture = _arrange_smears(
+                examples, {each: maps[each] for each in networks}, dataset, seed
+            )
             with written_whole(files[-1]) as unfinished:
                 Image.fromarray(picture).save(unfinished, format="PNG")
     return files
 
 
-def _smears(
+def _arrange_smears(
     examples: Examples, maps: Mapping[str, Sequence[np.ndarray]], dataset: str, seed: int
 ) -> np.ndarray:
     height, width = np.min([mask.shape for mask in examples.masks], axis=0)
@@ -102,7 +104,9 @@ def _smears(
     )
 
 
-def _figure(n_panels: int, width: float, height: float, *, alike: bool = False) -> tuple[Any, Any]:
+def _make_figure(
+    n_panels: int, width: float, height: float, *, alike: bool = False
+) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -118,13 +122,13 @@ def _figure(n_panels: int, width: float, height: float, *, alike: bool = False) 
     return figure, axes[:n_panels]
 
 
-def _images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
+def _draw_images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Scores of each test image and network (Figures 9 and 10)."""
     names = list(dict.fromkeys(record["network"] for record in records))
     n_images = len(records[0]["images"])
     figures = {}
     for metric, file in (("pixel_accuracy", "pixel-accuracy"), ("mean_iou", "mean-iou")):
-        figure, (axis,) = _figure(1, max(8.5, 0.38 * n_images + 3.5), 4.2)
+        figure, (axis,) = _make_figure(1, max(8.5, 0.38 * n_images + 3.5), 4.2)
         for number, name in enumerate(names):
             by_seed = 100 * np.array(
                 [
@@ -134,14 +138,14 @@ def _images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
                 ]
             )
             at = np.arange(n_images) + 0.16 * (number - (len(names) - 1) / 2)
-            colour, marker = _style(number)
+            colour, marker = _choose_style(number)
             axis.vlines(at, by_seed.min(axis=0), by_seed.max(axis=0), color=colour, lw=2, alpha=0.5)
             axis.plot(at, by_seed.mean(axis=0), marker, color=colour, label=name, ms=4.5)
         axis.set_xticks(range(n_images), records[0]["images"], rotation=90, fontsize=8)
         axis.set(
             xlabel="test image",
             ylabel=f"{METRIC_NAMES[metric]}, %",
-            title=f"{_capital(METRIC_NAMES[metric])} of each test image of {dataset}\n"
+            title=f"{_capitalize(METRIC_NAMES[metric])} of each test image of {dataset}\n"
             "points: mean over seeds; lines: from the worst seed to the best",
         )
         _finish([axis])
@@ -149,16 +153,18 @@ def _images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     return figures
 
 
-def _losses(dataset: str, records: Sequence[Record]) -> Any:
+def _draw_losses(dataset: str, records: Sequence[Record]) -> Any:
     """Loss of each training by epoch: whether it has converged."""
     trained = list(dict.fromkeys((record["network"], record["train_tol"]) for record in records))
-    figure, axes = _figure(len(trained), 3 * min(len(trained), _PANELS_ACROSS) + 2, 3.2, alike=True)
+    figure, axes = _make_figure(
+        len(trained), 3 * min(len(trained), _PANELS_ACROSS) + 2, 3.2, alike=True
+    )
     for axis, (network, tol) in zip(axes, trained, strict=True):
         of_network = [r for r in records if (r["network"], r["train_tol"]) == (network, tol)]
         for number, record in enumerate(of_network):
             history = record["history"]
             epochs = range(1, len(history) + 1)
-            colour, _ = _style(number)
+            colour, _ = _choose_style(number)
             for column, line in (("train_loss", "--"), ("valid_loss", "-")):
                 losses = [row.get(column, np.nan) for row in history]
                 label = f"seed {record['seed']}, {column.removesuffix('_loss')}"
@@ -169,38 +175,38 @@ def _losses(dataset: str, records: Sequence[Record]) -> Any:
         )
         axis.title.set_fontsize(9)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        _plain_ticks(axis)
+        _write_plain_ticks(axis)
     axes[0].set_ylabel("loss")
     _finish(axes)
     figure.suptitle(f"Loss of each training on {dataset}; dotted: the epoch that was kept")
     return figure
 
 
-def _positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
+def _draw_positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Table 1 as a plot, the paper's points beside ours."""
-    results = results_table(records)
-    figure, axes = _figure(3, 14, 4.2)
+    results = make_results_table(records)
+    figure, axes = _make_figure(3, 14, 4.2)
     for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou", "seconds"), strict=True):
         factor = 1 if metric == "seconds" else 100
         ours = factor * results.pivot_table(index="network", columns="seed", values=metric)
-        _position_points(axis, ours, {name: row[metric] for name, row in TABLE_1.items()})
+        _draw_position_points(axis, ours, {name: row[metric] for name, row in TABLE_1.items()})
         axis.set_xticks(range(1, 10))
         axis.set_xlabel("position of the ODE-block (5: the bottom of the U)")
     for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou"), strict=False):
-        axis.set(ylabel=f"{METRIC_NAMES[metric]}, %", title=_capital(METRIC_NAMES[metric]))
+        axis.set(ylabel=f"{METRIC_NAMES[metric]}, %", title=_capitalize(METRIC_NAMES[metric]))
     images = len(records[0]["images"])
     axes[2].set(
         yscale="log",
         ylabel="seconds",
         title=f"Time for {images} test images\n(paper: 20, other hardware)",
     )
-    _plain_ticks(axes[2])
+    _write_plain_ticks(axes[2])
     _finish(axes)
     figure.suptitle(f"One ODE-block at each position: {dataset} and the paper's Table 1")
     return {"table-1": figure}
 
 
-def _position_points(axis: Any, ours: pd.DataFrame, paper: Mapping[str, float]) -> None:
+def _draw_position_points(axis: Any, ours: pd.DataFrame, paper: Mapping[str, float]) -> None:
     """Plot ours as mean and range over seeds, the paper's as crosses, the U-Nets as lines."""
     positions = [k for k in range(1, 10) if f"ODEUNet{k}" in ours.index]
     rows = ours.loc[[f"ODEUNet{k}" for k in positions]]
@@ -214,11 +220,11 @@ def _position_points(axis: Any, ours: pd.DataFrame, paper: Mapping[str, float]) 
     axis.axhline(paper[BASELINE], color=_PAPER, ls=":", lw=1, label="U-Net, paper")
 
 
-def _tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
+def _draw_tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Cost and accuracy: one line a training tolerance, one point a prediction's."""
-    results = results_table(records)
+    results = make_results_table(records)
     images = len(records[0]["images"])
-    figure, axes = _figure(2, 13, 4.6)
+    figure, axes = _make_figure(2, 13, 4.6)
     trained = list(dict.fromkeys(results.train_tol))
     for axis, (column, label_of_cost) in zip(
         axes,
@@ -230,10 +236,10 @@ def _tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
             rows = results[results.train_tol == tol].groupby("predict_tol", sort=False)
             cost, score = factor * rows[column].mean(), 100 * rows.mean_iou.mean()
             deviation = 100 * rows.mean_iou.std(ddof=0).max()
-            colour, marker = _style(number)
+            colour, marker = _choose_style(number)
             label = f"trained at {tol}\n(seeds ± {deviation:.2f})"
             axis.plot(cost, score, f"{marker}-", color=colour, ms=5, lw=1, label=label)
-            for names, at in _apart(cost, score):
+            for names, at in _keep_apart(cost, score):
                 axis.annotate(
                     ", ".join(names),
                     at,
@@ -252,7 +258,9 @@ def _tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     return {"front": figure}
 
 
-def _apart(cost: pd.Series, score: pd.Series) -> Iterator[tuple[list[str], tuple[float, float]]]:
+def _keep_apart(
+    cost: pd.Series, score: pd.Series
+) -> Iterator[tuple[list[str], tuple[float, float]]]:
     """Yield names of points and where to write them, those that lie on each other together."""
     names: list[str] = []
     for name in cost.index:
@@ -263,18 +271,18 @@ def _apart(cost: pd.Series, score: pd.Series) -> Iterator[tuple[list[str], tuple
     yield names, (cost[names].min(), score[names[0]])
 
 
-def _plain_ticks(axis: Any) -> None:
+def _write_plain_ticks(axis: Any) -> None:
     """Write 0.5, 1, 2, 5 at a logarithmic axis."""
     axis.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
 
 
-def _style(number: int) -> tuple[str, str]:
+def _choose_style(number: int) -> tuple[str, str]:
     return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
 
 
-def _capital(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
@@ -285,4 +293,4 @@ def _finish(axes: Any) -> None:
     axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
-_FIGURES = {"networks": _images, "positions": _positions, "tolerance": _tolerances}
+_FIGURES = {"networks": _draw_images, "positions": _draw_positions, "tolerance": _draw_tolerances}

@@ -51,17 +51,17 @@ class Job:
         """Tolerance of the training as tables write it: "" for a network without blocks."""
         if self.parameters["network"] != "nodes-unet":
             return ""
-        return tolerance_text(self.parameters["ode_tol"])
+        return format_tolerance(self.parameters["ode_tol"])
 
     @property
     def name(self) -> str:
         """Name for files, of its own within a study's folder."""
         parts = (self.study, self.dataset, self.network)
         trained = (self.train_tol,) if self.study == "tolerance" else ()
-        return "-".join([*map(file_name, parts), *trained, str(self.seed)])
+        return "-".join([*map(make_file_name, parts), *trained, str(self.seed)])
 
 
-def file_name(text: str) -> str:
+def make_file_name(text: str) -> str:
     """Return a name in the letters that every file system takes."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
@@ -99,7 +99,7 @@ def plan(
             dataset,
             name,
             int(seed),
-            {**parameters, **_network_parameters(study, name, tol)},
+            {**parameters, **_choose_parameters(study, name, tol)},
             tuple(predict_tolerances) if study == "tolerance" else (),
         )
         for seed in seeds
@@ -117,7 +117,7 @@ def network_names(study: str) -> list[str]:
     return ["NODEs-UNet"]
 
 
-def _network_parameters(study: str, name: str, tol: Any) -> dict[str, Any]:
+def _choose_parameters(study: str, name: str, tol: Any) -> dict[str, Any]:
     """Return what sets a network apart.
 
     The baselines keep the default tolerance, which they have no use for: a training's checkpoint
@@ -137,7 +137,7 @@ def _network_parameters(study: str, name: str, tol: Any) -> dict[str, Any]:
     return {"network": "nodes-unet", "ode_positions": (4, 5, 6), "ode_tol": given}
 
 
-def tolerance_text(tolerance: Any) -> str:
+def format_tolerance(tolerance: Any) -> str:
     """Return a tolerance as tables write it."""
     if isinstance(tolerance, (str, type(None))):
         return tolerance or ""

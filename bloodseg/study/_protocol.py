@@ -113,12 +113,12 @@ def paper_crops(
     rng = np.random.default_rng(seed)
     rest, held_out = split_images(len(arrays), numbers, _TEST, seed)
     return (
-        _cut(arrays, labels, numbers, rest, n_crops - n_test, crop_size, rng),
-        _cut(arrays, labels, numbers, held_out, n_test, crop_size, rng),
+        _cut_crops(arrays, labels, numbers, rest, n_crops - n_test, crop_size, rng),
+        _cut_crops(arrays, labels, numbers, held_out, n_test, crop_size, rng),
     )
 
 
-def _cut(
+def _cut_crops(
     arrays: list[np.ndarray],
     labels: list[np.ndarray],
     groups: np.ndarray,
@@ -130,7 +130,7 @@ def _cut(
     """Cut crops from the chosen images, from each about as many."""
     rounds = [rng.permutation(chosen) for _ in range(-(-n_crops // len(chosen)))]
     sources = np.concatenate(rounds)[:n_crops]
-    windows = [_window(labels[source], size, rng) for source in sources]
+    windows = [_choose_window(labels[source], size, rng) for source in sources]
     return Bunch(
         images=[arrays[i][window] for i, window in zip(sources, windows, strict=True)],
         masks=[labels[i][window] for i, window in zip(sources, windows, strict=True)],
@@ -138,15 +138,17 @@ def _cut(
     )
 
 
-def _window(mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[slice, slice]:
+def _choose_window(mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[slice, slice]:
     """Return a random window, around a random white cell where there is one."""
     cells = ndimage.find_objects(ndimage.label(mask == WHITE)[0])
     cell = cells[rng.integers(len(cells))] if cells else (None, None)
-    top, left = (_start(side, size, part, rng) for side, part in zip(mask.shape, cell, strict=True))
+    top, left = (
+        _choose_start(side, size, part, rng) for side, part in zip(mask.shape, cell, strict=True)
+    )
     return slice(top, top + size), slice(left, left + size)
 
 
-def _start(side: int, size: int, part: slice | None, rng: np.random.Generator) -> int:
+def _choose_start(side: int, size: int, part: slice | None, rng: np.random.Generator) -> int:
     """Return where a window of ``size`` starts so that it covers the part, or else its middle."""
     low, high = 0, side - size
     if part is not None:
@@ -167,7 +169,7 @@ def split_and_augment(crops: Bunch, *, seed: int, n_copies: int = _COPIES) -> tu
         )
         for side in split_images(len(crops.images), crops.groups, _VALIDATION, seed)
     )
-    copies = [_changed(train, seed=seed + k) for k in range(1, n_copies)]
+    copies = [_change_at_random(train, seed=seed + k) for k in range(1, n_copies)]
     return Bunch(
         images=[*train.images, *(image for images, _ in copies for image in images)],
         masks=[*train.masks, *(mask for _, masks in copies for mask in masks)],
@@ -175,7 +177,7 @@ def split_and_augment(crops: Bunch, *, seed: int, n_copies: int = _COPIES) -> tu
     ), valid
 
 
-def _changed(crops: Bunch, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _change_at_random(crops: Bunch, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return a randomly changed version of each crop."""
     augment = Augmentation(len(crops.masks[0]))
     images, masks = augment(

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from .._files import written_whole
-from ._claims import METRIC_NAMES, comparisons, verdicts
+from ._claims import METRIC_NAMES, compare_networks, judge_claims
 from ._figures import draw_figures, draw_smears
 from ._paper import TABLES
 from ._plans import PAPER_TOLERANCES, network_names
-from ._store import Store, results_table, write_table
+from ._store import Store, make_results_table, write_table
 
 _TITLES = {
     "positions": "One ODE-block at each position (the paper's Table 1)",
@@ -72,10 +72,10 @@ def report_study(output: Any) -> str:
             "run_study, or bloodseg study, first."
         )
     parts, tables = [], []
-    for (study, dataset), group in _by_study(records):
-        table = comparisons(group)
+    for (study, dataset), group in _group_by_study(records):
+        table = compare_networks(group)
         files = _draw(store, study, dataset, group)
-        parts.append(_section(study, dataset, group, table) + _figure_links(store, files))
+        parts.append(_write_section(study, dataset, group, table) + _link_figures(store, files))
         if table is not None:
             tables.append(table.assign(study=study, dataset=dataset))
     text = "\n".join(parts)
@@ -94,12 +94,12 @@ def _draw(store: Store, study: str, dataset: str, records: Sequence[Record]) -> 
         return files
 
 
-def _figure_links(store: Store, files: Sequence[Path]) -> str:
+def _link_figures(store: Store, files: Sequence[Path]) -> str:
     links = (f"![{file.stem}]({file.relative_to(store.folder).as_posix()})" for file in files)
     return "\n".join(["\n## Figures\n", *links, ""]) if files else ""
 
 
-def _by_study(records: Sequence[Record]) -> Iterator[tuple[tuple[str, str], list[Record]]]:
+def _group_by_study(records: Sequence[Record]) -> Iterator[tuple[tuple[str, str], list[Record]]]:
     """Return the records of each study and data set, networks in the order of the tables."""
 
     def key(record: Record) -> tuple[str, str]:
@@ -114,53 +114,53 @@ def _by_study(records: Sequence[Record]) -> Iterator[tuple[tuple[str, str], list
         yield found, list(group)
 
 
-def _section(
+def _write_section(
     study: str, dataset: str, records: Sequence[Record], table: pd.DataFrame | None
 ) -> str:
-    results = results_table(records)
+    results = make_results_table(records)
     seeds = sorted({record["seed"] for record in records})
     images = len(records[0]["images"])
-    said = [f"- {sentence}" for _, sentence in verdicts(records, table, results)]
+    said = [f"- {sentence}" for _, sentence in judge_claims(records, table, results)]
     parts = [
         f"# {dataset}: {_TITLES[study]}",
         f"{images} test images; seeds {', '.join(map(str, seeds))}; mean ± standard deviation over "
         "seeds. Scores in per cent over all pixels; the paper's in brackets.",
-        _scores_table(study, results),
+        _tabulate_scores(study, results),
         "## What it costs",
         "Seconds to predict all test images, evaluations of f for an image and for all of them, "
         "megabytes of weights, seconds of training"
         + (", pixels that change against the tightest." if study == "tolerance" else "."),
-        _cost_table(study, records),
+        _tabulate_costs(study, records),
         "## The paper's claims",
         "\n".join(said) or "No two networks with a seed in common yet.",
     ]
     if table is not None:
-        parts += ["## All differences", _comparison_note(table), _comparison_table(table)]
-    parts += [*_validation(records, results), *_work(records)]
+        parts += ["## All differences", _explain_comparison(table), _tabulate_comparison(table)]
+    parts += [*_describe_validation(records, results), *_describe_work(records)]
     return "\n\n".join(parts) + "\n"
 
 
-def _scores_table(study: str, results: pd.DataFrame) -> str:
+def _tabulate_scores(study: str, results: pd.DataFrame) -> str:
     metrics = ["pixel_accuracy", "cpa_background", "cpa_red", "cpa_white", "mean_iou"]
     rows = []
-    for keys, group in _groups(results):
+    for keys, group in _group_by_network(results):
         paper = TABLES.get(study, {}).get(keys[0].replace(PAPER_TOLERANCES, "NODEs-UNet"), {})
         cells = []
         for metric in metrics:
             known = f" ({paper[metric]:.2f})" if metric in paper else ""
-            cells.append(spread(100 * group[metric], 2) + known)
+            cells.append(format_spread(100 * group[metric], 2) + known)
         rows.append([*keys, len(group), *cells])
     titles = ["PA", "CPA background", "CPA red", "CPA white", "mean IoU"]
-    return markdown(["network", "trained at", "predicts at", "seeds", *titles], rows)
+    return format_table(["network", "trained at", "predicts at", "seeds", *titles], rows)
 
 
-def _groups(results: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+def _group_by_network(results: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
     """Return the seeds of each network and pair of tolerances, in the order of the rows."""
     yield from results.groupby(["network", "train_tol", "predict_tol"], sort=False)
 
 
-def _cost_table(study: str, records: Sequence[Record]) -> str:
-    results = results_table(records)
+def _tabulate_costs(study: str, records: Sequence[Record]) -> str:
+    results = make_results_table(records)
     predictions = [prediction for record in records for prediction in record["predictions"]]
     results["changed"] = [prediction["changed"] for prediction in predictions]
     results["train_seconds"] = [
@@ -168,21 +168,22 @@ def _cost_table(study: str, records: Sequence[Record]) -> str:
     ]
     images = len(records[0]["images"])
     columns = {
-        "seconds": lambda group: spread(group.seconds, 3),
-        "evaluations": lambda group: spread(group.evaluations, 1),
-        "in total": lambda group: spread(group.evaluations * images, 0),
+        "seconds": lambda group: format_spread(group.seconds, 3),
+        "evaluations": lambda group: format_spread(group.evaluations, 1),
+        "in total": lambda group: format_spread(group.evaluations * images, 0),
         "MB": lambda group: f"{_BYTES * group.parameters.iloc[0] / 1e6:.1f}",
-        "training s": lambda group: spread(group.train_seconds, 0),
+        "training s": lambda group: format_spread(group.train_seconds, 0),
     }
     if study == "tolerance":
-        columns["pixels changed, %"] = lambda group: spread(100 * group.changed, 3)
+        columns["pixels changed, %"] = lambda group: format_spread(100 * group.changed, 3)
     rows = [
-        [*keys, *(cell(group) for cell in columns.values())] for keys, group in _groups(results)
+        [*keys, *(cell(group) for cell in columns.values())]
+        for keys, group in _group_by_network(results)
     ]
-    return markdown(["network", "trained at", "predicts at", *columns], rows)
+    return format_table(["network", "trained at", "predicts at", *columns], rows)
 
 
-def _comparison_note(table: pd.DataFrame) -> str:
+def _explain_comparison(table: pd.DataFrame) -> str:
     seeds = int(table.n_seeds.iloc[0])
     return (
         f"In points, over {seeds} seed{'s' * (seeds != 1)}; 95 % intervals by resampling seeds and "
@@ -192,7 +193,7 @@ def _comparison_note(table: pd.DataFrame) -> str:
     )
 
 
-def _comparison_table(table: pd.DataFrame) -> str:
+def _tabulate_comparison(table: pd.DataFrame) -> str:
     rows = [
         [
             row["first"],
@@ -207,10 +208,10 @@ def _comparison_table(table: pd.DataFrame) -> str:
         for _, row in table.iterrows()
     ]
     titles = ["first", "second", "metric", "first - second", "interval", "p", "seeds agree"]
-    return markdown([*titles, "detectable"], rows)
+    return format_table([*titles, "detectable"], rows)
 
 
-def _validation(records: Sequence[Record], results: pd.DataFrame) -> list[str]:
+def _describe_validation(records: Sequence[Record], results: pd.DataFrame) -> list[str]:
     """Return what validation, which has seen no test image, would choose among ODE-networks."""
     rows = [
         {**{key: record[key] for key in _TRAINED}, "valid": record["valid_mean_iou"]}
@@ -226,8 +227,8 @@ def _validation(records: Sequence[Record], results: pd.DataFrame) -> list[str]:
     cells = [
         [
             *keys,
-            spread(100 * values, 2),
-            spread(100 * tested[keys], 2) if keys in tested else "",
+            format_spread(100 * values, 2),
+            format_spread(100 * tested[keys], 2) if keys in tested else "",
             "chosen" if keys == best else "",
         ]
         for keys, values in scores
@@ -237,10 +238,10 @@ def _validation(records: Sequence[Record], results: pd.DataFrame) -> list[str]:
         "only report; predicted at the tolerance of training."
     )
     titles = ["network", "trained at", "validation", "test", ""]
-    return ["## Chosen by validation", note, markdown(titles, cells)]
+    return ["## Chosen by validation", note, format_table(titles, cells)]
 
 
-def _work(records: Sequence[Record]) -> list[str]:
+def _describe_work(records: Sequence[Record]) -> list[str]:
     """Return what the ODE-blocks do, beside what they cost."""
     rows = [
         [
@@ -261,17 +262,17 @@ def _work(records: Sequence[Record]) -> list[str]:
         "and the mean IoU with the identity in the block's place."
     )
     titles = ["network", "trained at", "seed", "position", "change", "mean IoU without"]
-    return ["## What the ODE-blocks do", note, markdown(titles, rows)]
+    return ["## What the ODE-blocks do", note, format_table(titles, rows)]
 
 
-def spread(values: Iterable[float], digits: int) -> str:
+def format_spread(values: Iterable[float], digits: int) -> str:
     """Return mean and, of several values, standard deviation."""
     array = np.array(list(values), dtype=float)
     deviation = f" ± {array.std(ddof=1):.{digits}f}" if len(array) > 1 else ""
     return f"{array.mean():.{digits}f}{deviation}"
 
 
-def markdown(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def format_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a table in Markdown."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

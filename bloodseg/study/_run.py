@@ -15,7 +15,7 @@ from ..estimators import BloodCellSegmenter
 from ..metrics import confusion_matrix
 from ..model_selection import predict_at, share_that_differs
 from ..ode import SolverError
-from ._plans import Job, tolerance_text
+from ._plans import Job, format_tolerance
 from ._protocol import split_and_augment
 from ._store import Store
 from ._work import work_of_blocks
@@ -54,9 +54,9 @@ def run_job(
             if not store.is_done(job):
                 asked = {*job.tolerances, *store.tolerances(job)}
                 job = replace(job, tolerances=tuple(sorted(asked)))
-                segmenter = _fitted(job, train, identity["protocol"], store, verbose)
+                segmenter = _fit(job, train, identity["protocol"], store, verbose)
                 segmenter.save(store.model(job.name))
-                store.write(job, {**_record(job, segmenter, test), **identity})
+                store.write(job, {**_make_record(job, segmenter, test), **identity})
     except Timeout:
         return job, BUSY
     except (*_FAILURES, JobFailed) as failure:
@@ -64,7 +64,7 @@ def run_job(
     return job, DONE
 
 
-def _fitted(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -> Any:
+def _fit(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -> Any:
     segmenter = BloodCellSegmenter(
         **job.parameters,
         random_state=job.seed,
@@ -84,7 +84,7 @@ def _fitted(job: Job, train: Bunch, protocol: str, store: Store, verbose: int) -
     return segmenter
 
 
-def _record(job: Job, segmenter: Any, test: Bunch) -> dict[str, Any]:
+def _make_record(job: Job, segmenter: Any, test: Bunch) -> dict[str, Any]:
     best = segmenter.history_[segmenter.best_epoch_ - 1]
     return {
         "name": job.name,
@@ -101,12 +101,12 @@ def _record(job: Job, segmenter: Any, test: Bunch) -> dict[str, Any]:
         "precision": segmenter.precision_,
         "version": __version__,
         "images": list(test.names),
-        "predictions": _predictions(job, segmenter, test),
+        "predictions": _predict_at_each(job, segmenter, test),
         "work": work_of_blocks(segmenter, test.images, test.masks),
     }
 
 
-def _predictions(job: Job, segmenter: Any, test: Bunch) -> list[dict[str, Any]]:
+def _predict_at_each(job: Job, segmenter: Any, test: Bunch) -> list[dict[str, Any]]:
     """Return what each tolerance of prediction comes to, from the tightest to the loosest."""
     segmenter.predict(test.images[:1])  # what is done once is not any tolerance's cost
     tolerances: list[float | None] = [*job.tolerances] or [None]
@@ -120,7 +120,7 @@ def _predictions(job: Job, segmenter: Any, test: Bunch) -> list[dict[str, Any]]:
         found.append(
             {
                 "tolerance": tolerance,
-                "predict_tol": job.train_tol if tolerance is None else tolerance_text(tolerance),
+                "predict_tol": job.train_tol if tolerance is None else format_tolerance(tolerance),
                 "seconds": seconds,
                 "evaluations": evaluations.tolist(),
                 "changed": share_that_differs(tightest, maps),

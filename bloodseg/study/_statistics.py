@@ -82,7 +82,7 @@ def compare(
             "first": first,
             "second": second,
             "metric": metric,
-            **_row(
+            **_summarize(
                 by_seed[first][metric] - by_seed[second][metric],
                 drawn[first][metric] - drawn[second][metric],
             ),
@@ -91,7 +91,7 @@ def compare(
         for metric in METRICS
     ]
     table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table.p.to_numpy()))
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", correct_by_holm(table.p.to_numpy()))
     return table
 
 
@@ -125,7 +125,7 @@ def _score_draws(
     return {metric: (found[metric] * seeds).sum(axis=1) / n_seeds for metric in METRICS}
 
 
-def _row(by_seed: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+def _summarize(by_seed: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
     """Return what the differences of seeds and of draws come to.
 
     Draws without a pixel of the class are left out; where no image has one, all is NaN.
@@ -148,7 +148,7 @@ def _row(by_seed: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
     }
 
 
-def holm(p: np.ndarray) -> np.ndarray:
+def correct_by_holm(p: np.ndarray) -> np.ndarray:
     """Return p-values corrected by Holm's step-down method; NaN stands for no comparison."""
     corrected = np.full(len(p), np.nan)
     order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN is sorted last
@@ -157,7 +157,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def decided(row: Any) -> int:
+def decide(row: Any) -> int:
     """Return the sign of a difference that these data show, or 0 where they don't decide.
 
     Shown is one whose interval is off zero, whose corrected p is below 0.05, and on which at least

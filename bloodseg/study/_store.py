@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 from .._files import expanded, write_json, written_whole
 from ..metrics import scores_from_confusion
-from ._plans import SET_BY_NETWORK, Job, file_name
+from ._plans import SET_BY_NETWORK, Job, make_file_name
 
 KEYS = ["study", "dataset", "network", "seed", "train_tol", "predict_tol"]
 SCORES = ["pixel_accuracy", "mean_iou", "cpa_background", "cpa_white", "cpa_red"]
@@ -81,11 +81,11 @@ class Store:
         for record in self.records():
             for job in jobs:
                 # By the names of files: "A b" and "a-b" are one there.
-                alike = file_name(job.dataset) == file_name(record["dataset"])
+                alike = make_file_name(job.dataset) == make_file_name(record["dataset"])
                 if job.study != record["study"] or not alike:
                     continue
                 apart = () if job.name == record["name"] else (*SET_BY_NETWORK, "random_state")
-                difference = _difference(record, identities[job.name], apart)
+                difference = _describe_difference(record, identities[job.name], apart)
                 if difference:
                     raise ValueError(
                         f"output must be a folder without another study of this name; "
@@ -132,17 +132,19 @@ class Store:
         return Examples(images, masks, names)
 
     def _examples(self, dataset: str) -> Path:
-        return self.folder / f"examples-{file_name(dataset)}.npz"
+        return self.folder / f"examples-{make_file_name(dataset)}.npz"
 
     def update_results(self) -> pd.DataFrame:
         """Write results.csv anew from all records, and return it."""
         with self.lock("results"):
-            table = results_table(self.records())
+            table = make_results_table(self.records())
             write_table(self.folder / RESULTS, table)
         return table
 
 
-def _difference(held: Mapping[str, Any], wanted: Mapping[str, Any], apart: Sequence[str]) -> str:
+def _describe_difference(
+    held: Mapping[str, Any], wanted: Mapping[str, Any], apart: Sequence[str]
+) -> str:
     """Return in words where two trainings differ, but for parameters that set them apart."""
     if held["data"] != wanted["data"]:
         return "other images, label maps, names or groups"
@@ -153,7 +155,7 @@ def _difference(held: Mapping[str, Any], wanted: Mapping[str, Any], apart: Seque
     return ", ".join(f"{name}={a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b)
 
 
-def results_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def make_results_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row for each study, data set, network, seed and pair of tolerances."""
     rows = [
         {

@@ -122,7 +122,7 @@ def run_study(
     0   U-Net     0          0.0      122103
     """
     _check(seeds, protocol, parameters)
-    train, test, parameters = _data(train, test, protocol, parameters)
+    train, test, parameters = _prepare(train, test, protocol, parameters)
     jobs = plan(
         study,
         dataset,
@@ -134,7 +134,7 @@ def run_study(
     )
     store = Store(output).make()
     hashes = joblib.hash(train), joblib.hash(test)
-    identities = {job.name: _identity(job, protocol, *hashes) for job in jobs}
+    identities = {job.name: _identify(job, protocol, *hashes) for job in jobs}
     store.check(jobs, identities)
     store.keep_examples(dataset, test)
     alone = joblib.effective_n_jobs(n_jobs) == 1
@@ -187,7 +187,7 @@ def _run_all(
     return failures
 
 
-def _identity(job: Job, protocol: str, train: str, test: str) -> dict[str, Any]:
+def _identify(job: Job, protocol: str, train: str, test: str) -> dict[str, Any]:
     """Return what tells a job from others, and a short name for its training.
 
     ``train`` and ``test`` are hashes of the data.
@@ -205,24 +205,24 @@ def _identity(job: Job, protocol: str, train: str, test: str) -> dict[str, Any]:
     }
 
 
-def _data(
+def _prepare(
     train: Any, test: Any, protocol: str, parameters: dict[str, Any]
 ) -> tuple[Bunch, Bunch, dict[str, Any]]:
     """Return what to train and test on, and the estimator's parameters for it."""
-    train = _checked(train, "train")
+    train = _check_data(train, "train")
     if protocol == "folder":
-        return train, _checked(test, "test"), parameters
+        return train, _check_data(test, "test"), parameters
     if test is not None:
         raise ValueError("test must be None where protocol is 'paper', which keeps its own.")
     parameters = {"crop_size": _PAPER_CROP, "augment": False, **parameters}
     crops = paper_crops(
         train.images, train.masks, groups=train.groups, crop_size=parameters["crop_size"]
     )
-    train, test = (_checked(part, "train") for part in crops)
+    train, test = (_check_data(part, "train") for part in crops)
     return train, test, parameters
 
 
-def _checked(data: Any, name: str) -> Bunch:
+def _check_data(data: Any, name: str) -> Bunch:
     """Return images and label maps as lists, with groups and names."""
     if not all(hasattr(data, part) for part in ("images", "masks")):
         raise ValueError(

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from bloodseg.metrics import scores_of_each
 from bloodseg.study import compare
-from bloodseg.study._statistics import METRICS, decided, holm
+from bloodseg.study._statistics import METRICS, correct_by_holm, decide
 
 POOR = np.array([[80, 10, 10], [5, 40, 5], [10, 0, 90]])
 GOOD = np.array([[90, 5, 5], [2, 46, 2], [5, 0, 95]])
@@ -30,14 +30,14 @@ def test_identical_networks_are_undecided(rng):
     assert (table[["difference", "low", "high", "detectable"]] == 0).all(axis=None)
     assert (table[["p", "p_holm"]] == 1).all(axis=None)
     assert not table.seeds_agree.any()
-    assert [decided(row) for _, row in table.iterrows()] == [0] * 5
+    assert [decide(row) for _, row in table.iterrows()] == [0] * 5
 
 
 def test_equal_networks_with_noise_are_undecided(rng):
     table = compare({n: noisy(POOR, 3, 8, rng) for n in "ab"}, [("a", "b")])
     assert (table.low < 0).all()
     assert (table.high > 0).all()
-    assert [decided(row) for _, row in table.iterrows()] == [0] * 5
+    assert [decide(row) for _, row in table.iterrows()] == [0] * 5
 
 
 def test_a_clearly_better_network_is_told(rng):
@@ -49,8 +49,8 @@ def test_a_clearly_better_network_is_told(rng):
     assert row.difference == pytest.approx(by_seed.mean())
     assert 0 < row.low < row.difference < row.high
     assert 0 < row.detectable < row.difference
-    assert decided(row) == 1
-    assert decided(table.set_index(["first", "metric"]).loc["poor", "mean_iou"]) == -1
+    assert decide(row) == 1
+    assert decide(table.set_index(["first", "metric"]).loc["poor", "mean_iou"]) == -1
 
 
 def test_the_same_draws_for_all_networks():
@@ -69,7 +69,7 @@ def test_one_seed_decides_nothing(rng):
     matrices = {"poor": noisy(POOR, 1, 16, rng), "good": noisy(GOOD, 1, 16, rng)}
     row = compare(matrices, [("good", "poor")]).iloc[0]
     assert row.low > 0
-    assert decided(row) == 0
+    assert decide(row) == 0
 
 
 def test_seeds_that_disagree_decide_nothing(rng):
@@ -77,7 +77,7 @@ def test_seeds_that_disagree_decide_nothing(rng):
     good[2], poor[2] = poor[2].copy(), good[2].copy()
     row = compare({"good": good, "poor": poor}, [("good", "poor")]).iloc[0]
     assert not row.seeds_agree
-    assert decided(row) == 0
+    assert decide(row) == 0
 
 
 def test_a_class_that_is_nowhere_is_no_number():
@@ -85,7 +85,7 @@ def test_a_class_that_is_nowhere_is_no_number():
     table = compare({n: np.tile(matrix, (2, 4, 1, 1)) for n in "ab"}, [("a", "b")])
     rows = table.set_index("metric")
     assert np.isnan(rows.loc["cpa_white", ["difference", "low", "p", "p_holm"]].astype(float)).all()
-    assert decided(rows.loc["cpa_white"]) == 0
+    assert decide(rows.loc["cpa_white"]) == 0
     assert rows.loc["mean_iou", "p_holm"] == 1
 
 
@@ -117,14 +117,16 @@ def test_intervals_cover_about_as_often_as_they_say():
 
 def test_holm():
     p = np.array([0.01, 0.04, 0.03, 0.005])  # Holm: 0.03, 0.06, 0.06, 0.02
-    assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.6, np.nan, 0.01])) == pytest.approx([0.6, np.nan, 0.02], nan_ok=True)
+    assert correct_by_holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct_by_holm(np.array([0.6, np.nan, 0.01])) == pytest.approx(
+        [0.6, np.nan, 0.02], nan_ok=True
+    )
 
 
 @given(arrays(float, st.integers(1, 20), elements=st.floats(0, 1)))
 @settings(max_examples=50)
 def test_holm_between_none_and_bonferroni(p):
-    corrected = holm(p)
+    corrected = correct_by_holm(p)
     assert (corrected >= p).all()
     assert (corrected <= np.minimum(1, len(p) * p) + 1e-12).all()
     order = np.argsort(p)

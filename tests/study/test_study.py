@@ -161,7 +161,7 @@ def test_the_table_on_disk_is_the_one_returned(finished):
 
 def test_nothing_is_run_twice(finished, monkeypatch):
     folder, table = finished
-    monkeypatch.setattr(running, "_fitted", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(running, "_fit", lambda *args: pytest.fail("trained again"))
     again = study(folder, networks=["U-Net", "NODEs-UNet"], seeds=[1, 0])
     assert again.equals(table)
 
@@ -262,13 +262,13 @@ def test_a_killed_study_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     process.wait()
     kept = {record["network"] for record in store.records()}
     trained = []
-    fitted = running._fitted
+    fitted = running._fit
 
     def watched(job, *args):
         trained.append(job.network)
         return fitted(job, *args)
 
-    monkeypatch.setattr(running, "_fitted", watched)
+    monkeypatch.setattr(running, "_fit", watched)
     again = study(tmp_path, networks=["U-Net", "NODEs-UNet"], seeds=[0, 1])
     assert len(trained) < 4
     assert kept
@@ -277,7 +277,7 @@ def test_a_killed_study_goes_on_where_it_was(finished, tmp_path, monkeypatch):
 
 def test_what_another_process_is_at_is_left_for_last(tmp_path, monkeypatch):
     order, locks = [], []
-    fitted = running._fitted
+    fitted = running._fit
 
     def watched(job, *args):
         if not locks:  # another process takes the second job, and gives it up in a moment
@@ -291,9 +291,9 @@ def test_what_another_process_is_at_is_left_for_last(tmp_path, monkeypatch):
     from bloodseg.study import _study
 
     jobs = plan("networks", "data", [0, 1, 2], TINY, networks=["U-Net"])
-    hashes = [joblib.hash(_study._checked(data, "")) for data in (TRAIN, TEST)]
-    second = _study._identity(jobs[1], "folder", *hashes)["training"]
-    monkeypatch.setattr(running, "_fitted", watched)
+    hashes = [joblib.hash(_study._check_data(data, "")) for data in (TRAIN, TEST)]
+    second = _study._identify(jobs[1], "folder", *hashes)["training"]
+    monkeypatch.setattr(running, "_fit", watched)
     table = study(tmp_path, seeds=[0, 1, 2])
     assert order == [0, 2, 1]
     assert table.seed.tolist() == [0, 1, 2]

@@ -101,7 +101,7 @@ def test_failed_trainings_are_done_in_part(data, tmp_path, monkeypatch, capsys):
 
     arguments = ["study", "networks", str(data / "train"), str(data / "test"), *TINY]
     assert main([*arguments, "-o", str(tmp_path), "--networks", "U-Net"]) == 0
-    monkeypatch.setattr(_run, "_fitted", fail)
+    monkeypatch.setattr(_run, "_fit", fail)
     assert main([*arguments, "-o", str(tmp_path), "--networks", "U-Net", "ResNet"]) == 1
     assert "resnet-0 came to no result: Training broke down" in capsys.readouterr().err
 
@@ -109,14 +109,14 @@ def test_failed_trainings_are_done_in_part(data, tmp_path, monkeypatch, capsys):
 def test_ctrl_c_keeps_what_is_done(data, tmp_path, monkeypatch):
     from bloodseg.study import _run
 
-    fitted = _run._fitted
+    fitted = _run._fit
 
     def stop(job, *args):
         if job.network == "ResNet":
             raise KeyboardInterrupt
         return fitted(job, *args)
 
-    monkeypatch.setattr(_run, "_fitted", stop)
+    monkeypatch.setattr(_run, "_fit", stop)
     rows = tmp_path / "rows.csv"
     arguments = ["study", "networks", str(data / "train"), str(data / "test"), *TINY]
     arguments += ["-o", str(tmp_path / "out"), "--results", str(rows)]

@@ -12,10 +12,10 @@ from PIL import Image
 
 from bloodseg.datasets import make_smears
 from bloodseg.study import TABLE_1, TABLE_2, report_study, run_study
-from bloodseg.study._claims import FAILS, HOLDS, UNDECIDED, comparisons, verdicts
+from bloodseg.study._claims import FAILS, HOLDS, UNDECIDED, compare_networks, judge_claims
 from bloodseg.study._plans import PAPER_TOLERANCES, Job, network_names
-from bloodseg.study._report import markdown, spread
-from bloodseg.study._store import Store, results_table
+from bloodseg.study._report import format_spread, format_table
+from bloodseg.study._store import Store, make_results_table
 
 POOR = np.array([[800, 100, 100], [50, 400, 50], [100, 0, 900]])
 GOOD = np.array([[900, 50, 50], [20, 460, 20], [50, 0, 950]])
@@ -60,7 +60,7 @@ def noisy(matrix, rng, n_images=12):
 
 
 def said(records):
-    found = verdicts(records, comparisons(records), results_table(records))
+    found = judge_claims(records, compare_networks(records), make_results_table(records))
     return {sentence.partition(": ")[0]: verdict for verdict, sentence in found}, found
 
 
@@ -130,9 +130,9 @@ def test_memory(rng):
 def test_only_seeds_that_all_have_are_compared(rng):
     records = networks(rng)
     without_last = records[:-1]
-    table = comparisons(without_last)
+    table = compare_networks(without_last)
     assert set(table.n_seeds) == {2}
-    assert comparisons(records[:1]) is None
+    assert compare_networks(records[:1]) is None
 
 
 def test_positions(rng):
@@ -180,7 +180,7 @@ def test_tolerances(rng):
     assert by_claim[fewer("0.001", "evaluations of f")] == HOLDS
     assert by_claim[fewer("0.001", "seconds")] == FAILS
     assert not any(key("0.01", "0.001") in claim for claim in by_claim)
-    pairs = comparisons(records)[["first", "second"]].drop_duplicates()
+    pairs = compare_networks(records)[["first", "second"]].drop_duplicates()
     assert len(pairs) == 4
 
 
@@ -275,9 +275,9 @@ def test_report_of_part_of_a_study(tmp_path, rng):
 
 
 def test_spread_and_tables():
-    assert spread([1.0, 2.0, 3.0], 1) == "2.0 ± 1.0"
-    assert spread([1.25], 2) == "1.25"
-    assert markdown(["a", "b"], [[1, "x"]]) == "| a | b |\n| --- | --- |\n| 1 | x |"
+    assert format_spread([1.0, 2.0, 3.0], 1) == "2.0 ± 1.0"
+    assert format_spread([1.25], 2) == "1.25"
+    assert format_table(["a", "b"], [[1, "x"]]) == "| a | b |\n| --- | --- |\n| 1 | x |"
 
 
 def test_records_are_json(folder):
