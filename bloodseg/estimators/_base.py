@@ -40,7 +40,7 @@ from ..training import (
     check_groups,
     fingerprint,
     make_accelerator,
-    shared_seed,
+    share_seed,
     split_images,
     train_network,
 )
@@ -199,7 +199,7 @@ class NetworkEstimator(BaseEstimator):
         groups = check_groups(groups, len(arrays))
         accelerator = make_accelerator(self.accelerator)
         device = choose_device(self.device) if accelerator is None else accelerator.device
-        seed = shared_seed(check_random_state(self.random_state), accelerator)
+        seed = share_seed(check_random_state(self.random_state), accelerator)
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
         start = self._read_starting_weights(architecture)
         data = (arrays, targets, groups, weights, validation, start)
@@ -220,7 +220,7 @@ class NetworkEstimator(BaseEstimator):
             keep_statistics=self.keep_statistics and start is not None,
             network_of_the_package=isinstance(self.network, str),
         )
-        examples = _examples(settings.task.training_set(valid or training, seed))
+        examples = _examples(settings.task.make_training_set(valid or training, seed))
         unet = unet_of(network)
         if isinstance(unet, NODEsUNet):
             n_images = self.max_epochs * len(training.images)

@@ -39,8 +39,8 @@ from ..training import (
     STANDARD_DIAMETER,
     SegmentationTask,
     TrainingData,
-    at_diameter,
-    diameter_in_masks,
+    measure_diameter,
+    scale_to_diameter,
 )
 from ._base import NetworkEstimator
 from ._fit_inputs import check_sample_weight, class_weights, warn_of_absent_classes
@@ -384,7 +384,7 @@ class BloodCellSegmenter(NetworkEstimator):
             y_val=y_val,
         )
         if self.red_cell_diameter is None:
-            self.red_cell_diameter_ = diameter_in_masks(check_masks(masks, partial=True))
+            self.red_cell_diameter_ = measure_diameter(check_masks(masks, partial=True))
         else:
             self.red_cell_diameter_ = self._wanted_diameter()
         return self
@@ -649,7 +649,7 @@ class BloodCellSegmenter(NetworkEstimator):
     def _rescale(self, data: TrainingData) -> TrainingData:
         if self.red_cell_diameter is None:
             return data
-        return at_diameter(data, self.red_cell_diameter, self._wanted_diameter())
+        return scale_to_diameter(data, self.red_cell_diameter, self._wanted_diameter())
 
     def _check_targets(
         self, targets: Any, *, images: list[np.ndarray], name: str = "masks"

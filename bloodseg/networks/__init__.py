@@ -3,8 +3,8 @@
 from ._counting import CountingNetwork
 from ._counting import unet_of as unet_of  # `as`: for other rooms, not public
 from ._draws import DrawnFrom as DrawnFrom
-from ._draws import dropout_from as dropout_from
-from ._draws import seeded as seeded
+from ._draws import seed_dropout as seed_dropout
+from ._draws import seed_globally as seed_globally
 from ._factory import NETWORKS, make_network
 from ._input import image_tensor as image_tensor
 from ._prediction import for_prediction

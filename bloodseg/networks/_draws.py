@@ -53,24 +53,24 @@ class DrawnFrom(TorchDispatchMode):
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags or kwargs.get("generator"):
             return func(*args, **kwargs)
-        device = _device_of(args, kwargs)
+        device = _find_device(args, kwargs)
         if device.type == "meta":  # nothing is drawn there
             return func(*args, **kwargs)
-        generator = self._generator(device)
+        generator = self._find_generator(device)
         if _takes_a_generator(func):
             return func.overloadpacket(*args, **kwargs, generator=generator)
         seed = torch.empty((), dtype=torch.int64, device=device).random_(generator=generator)
-        with seeded(int(seed), device):
+        with seed_globally(int(seed), device):
             return func(*args, **kwargs)
 
-    def _generator(self, device: torch.device) -> torch.Generator:
+    def _find_generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self._seed)
         return self._generators[device]
 
 
 @contextmanager
-def dropout_from(seed: int, network: nn.Module, device: torch.device) -> Iterator[None]:
+def seed_dropout(seed: int, network: nn.Module, device: torch.device) -> Iterator[None]:
     """Let the dropout of a network of this package, on a device, draw from a seed."""
     layers = [layer for layer in network.modules() if isinstance(layer, Dropout)]
     generator = torch.Generator(device).manual_seed(seed)
@@ -84,7 +84,7 @@ def dropout_from(seed: int, network: nn.Module, device: torch.device) -> Iterato
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+def seed_globally(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch's global generators of the CPU and of a device, and put them back.
 
     For code that may draw in any way, as a network of the user's own. Threads take turns; one that
@@ -114,7 +114,7 @@ def _takes_a_generator(func: Any) -> bool:
     return any(each.name == "generator" for schema in schemas for each in schema.arguments)
 
 
-def _device_of(args: Any, kwargs: dict[str, Any]) -> torch.device:
+def _find_device(args: Any, kwargs: dict[str, Any]) -> torch.device:
     tensors = (each for each in args if isinstance(each, torch.Tensor))
     device = kwargs.get("device") or next((each.device for each in tensors), None)
     return torch.device(device or "cpu")

@@ -11,7 +11,7 @@ from torch import nn
 
 from .._images import N_CLASSES
 from ._counting import CountingNetwork
-from ._draws import DrawnFrom, seeded
+from ._draws import DrawnFrom, seed_globally
 from ._factory import make_network
 from ._unet import UNet
 
@@ -24,7 +24,7 @@ def new_network(
     """Return a network with new weights, or with ``start``; torch's global generator stays."""
     name = architecture["network"]
     if not isinstance(name, str):
-        with seeded(seed):  # whatever a stranger's code draws
+        with seed_globally(seed):  # whatever a stranger's code draws
             network = _checked_network(name)
     else:
         settings = {

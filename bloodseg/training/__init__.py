@@ -2,11 +2,11 @@
 
 from ._augmentation import Augmentation
 from ._checkpoint import Checkpoint, fingerprint
-from ._distributed import make_accelerator, shared_seed
+from ._distributed import make_accelerator, share_seed
 from ._magnification import (
     STANDARD_DIAMETER,
-    at_diameter,
-    diameter_in_masks,
+    measure_diameter,
+    scale_to_diameter,
 )
 from ._split import check_groups, split_images
 from ._tasks import CountingTask, SegmentationTask, TrainingData
@@ -21,12 +21,12 @@ __all__ = [
     "TrainingData",
     "TrainingResult",
     "TrainingSettings",
-    "at_diameter",
     "check_groups",
-    "diameter_in_masks",
     "fingerprint",
     "make_accelerator",
-    "shared_seed",
+    "measure_diameter",
+    "scale_to_diameter",
+    "share_seed",
     "split_images",
     "train_network",
 ]

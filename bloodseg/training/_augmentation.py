@@ -85,12 +85,12 @@ class Augmentation:
                 p=0.2,
                 **mirrored,
             ),
-            *([] if strong else [_colour_jiggle()]),
+            *([] if strong else [_make_colour_jiggle()]),
             data_keys=["input", "mask"],
             # kornia's own adds align_corners=None, on which torch warns time and again.
             extra_args={DataKey.MASK: {"resample": Resample.NEAREST}},
         )
-        self._look = _other_laboratory() if strong else RandomStainShift()
+        self._look = _make_laboratory_changes() if strong else RandomStainShift()
 
     @torch.no_grad()
     def __call__(self, images: Tensor, masks: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ class WholeImageAugmentation:
     """Flips, right angles, brightness, colour and stain: what changes no number of cells."""
 
     def __init__(self) -> None:
-        self._colour = _colour_jiggle()
+        self._colour = _make_colour_jiggle()
         self._stain = RandomStainShift()
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ class WholeImageAugmentation:
         return images, targets
 
 
-def _other_laboratory() -> Any:
+def _make_laboratory_changes() -> Any:
     """Return what changes images as stain, lamp, focus, camera and file format do."""
     kornia = _import_kornia()
     return nn.Sequential(
@@ -141,7 +141,7 @@ def _other_laboratory() -> Any:
     )
 
 
-def _colour_jiggle() -> Any:
+def _make_colour_jiggle() -> Any:
     kornia = _import_kornia()
     return kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.5)
 

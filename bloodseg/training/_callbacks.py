@@ -56,10 +56,10 @@ class ClippedGradients(Callback):
         norm = nn.utils.clip_grad_norm_(weights, _GRADIENT_NORM)
         if not self.skipped and not math.isfinite(norm):
             # Gradients are those of all processes, so that all of them end here.
-            raise _broken(net, "the gradient was")
+            raise _explain_break(net, "the gradient was")
 
 
-def _broken(net: Any, what: str) -> FloatingPointError:
+def _explain_break(net: Any, what: str) -> FloatingPointError:
     return FloatingPointError(
         f"{what} not finite in epoch {len(net.history)}; a lower learning_rate may help"
     )
@@ -140,7 +140,7 @@ class EpochScores(Callback):
             for position, block in getattr(self.network, "ode_blocks", {}).items():
                 self.evaluations_[position] += (block.n_evaluations.sum(), len(targets))
         else:
-            self.sums_ = self.sums_ + self.task.sums(y_pred, targets.to(y_pred.device))
+            self.sums_ = self.sums_ + self.task.sum_up(y_pred, targets.to(y_pred.device))
 
     def on_epoch_end(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
         """Join the sums of all processes and record the epoch.
@@ -150,22 +150,22 @@ class EpochScores(Callback):
         FloatingPointError
             If the training loss, a weight or a running statistic is not finite.
         """
-        train, valid = (self._summed(self.losses_[training]) for training in (True, False))
+        train, valid = (self._sum_processes(self.losses_[training]) for training in (True, False))
         if not math.isfinite(_mean(train)):
-            raise _broken(net, "the loss was")
-        if self._summed(np.array([not _is_finite(self.network)], dtype=float)).any():
-            raise _broken(net, "weights or running statistics of the network were")
+            raise _explain_break(net, "the loss was")
+        if self._sum_processes(np.array([not _is_finite(self.network)], dtype=float)).any():
+            raise _explain_break(net, "weights or running statistics of the network were")
         history = net.history
         history.record("train_loss", _mean(train))
         if dataset_valid is not None:
             history.record("valid_loss", _mean(valid))
-            for name, score in self.task.named(self._summed(self.sums_)).items():
+            for name, score in self.task.score(self._sum_processes(self.sums_)).items():
                 history.record(f"valid_{name}", score)
         for position, sums in self.evaluations_.items():
-            history.record(f"evaluations_{position}", _mean(self._summed(sums)))
+            history.record(f"evaluations_{position}", _mean(self._sum_processes(sums)))
         history.record("learning_rate", net.optimizer_.param_groups[0]["lr"])
 
-    def _summed(self, sums: np.ndarray) -> np.ndarray:
+    def _sum_processes(self, sums: np.ndarray) -> np.ndarray:
         if self.accelerator is None:
             return sums
         tensor = torch.as_tensor(sums, device=self.accelerator.device)
@@ -206,11 +206,11 @@ class BestWeights:
         """Copy the weights where this epoch is the best so far."""
         loss = row.get("valid_loss")
         if loss is None or loss < self.best_loss:
-            state = copied_to_cpu(self.network.state_dict())  # before Ctrl-C can part the three
+            state = copy_to_cpu(self.network.state_dict())  # before Ctrl-C can part the three
             self.state, self.best_epoch = state, epoch
             self.best_loss = self.best_loss if loss is None else loss
 
-    def out_of_patience(self, n_epochs: int) -> bool:
+    def is_out_of_patience(self, n_epochs: int) -> bool:
         """Return whether training has gone on for too long without a lower loss."""
         return self.patience is not None and n_epochs - self.best_epoch >= self.patience
 
@@ -220,7 +220,7 @@ class BestWeights:
             self.network.load_state_dict(self.state)
 
 
-def copied_to_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def copy_to_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a copy of a state dict that later training steps do not change."""
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
@@ -252,7 +252,7 @@ class EndOfEpoch(Callback):
                     "epoch": self.best.best_epoch,
                 },
             )
-        if self.best.out_of_patience(len(net.history)):
+        if self.best.is_out_of_patience(len(net.history)):
             raise StopEarly
 
 

@@ -18,7 +18,7 @@ VALIDATION_BLOCK = 512
 Item = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]
 
 
-def _item(image: np.ndarray, mask: np.ndarray, weight: float) -> Item:
+def _make_item(image: np.ndarray, mask: np.ndarray, weight: float) -> Item:
     labels = torch.from_numpy(mask.astype(np.int64))
     return image_tensor(image), (labels, torch.tensor(weight, dtype=torch.float32))
 
@@ -63,11 +63,11 @@ class TrainingCrops(Dataset):
         index = self._image_of_crop[number]
         mask = self.masks[index]
         rng = np.random.default_rng((self.seed, self.epoch, int(number)))
-        rows, columns = (self._span(side, rng) for side in mask.shape)
+        rows, columns = (self._choose_span(side, rng) for side in mask.shape)
         where = np.ix_(rows, columns)
-        return _item(self.images[index][where], mask[where], self.weights[index])
+        return _make_item(self.images[index][where], mask[where], self.weights[index])
 
-    def _span(self, side: int, rng: np.random.Generator) -> np.ndarray:
+    def _choose_span(self, side: int, rng: np.random.Generator) -> np.ndarray:
         """Return the indices of a random crop along an axis, mirrored where the axis is short."""
         start = rng.integers(max(side - self.crop_size, 0) + 1)
         stop = min(start + self.crop_size, side)
@@ -154,7 +154,7 @@ class SameSizeBatches(BatchSampler):
         yield from waiting.values()
 
 
-def _parts(side: int) -> list[slice]:
+def _cut_side(side: int) -> list[slice]:
     """Cut a side into as few about equal parts as the size of a block allows: no slivers."""
     ends = np.linspace(0, side, -(-side // VALIDATION_BLOCK) + 1).astype(int)
     return [slice(start, stop) for start, stop in pairwise(ends)]
@@ -170,8 +170,8 @@ class ValidationBlocks(Dataset):
         self._blocks = [
             (index, (rows, columns))
             for index, mask in enumerate(masks)
-            for rows in _parts(mask.shape[0])
-            for columns in _parts(mask.shape[1])
+            for rows in _cut_side(mask.shape[0])
+            for columns in _cut_side(mask.shape[1])
         ]
 
     def __len__(self) -> int:
@@ -179,4 +179,4 @@ class ValidationBlocks(Dataset):
 
     def __getitem__(self, number: int) -> Item:
         index, block = self._blocks[number]
-        return _item(self.images[index][block], self.masks[index][block], self.weights[index])
+        return _make_item(self.images[index][block], self.masks[index][block], self.weights[index])

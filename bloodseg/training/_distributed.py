@@ -28,7 +28,7 @@ def make_accelerator(accelerator: Any) -> Any:
     return Accelerator()
 
 
-def shared_seed(random_state: np.random.RandomState, accelerator: Any) -> int:
+def share_seed(random_state: np.random.RandomState, accelerator: Any) -> int:
     """Return a seed drawn from a random state: the main process's, the same in all of them."""
     seed = int(random_state.randint(np.iinfo(np.int32).max))
     if accelerator is None:

@@ -52,10 +52,14 @@ class SegmentationLoss(nn.Module):
             logits, masks, self.class_weight, ignore_index=NOT_LABELLED, reduction="none"
         )
         loss = (losses * weights[:, None, None]).mean()
-        return loss if self.kind == "cross_entropy" else loss + _dice_loss(logits, masks, weights)
+        return (
+            loss
+            if self.kind == "cross_entropy"
+            else loss + _compute_dice_loss(logits, masks, weights)
+        )
 
 
-def _dice_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
+def _compute_dice_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     known = masks != NOT_LABELLED
     weights = weights[:, None, None, None] * known[:, None]
     probabilities = logits.softmax(dim=1)

@@ -21,19 +21,19 @@ Large enough for outlines and nuclei, small enough to be fast.
 _N_MASKS, _SIDE = 32, 1024  # how many label maps, and how much of each, tell the diameter
 
 
-def diameter_in_masks(masks: Sequence[np.ndarray]) -> float | None:
+def measure_diameter(masks: Sequence[np.ndarray]) -> float | None:
     """Return the median diameter of typical red cells; None where no label map has a cell."""
     step = -(-len(masks) // _N_MASKS)
-    found = [diameter for diameter in map(_in_mask, masks[::step]) if diameter is not None]
+    found = [diameter for diameter in map(_measure_mask, masks[::step]) if diameter is not None]
     return float(np.median(found)) if found else None
 
 
-def _in_mask(mask: np.ndarray) -> float | None:
+def _measure_mask(mask: np.ndarray) -> float | None:
     radius = typical_radius(middle(mask, _SIDE))
     return None if radius is None else 2 * radius
 
 
-def at_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
+def scale_to_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
     """Return images and label maps in sizes at which their red cells have the wanted diameter.
 
     Parameters
@@ -53,7 +53,7 @@ def at_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
     """
     diameters = [given] * len(data.images)
     if given == "auto":
-        measured = [_in_mask(mask) for mask in data.targets]
+        measured = [_measure_mask(mask) for mask in data.targets]
         known = [diameter for diameter in measured if diameter is not None]
         if not known:
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from skorch import NeuralNet
 
-from ..networks import dropout_from, seeded
+from ..networks import seed_dropout, seed_globally
 
 
 class AugmentedNet(NeuralNet):
@@ -49,31 +49,31 @@ class AugmentedNet(NeuralNet):
             images, (targets, weights) = batch
             images, targets = self.augmentation(images, targets, seed=self._step_seed(0))
             batch = images, (targets, weights)
-        with self._draws(batch):
+        with self._seed_draws(batch):
             return super().train_step(batch, **fit_params)
 
     def validation_step(self, batch: Any, **fit_params: Any) -> Any:
         """Do skorch's step."""
-        with self._draws(batch):
+        with self._seed_draws(batch):
             return super().validation_step(batch, **fit_params)
 
     def _step_seed(self, purpose: int) -> int:
         row = self.history[-1]
-        return derived_seed(*self.seed, row["epoch"], len(row["batches"]), purpose)
+        return derive_seed(*self.seed, row["epoch"], len(row["batches"]), purpose)
 
-    def _draws(self, batch: Any) -> AbstractContextManager[None]:
+    def _seed_draws(self, batch: Any) -> AbstractContextManager[None]:
         device = next(self.module_.parameters()).device
         if self.of_the_package:
-            return dropout_from(self._step_seed(1), self.module_, device)
-        return seeded(self._step_seed(1), device)
+            return seed_dropout(self._step_seed(1), self.module_, device)
+        return seed_globally(self._step_seed(1), device)
 
 
-def derived_seed(*entropy: int) -> int:
+def derive_seed(*entropy: int) -> int:
     """Return a seed of 63 bits that mixes the given numbers."""
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def distributed_net(*args: Any, **settings: Any) -> AugmentedNet:
+def make_distributed_net(*args: Any, **settings: Any) -> AugmentedNet:
     """Return an `AugmentedNet` that trains through Hugging Face Accelerate."""
     from skorch.hf import AccelerateMixin  # an optional dependency
 

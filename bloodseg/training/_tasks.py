@@ -33,29 +33,29 @@ class TrainingData:
 class Task(Protocol):
     """What `train_network` asks of a task."""
 
-    def training_set(self, data: TrainingData, seed: int) -> Any:
+    def make_training_set(self, data: TrainingData, seed: int) -> Any:
         """Return the data set to train on: items (image, (target, weight)); has an ``epoch``."""
 
-    def validation_set(self, data: TrainingData) -> Any:
+    def make_validation_set(self, data: TrainingData) -> Any:
         """Return the data set to validate with, each item a batch."""
 
-    def batches(self, training_set: Any, batch_size: int) -> BatchSampler:
+    def make_batches(self, training_set: Any, batch_size: int) -> BatchSampler:
         """Return the batches of an epoch."""
 
-    def criterion(self) -> nn.Module:
+    def make_criterion(self) -> nn.Module:
         """Return the loss of outputs and (targets, weights)."""
 
-    def augmentation(self) -> Any:
+    def make_augmentation(self) -> Any:
         """Return what changes a training batch's images and targets, given a seed."""
 
     @property
     def start(self) -> np.ndarray:
         """Sums over no image."""
 
-    def sums(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
+    def sum_up(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
         """Return what a validation batch adds to the sums."""
 
-    def named(self, sums: np.ndarray) -> dict[str, float]:
+    def score(self, sums: np.ndarray) -> dict[str, float]:
         """Return the scores, by name, that sums come to."""
 
 
@@ -69,27 +69,27 @@ class SegmentationTask:
     strong_augmentation: bool = False
     n_classes: int = 3
 
-    def training_set(self, data: TrainingData, seed: int) -> TrainingCrops:
+    def make_training_set(self, data: TrainingData, seed: int) -> TrainingCrops:
         """Return random crops."""
         return TrainingCrops(
             data.images, data.targets, data.weights, crop_size=self.crop_size, seed=seed
         )
 
-    def validation_set(self, data: TrainingData) -> ValidationBlocks:
+    def make_validation_set(self, data: TrainingData) -> ValidationBlocks:
         """Return the images, large ones cut into blocks."""
         return ValidationBlocks(data.images, data.targets, data.weights)
 
-    def batches(self, training_set: TrainingCrops, batch_size: int) -> BatchSampler:
+    def make_batches(self, training_set: TrainingCrops, batch_size: int) -> BatchSampler:
         """Return batches of crops."""
         return BatchSampler(EpochSampler(training_set), batch_size, drop_last=False)
 
-    def criterion(self) -> nn.Module:
+    def make_criterion(self) -> nn.Module:
         """Return the cross-entropy, or more."""
         weight = self.class_weight
         tensor = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         return SegmentationLoss(self.loss, tensor)
 
-    def augmentation(self) -> Any:
+    def make_augmentation(self) -> Any:
         """Return changes of crops and their label maps."""
         return Augmentation(self.crop_size, strong=self.strong_augmentation)
 
@@ -98,13 +98,13 @@ class SegmentationTask:
         """An empty confusion matrix."""
         return np.zeros((self.n_classes, self.n_classes))
 
-    def sums(self, logits: Tensor, masks: Tensor) -> np.ndarray:
+    def sum_up(self, logits: Tensor, masks: Tensor) -> np.ndarray:
         """Return the confusion matrix of a batch."""
         pairs = masks * self.n_classes + logits.argmax(dim=1)
         counts = torch.bincount(pairs[masks != NOT_LABELLED], minlength=self.n_classes**2)
         return counts.view(self.n_classes, self.n_classes).cpu().numpy()
 
-    def named(self, sums: np.ndarray) -> dict[str, float]:
+    def score(self, sums: np.ndarray) -> dict[str, float]:
         """Return the mean IoU."""
         return {"mean_iou": scores_from_confusion(sums.astype(np.int64))["mean_iou"]}
 
@@ -116,22 +116,22 @@ class CountingTask:
     loss: str
     scale: np.ndarray
 
-    def training_set(self, data: TrainingData, seed: int = 0) -> WholeImages:
+    def make_training_set(self, data: TrainingData, seed: int = 0) -> WholeImages:
         """Return the images."""
         return WholeImages(data.images, data.targets, data.weights, seed=seed)
 
-    validation_set = training_set
+    make_validation_set = make_training_set
 
-    def batches(self, training_set: WholeImages, batch_size: int) -> BatchSampler:
+    def make_batches(self, training_set: WholeImages, batch_size: int) -> BatchSampler:
         """Return batches of images of one size."""
         sizes = [image.shape[:2] for image in training_set.images]
         return SameSizeBatches(EpochSampler(training_set), sizes, batch_size)
 
-    def criterion(self) -> nn.Module:
+    def make_criterion(self) -> nn.Module:
         """Return the loss of counts."""
         return CountLoss(self.loss, torch.as_tensor(self.scale, dtype=torch.float32))
 
-    def augmentation(self) -> Any:
+    def make_augmentation(self) -> Any:
         """Return changes of images that leave the counts."""
         return WholeImageAugmentation()
 
@@ -140,12 +140,12 @@ class CountingTask:
         """No errors of no images."""
         return np.zeros((2, len(self.scale)))
 
-    def sums(self, predicted: Tensor, counts: Tensor) -> np.ndarray:
+    def sum_up(self, predicted: Tensor, counts: Tensor) -> np.ndarray:
         """Return absolute errors and numbers of images of a batch."""
         errors = (predicted - counts).abs().sum(dim=0).cpu().numpy()
         return np.stack([errors, np.full_like(errors, len(counts))])
 
-    def named(self, sums: np.ndarray) -> dict[str, float]:
+    def score(self, sums: np.ndarray) -> dict[str, float]:
         """Return the mean absolute error of each count."""
         errors = (sums[0] / sums[1]).tolist()
         return {f"mae_{name}": error for name, error in zip(COUNT_NAMES, errors, strict=True)}

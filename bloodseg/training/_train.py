@@ -31,7 +31,7 @@ from ._callbacks import (
 )
 from ._checkpoint import Checkpoint
 from ._distributed import share_buffers
-from ._net import AugmentedNet, distributed_net
+from ._net import AugmentedNet, make_distributed_net
 from ._tasks import Task, TrainingData
 
 logger = logging.getLogger("bloodseg")
@@ -103,13 +103,13 @@ def train_network(
         If training breaks down before its first epoch is over, or no epoch has a finite validation
         loss, or, where nothing validates, the network's answer in the end is not finite.
     """
-    statistics = _kept_statistics(network) if settings.keep_statistics else nullcontext()
+    statistics = _keep_statistics(network) if settings.keep_statistics else nullcontext()
     with statistics:
         return _Training(network, train, valid, settings).run()
 
 
 @contextmanager
-def _kept_statistics(network: nn.Module) -> Iterator[None]:
+def _keep_statistics(network: nn.Module) -> Iterator[None]:
     """Let batch normalisation go by what it has seen before, and not by the batches."""
 
     def in_evaluation(layer: nn.Module, _: Any) -> None:
@@ -134,13 +134,13 @@ class _Training:
     ):
         self.network, self.settings = network, settings
         self.task = settings.task
-        self.data = self.task.training_set(train, settings.seed)
-        self.batches = self.task.batches(self.data, settings.batch_size)
-        self.valid = None if valid is None else self.task.validation_set(valid)
+        self.data = self.task.make_training_set(train, settings.seed)
+        self.batches = self.task.make_batches(self.data, settings.batch_size)
+        self.valid = None if valid is None else self.task.make_validation_set(valid)
         self.best = BestWeights(network, settings.patience if valid is not None else None)
 
     def run(self) -> TrainingResult:
-        net = self._net()
+        net = self._make_net()
         net.initialize()
         checkpoint = self.settings.checkpoint
         if checkpoint is not None and checkpoint.state is not None:
@@ -149,7 +149,7 @@ class _Training:
         reason, cause = "epochs", ""
         if remaining > 0:
             reason, cause = self._fit(net, remaining)
-        rows = [row for row in net.history.to_list() if _complete(row)]
+        rows = [row for row in net.history.to_list() if _is_complete(row)]
         losses = [row["valid_loss"] for row in rows if self.valid is not None]
         if losses and not any(map(math.isfinite, losses)):
             raise FloatingPointError(
@@ -167,7 +167,7 @@ class _Training:
 
     def _fit(self, net: AugmentedNet, epochs: int) -> tuple[str, str]:
         """Train; return why it ended, and the start of a sentence where that was too early."""
-        if self.best.out_of_patience(len(net.history)):
+        if self.best.is_out_of_patience(len(net.history)):
             return "patience", ""
         reason, cause = "epochs", ""
         # Not net.partial_fit: it would swallow Ctrl-C without a trace.
@@ -178,11 +178,11 @@ class _Training:
             reason = "patience" if len(net.history) < self.settings.max_epochs else "epochs"
             logger.info("Stopped early; the best epoch was %d.", self.best.best_epoch)
         except KeyboardInterrupt:
-            if _interrupted_twice():  # meant for the search or the script that fits
+            if _note_interrupt():  # meant for the search or the script that fits
                 raise
             reason, cause = "interrupted", "Training was interrupted"
         except (SolverError, FloatingPointError) as error:
-            if not any(map(_complete, net.history.to_list())):
+            if not any(map(_is_complete, net.history.to_list())):
                 raise
             reason, cause = "broke down", f"Training broke down ({error})"
         # Not where an error ends this process: the others would be waited for, and never come.
@@ -205,16 +205,16 @@ class _Training:
         total = self.settings.max_epochs
         return f"{cause} after {n_epochs} of {total} epochs; the model keeps {kept}."
 
-    def _net(self) -> AugmentedNet:
+    def _make_net(self) -> AugmentedNet:
         settings = self.settings
         accelerator = settings.accelerator
-        loss = self.task.criterion().to(settings.device)
+        loss = self.task.make_criterion().to(settings.device)
         make: Any = AugmentedNet
         place: dict[str, Any] = {"device": settings.device, "callbacks__print_log": None}
         rank, n_processes = 0, 1
         if accelerator is not None:
             # skorch's mix-in insists on the printing callback, so it stays, with nothing to say.
-            make = distributed_net
+            make = make_distributed_net
             place = {"accelerator": accelerator, "callbacks__print_log__sink": noop}
             rank, n_processes = accelerator.process_index, accelerator.num_processes
         steps = math.ceil(len(self.batches) / n_processes)
@@ -247,7 +247,7 @@ class _Training:
             callbacks__train_loss=None,
             callbacks__valid_loss=None,
             callbacks__epoch_timer=None,
-            augmentation=self.task.augmentation() if settings.augment else None,
+            augmentation=self.task.make_augmentation() if settings.augment else None,
             seed=(settings.seed, rank),
             of_the_package=settings.network_of_the_package,
             verbose=0,
@@ -269,13 +269,13 @@ class _Training:
         self.best.best_loss, self.best.best_epoch = best["loss"], best["epoch"]
 
 
-def _interrupted_twice() -> bool:
-    """Return whether Ctrl-C came twice within seconds, in this fit or in one before."""
+def _note_interrupt() -> bool:
+    """Note a Ctrl-C; return whether one came seconds before, in this fit or in an earlier one."""
     global _last_interrupt
     before, _last_interrupt = _last_interrupt, time.monotonic()
     return _last_interrupt - before < _TWICE_WITHIN
 
 
-def _complete(row: dict[str, Any]) -> bool:
+def _is_complete(row: dict[str, Any]) -> bool:
     """Return whether an epoch of the history ran to its end."""
     return "seconds" in row

@@ -475,7 +475,7 @@ def test_best_epoch_is_kept(tiny, smears, monkeypatch):
     def on_epoch_end(self, net, **kwargs):
         record(self, net, **kwargs)
         net.history.record("valid_loss", next(told))
-        snapshots.append(callbacks.copied_to_cpu(self.network.state_dict()))
+        snapshots.append(callbacks.copy_to_cpu(self.network.state_dict()))
 
     monkeypatch.setattr(callbacks.EpochScores, "on_epoch_end", on_epoch_end)
     model = tiny(max_epochs=4).fit(smears.images, smears.masks)
@@ -588,7 +588,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     resumed = model("a").fit(smears.images, smears.masks)
 
     # Without the break, from the seed that the first fit drew.
-    monkeypatch.setattr(module, "shared_seed", lambda random_state, accelerator: seed)
+    monkeypatch.setattr(module, "share_seed", lambda random_state, accelerator: seed)
     whole = model("b").fit(smears.images, smears.masks)
     assert same_weights(resumed, whole)
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in resumed.history_]

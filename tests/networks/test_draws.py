@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bloodseg.networks import DrawnFrom, UNet, dropout_from, make_network, seeded
+from bloodseg.networks import DrawnFrom, UNet, make_network, seed_dropout, seed_globally
 from bloodseg.networks._blocks import Dropout
 
 ONES = torch.ones(9)
@@ -95,7 +95,7 @@ def test_dropout_from_a_seed():
     before = torch.get_rng_state()
     found = []
     for seed in (1, 1, 2):
-        with dropout_from(seed, network, torch.device("cpu")):
+        with seed_dropout(seed, network, torch.device("cpu")):
             found.append(network(image))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(found[0], found[1])
@@ -121,9 +121,9 @@ def test_dropout_with_a_generator_of_its_own_is_torchs(p):
 def test_seeded_puts_the_global_generator_back():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    with seeded(5):
+    with seed_globally(5):
         first = torch.rand(3)
-    with pytest.raises(KeyError), seeded(5):
+    with pytest.raises(KeyError), seed_globally(5):
         {}[float(torch.rand(3)[0] - first[0])]
     assert torch.equal(before, torch.get_rng_state())
 
@@ -135,12 +135,12 @@ def test_threads_take_turns_with_the_global_generator():
 
     def draw(seed):
         barrier.wait()
-        with seeded(seed):
+        with seed_globally(seed):
             return torch.stack([torch.rand(50) for _ in range(50)])
 
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(draw, range(4)))
     for seed, found in enumerate(together):
-        with seeded(seed):
+        with seed_globally(seed):
             assert torch.equal(found, torch.rand(50, 50))
     assert torch.equal(before, torch.get_rng_state())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bloodseg.datasets import make_smears
 from bloodseg.study import _run as running
 from bloodseg.study import paper_protocol, run_study
-from bloodseg.study._protocol import _window
+from bloodseg.study._protocol import _choose_window
 
 SMEARS = make_smears(12, image_size=80, random_state=0, red_cell_diameter=16, white_cells=(0, 2))
 GROUPS = np.repeat([f"slide {k}" for k in range(6)], 2)
@@ -94,7 +94,7 @@ def test_windows_hold_a_white_cell(top, left, height, width, seed):
     mask = np.full((40, 37), 2, np.uint8)
     cell = mask[top : top + height, left : left + width]
     cell[:] = 1
-    rows, columns = _window(mask, 20, np.random.default_rng(seed))
+    rows, columns = _choose_window(mask, 20, np.random.default_rng(seed))
     window = mask[rows, columns]
     assert window.shape == (20, 20)
     assert (window == 1).any()
@@ -104,7 +104,7 @@ def test_windows_hold_a_white_cell(top, left, height, width, seed):
 
 def test_windows_without_a_white_cell():
     mask = np.zeros((30, 20), np.uint8)
-    starts = {_window(mask, 20, np.random.default_rng(k))[0].start for k in range(100)}
+    starts = {_choose_window(mask, 20, np.random.default_rng(k))[0].start for k in range(100)}
     assert min(starts) == 0
     assert max(starts) == 10
 

@@ -66,7 +66,7 @@ def watch_epochs(monkeypatch):
     original = callbacks.EndOfEpoch.on_epoch_end
 
     def on_epoch_end(self, net, **kwargs):
-        seen.append(callbacks.copied_to_cpu(self.network.state_dict()))
+        seen.append(callbacks.copy_to_cpu(self.network.state_dict()))
         original(self, net, **kwargs)
 
     monkeypatch.setattr(callbacks.EndOfEpoch, "on_epoch_end", on_epoch_end)
@@ -204,9 +204,9 @@ def test_ctrl_c_leaves_the_weights_that_it_says(make, smears, monkeypatch, momen
     elif moment == "first epoch":
         spoil_loss(monkeypatch, 1, interrupt, training=False)
     else:  # when the third epoch is over, but its weights are not kept yet
-        copy = callbacks.copied_to_cpu
+        copy = callbacks.copy_to_cpu
         monkeypatch.setattr(
-            callbacks, "copied_to_cpu", lambda state: copy(state) if len(seen) < 3 else interrupt()
+            callbacks, "copy_to_cpu", lambda state: copy(state) if len(seen) < 3 else interrupt()
         )
     model = make(validation_fraction=None if moment == "step" else 0.25)
     with pytest.warns(UserWarning, match="Training was interrupted after"):

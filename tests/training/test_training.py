@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bloodseg.networks import image_tensor
-from bloodseg.training import Checkpoint, make_accelerator, shared_seed
+from bloodseg.training import Checkpoint, make_accelerator, share_seed
 from bloodseg.training._augmentation import (
     Augmentation,
     RandomStainShift,
@@ -28,7 +28,7 @@ from bloodseg.training._data import (
     ValidationBlocks,
 )
 from bloodseg.training._loss import SegmentationLoss
-from bloodseg.training._net import derived_seed
+from bloodseg.training._net import derive_seed
 
 
 def coded(height, width):
@@ -420,18 +420,18 @@ def test_a_short_training_warms_up_at_once():
 
 
 def test_derived_seeds_differ():
-    seeds = {derived_seed(a, b) for a in range(20) for b in range(20)}
+    seeds = {derive_seed(a, b) for a in range(20) for b in range(20)}
     assert len(seeds) == 400
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert derived_seed(3, 4) == derived_seed(3, 4)
+    assert derive_seed(3, 4) == derive_seed(3, 4)
 
 
 def test_best_weights_patience():
     best = BestWeights(nn.Linear(1, 1), patience=2)
     best.best_epoch = 3
-    assert [best.out_of_patience(n) for n in (3, 4, 5, 6)] == [False, False, True, True]
+    assert [best.is_out_of_patience(n) for n in (3, 4, 5, 6)] == [False, False, True, True]
     best.patience = None
-    assert not best.out_of_patience(99)
+    assert not best.is_out_of_patience(99)
 
 
 STATE = {
@@ -542,10 +542,8 @@ def test_no_accelerator():
     given = object()
     assert make_accelerator(given) is given
     state = np.random.RandomState(0)
-    assert shared_seed(state, None) != shared_seed(state, None)
-    assert shared_seed(np.random.RandomState(0), None) == shared_seed(
-        np.random.RandomState(0), None
-    )
+    assert share_seed(state, None) != share_seed(state, None)
+    assert share_seed(np.random.RandomState(0), None) == share_seed(np.random.RandomState(0), None)
 
 
 def test_accelerate_that_is_missing(monkeypatch):
