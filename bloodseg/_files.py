@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 
@@ -197,3 +198,28 @@ class ArrayFile:
 
     def _seek(self, row: int, column: int) -> None:
         self._file.seek((row * self.shape[1] + column) * self.dtype.itemsize)
+
+
+# Control characters, bytes that are no text, line separators, and marks that turn the direction
+# of writing or show nothing.
+_NOT_SHOWN = ("Cc", "Cs", "Cf", "Zl", "Zp")
+
+
+def printable(text: Any) -> str:
+    r"""Return a text in which all that is no visible character is escaped, as Python writes it.
+
+    Names of files may hold line breaks, commands to the terminal, and bytes that are no text.
+
+    Examples
+    --------
+    >>> from bloodseg._files import printable
+    >>> print(printable("a\nb\udcff.png"))
+    a\nb\udcff.png
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        each.encode("unicode_escape").decode() if category(each) in _NOT_SHOWN else each
+        for each in text
+    )

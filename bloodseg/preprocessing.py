@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from scipy import ndimage
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval, InvalidParameterError
@@ -20,6 +20,7 @@ __all__ = ["Preprocessor"]
 
 _LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in cv2.COLOR_RGB2YUV
 _N_LEVELS = 256  # bins of a tile's histogram, whatever the image's dtype
+MAX_JOBS = 1024  # threads
 _MAX_TILES = 256  # along one axis; a table of 256 levels is kept for every tile
 _MIN_OPENCV_TILE = 64  # pixels; in smaller tiles a single one counts for over 4 levels of 255
 _BRIGHT_SHARE = 0.1  # of the pixels, taken for empty glass
@@ -89,7 +90,11 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
         "clip_limit": [Interval(Real, 0, None, closed="neither")],
         "tile_grid_size": [tuple, list],
         "white_balance": ["boolean"],
-        "n_jobs": [None, Integral],
+        "n_jobs": [
+            Interval(Integral, None, -1, closed="right"),
+            Interval(Integral, 1, MAX_JOBS, closed="both"),
+            None,
+        ],
     }
 
     def __init__(
@@ -161,7 +166,8 @@ class Preprocessor(  # type: ignore[call-arg]  # mypy does not see scikit-learn'
                 ),
             )
 
-        changed = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+        n_jobs = min(effective_n_jobs(self.n_jobs), len(images))  # no threads without work
+        changed = Parallel(n_jobs=n_jobs, prefer="threads")(
             delayed(enhanced)(image) for image in images
         )
         return in_container_of(list(changed), X)

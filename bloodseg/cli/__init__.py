@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from ._arguments import make_parser
-from ._output import PROGRAM, CommandError, complain, flush
+from ._output import CommandError, complain, first_line, flush, notes_in_words
 
 __all__ = ["main"]
 
@@ -35,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with warnings.catch_warnings():
-            # Notes between libraries, of no use to who types a command.
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.showwarning = _show_warning
+        with notes_in_words():
             return _run(arguments)
     finally:
         flush()
@@ -54,22 +49,9 @@ def _run(arguments: list[str]) -> int:
     except CommandError as error:
         complain(f"error: {error}")
         return 2
+    except (OSError, MemoryError) as error:  # of the machine, and nobody else's fault
+        complain(f"error: {first_line(error)}")
+        return 2
     except KeyboardInterrupt:
         complain("stopped by Ctrl-C.")
         return 130
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
-    """Print a warning meant for users as a sentence, any other one with its place in the code."""
-    if category is UserWarning:
-        complain(f"warning: {message}")
-    else:
-        text = warnings.formatwarning(message, category, filename, lineno, line)
-        complain(text.rstrip(), prefix=PROGRAM)

@@ -16,6 +16,7 @@ from .._version import __version__
 from ..models import list_models
 from ._output import PROGRAM
 from ._values import (
+    choice,
     class_weights,
     diameter,
     formats,
@@ -23,13 +24,15 @@ from ._values import (
     path,
     positions,
     step_numbers,
+    tile_size,
     tolerances,
 )
 
 _EPILOG = """\
 exit codes:
   0    all done
-  1    done in part: some inputs failed or were skipped, or training ended early
+  1    done in part: some inputs failed or were skipped, or training ended early; with --strict,
+       also where the result for an image is in doubt
   2    nothing could be done: wrong usage, a missing model, no readable image
   130  stopped by Ctrl-C (in training, Ctrl-C keeps the best weights and saves the model)
 """
@@ -57,6 +60,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with a short message; argparse's own puts a screenful of usage before it."""
         self.exit(2, f"{PROGRAM}: error: {message}. See `{self.prog} --help`.\n")
+
+
+_COMPILE = "fuse the sums of the ODE-solver, which pays for large states in long jobs"
+_COMPILE_CHOICES = {"auto": "auto", "yes": True, "no": False}
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -110,16 +117,27 @@ def _estimator_defaults() -> dict[str, Any]:
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-def _adder(defaults: dict[str, Any], **common: Any) -> Callable[..., None]:
-    """Return a function that adds a parameter of the estimator as an option, with its default."""
+def _scale() -> float:
+    from ..estimators import BloodCellCounter
+
+    return inspect.signature(BloodCellCounter).parameters["scale"].default
+
+
+def _adder(defaults: dict[str, Any]) -> Callable[..., None]:
+    """Return a function that adds a parameter of the estimator as an option.
+
+    What is not given is left out of what is parsed: the estimator, a model that training starts
+    from, or a study has a default of its own.
+    """
 
     def add(group: Any, name: str, text: str, **settings: Any) -> None:
         default = defaults[name]
-        if default is None:
-            settings["type"] = or_none(settings["type"])
-        settings.setdefault("metavar", None if "choices" in settings else _metavar(name))
-        settings = {"default": default, **common, **settings}
-        group.add_argument(_flag(name), help=f"{text} (default: {_shown(default)})", **settings)
+        if settings.get("action") is None:
+            if default is None:
+                settings["type"] = or_none(settings["type"])
+            settings.setdefault("metavar", None if "choices" in settings else _metavar(name))
+            text += f" (default: {_shown(default)})"
+        group.add_argument(_flag(name), help=text, default=argparse.SUPPRESS, **settings)
 
     return add
 
@@ -143,6 +161,20 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         "saved model, or name of a published one, whose weights training starts from; options "
         "left at their defaults are then its own",
         type=path,
+    )
+    group.add_argument(
+        "--counts",
+        metavar="CSV",
+        type=path,
+        help="train a network that only counts, without label maps: from a table with the columns "
+        "image, white and red about the images of DIR (or DIR/images); for `bloodseg count`",
+    )
+    group.add_argument(
+        "--scale",
+        metavar="SHARE",
+        type=float,
+        default=argparse.SUPPRESS,
+        help=f"with --counts: how much images are shrunk before (default: {_shown(_scale())})",
     )
 
     group = parser.add_argument_group("ODE-blocks")
@@ -181,21 +213,27 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         type=or_none(diameter),
         metavar="auto|PIXELS",
     )
-    group.add_argument(
-        "--no-augment",
-        dest="augment",
-        action="store_false",
-        default=defaults["augment"],
-        help="train on the crops as they are, neither turned nor varied in colour",
+    add(
+        group,
+        "augment",
+        "turn the crops and vary their colours; strong: as far as laboratories differ, and blurred "
+        "and noisy, too",
+        **choice({"yes": True, "no": False, "strong": "strong"}),
     )
-    group.add_argument(
-        "--keep-statistics",
+    add(
+        group,
+        "keep_statistics",
+        "with --pretrained: normalise by the statistics of that model, as is best for a few images "
+        "and a low learning rate; published models do",
         action="store_true",
-        default=defaults["keep_statistics"],
-        help="with --pretrained: normalise by the statistics of that model, as is best for a few "
-        "images and a low learning rate; published models do",
     )
-    add(group, "loss", "training loss", choices=["cross_entropy", "cross_entropy+dice"])
+    add(
+        group,
+        "loss",
+        'training loss, "cross_entropy" or "cross_entropy+dice"; with --counts "huber", '
+        '"squared_error" or "poisson"',
+        type=str,
+    )
     add(
         group,
         "class_weight",
@@ -208,11 +246,11 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         'share of images (or groups) that choose the best epoch; "none" trains on all',
         type=or_none(float),
     )
-    group.add_argument(
-        "--early-stopping",
+    add(
+        group,
+        "early_stopping",
+        "stop after --patience epochs without a lower validation loss",
         action="store_true",
-        default=defaults["early_stopping"],
-        help="stop after --patience epochs without a lower validation loss",
     )
     add(group, "patience", "epochs, with --early-stopping", type=int)
     add(
@@ -243,6 +281,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
 def _add_machine(group: Any, add: Callable[..., None]) -> None:
     add(group, "device", '"auto" (CUDA where there is one), "cpu", "cuda:0"')
     add(group, "precision", "of convolutions", choices=["auto", "float32", "bfloat16"])
+    add(group, "compile", _COMPILE, **choice(_COMPILE_CHOICES))
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -270,6 +309,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--no-overlay", action="store_true", help="write the label maps alone")
     _add_overwrite(parser, "replace outputs that exist (default: skip such images)")
+    _add_strict(parser)
     _add_quiet(parser)
 
 
@@ -286,6 +326,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     _add_model(parser)
     _add_overwrite(parser)
+    _add_strict(parser)
     _add_quiet(parser)
 
 
@@ -301,6 +342,7 @@ def _add_count(parser: argparse.ArgumentParser) -> None:
     _add_pixel_size(parser)
     _add_model(parser)
     _add_overwrite(parser)
+    _add_strict(parser)
     _add_quiet(parser)
 
 
@@ -326,6 +368,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
     _add_pixel_size(parser)
     _add_model(parser)
     _add_overwrite(parser)
+    _add_strict(parser)
     _add_quiet(parser)
 
 
@@ -345,6 +388,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_pixel_size(parser)
     _add_model(parser)
     _add_overwrite(parser)
+    _add_strict(parser)
     _add_quiet(parser)
 
 
@@ -388,6 +432,7 @@ def _add_pixel_size(parser: argparse.ArgumentParser) -> None:
         "--pixel-size",
         metavar="UM",
         type=float,
+        default=argparse.SUPPRESS,
         help="side of a pixel in micrometres (default: what the file says, if it does)",
     )
 
@@ -425,8 +470,7 @@ _STUDIES = {
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
     parsers = parser.add_subparsers(dest="study", metavar="STUDY", title="studies", required=True)
-    # What is not given is the study's to choose: the paper's protocol has defaults of its own.
-    add = _adder(_estimator_defaults(), default=argparse.SUPPRESS)
+    add = _adder(_estimator_defaults())
     for name, text in _STUDIES.items():
         _add_study_options(
             parsers.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False),
@@ -555,12 +599,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_prediction(parser: argparse.ArgumentParser) -> None:
+    """Add the parameters that prediction goes by; by default a model has its own."""
     parser.add_argument(
         "--predict-ode-tol",
         metavar="TOL",
         type=or_none(tolerances),
+        default=argparse.SUPPRESS,
         help='tolerance of the solver: a number, "4=1e-2,5=1e-3,6=1e-2" or "paper"; looser is '
-        "faster (default: the model's)",
+        "faster; none: as in training (default: the model's)",
     )
     parser.add_argument(
         "--red-cell-diameter",
@@ -571,9 +617,24 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
         "none to take them as they are (default: the model's)",
     )
     parser.add_argument(
+        "--tile-size",
+        metavar="auto|PIXELS",
+        type=or_none(tile_size),
+        default=argparse.SUPPRESS,
+        help="side of the tiles that large images go through the network in, a multiple of 16; "
+        "small ones need little memory, none takes images whole (default: the model's)",
+    )
+    parser.add_argument(
         "--device",
         metavar="DEVICE",
+        default=argparse.SUPPRESS,
         help='"auto" (CUDA where there is one), "cpu", "cuda:0" (default: the model\'s)',
+    )
+    parser.add_argument(
+        "--compile",
+        default=argparse.SUPPRESS,
+        help=f"{_COMPILE} (default: the model's)",
+        **choice(_COMPILE_CHOICES),
     )
 
 
@@ -585,6 +646,14 @@ def _add_overwrite(
 
 def _add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="show no progress bar")
+
+
+def _add_strict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with exit code 1 where a result is in doubt; it is written all the same",
+    )
 
 
 def _flag(name: str) -> str:
@@ -602,4 +671,6 @@ def _shown(value: Any) -> str:
         return ",".join(map(_shown, value)) or "none"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "none" if value is None else str(value)

@@ -3,74 +3,80 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..cells import check_pixel_size
-from ..estimators import BloodCellSegmenter
-from ._model import INPUT_ERRORS, load_model, segment_one
-from ._output import (
-    CommandError,
-    check_writable,
-    complain,
-    first_line,
-    progress,
-    refuse_existing,
-    reported,
-    say,
-    write_csv,
-)
-from ._predict import find_images
+from ..datasets import read_image
+from ..estimators import BloodCellCounter, BloodCellSegmenter
+from ._batch import Batch, segment_one
+from ._model import load_model
+from ._output import CommandError, check_output, reported, say
+from ._tables import write_csv
+
+_Row = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Count the cells of the images one by one; what fails is reported and left out."""
-    images, n_failed = find_images(arguments.images)
+    batch = Batch(arguments)
+    images = batch.find(arguments.images)
     if arguments.output is not None:
-        refuse_existing([arguments.output], overwrite=arguments.overwrite)
-        check_writable(arguments.output.parent)
-    segmenter = load_for_cells(arguments)
-    rows: list[dict[str, Any]] = []
+        check_output(arguments.output, overwrite=arguments.overwrite)
+    model = load_model(arguments)
+    count = _count_by_cells if isinstance(model, BloodCellSegmenter) else _count_by_regression
+    rows: list[_Row] = []
     try:
-        for image in progress(images, label="counting", quiet=arguments.quiet):
-            try:
-                rows.append(segment_one(segmenter, image).count())
-            except INPUT_ERRORS as error:
-                complain(f"{image} skipped: {first_line(error)}")
-                n_failed += 1
+        for row in batch.run(images, count(model, batch), doing="counting"):
+            rows.append(row)
     finally:  # also on Ctrl-C: what was counted is not lost
         if rows:
             _write(rows, arguments.output)
     if not rows:
         raise CommandError("no image could be counted.")
-    return 1 if n_failed else 0
+    return batch.exit_code
 
 
-def _write(rows: list[dict[str, Any]], output: Path | None) -> None:
-    if output is not None:
+def _count_by_cells(segmenter: BloodCellSegmenter, batch: Batch) -> Callable[[Path], _Row]:
+    def count(image: Path) -> _Row:
+        found = segment_one(segmenter, image)
+        batch.judge(found)
+        return found.count()
+
+    return count
+
+
+def _count_by_regression(counter: BloodCellCounter, batch: Batch) -> Callable[[Path], _Row]:
+    def count(image: Path) -> _Row:
+        ((white, red),) = counter.predict([read_image(image)])
+        return {"image": str(image), "white": round(white, 2), "red": round(red, 2)}
+
+    return count
+
+
+def _write(rows: list[_Row], output: Path | None) -> None:
+    if output is not None:  # first: what is printed may go nowhere
         with reported(output):
             write_csv(output, rows)
-    say("\n".join(_table(rows)))
+    say(*_table(rows))
     if output is not None:
         say(f"Table: {output}")
 
 
-def load_for_cells(arguments: argparse.Namespace) -> BloodCellSegmenter:
-    """Load the model, and set the size of a pixel."""
-    try:
-        check_pixel_size(arguments.pixel_size)
-    except ValueError as error:
-        raise CommandError(f"--pixel-size: {error}") from error
-    segmenter = load_model(arguments)
-    return segmenter.set_params(pixel_size=arguments.pixel_size, verbose=int(not arguments.quiet))
-
-
-def _table(rows: list[dict]) -> Iterator[str]:
+def _table(rows: list[_Row]) -> Iterator[str]:
     """Yield the lines of a table with a last one for all images."""
     yield f"{'white':>8}{'red':>8}{'confidence':>12}  image"
     for row in rows:
-        yield f"{row['white']:>8}{row['red']:>8}{row['confidence']:>12.3f}  {row['image']}"
+        confidence = f"{row['confidence']:.3f}" if "confidence" in row else ""
+        doubted = "  (doubtful, see the messages)" if row.get("doubts") else ""
+        yield _line(row["white"], row["red"], confidence, row["image"] + doubted)
     if len(rows) > 1:
-        totals = (sum(row[name] for row in rows) for name in ("white", "red"))
-        yield "".join(f"{total:>8}" for total in totals) + f"{'':12}  {len(rows)} images"
+        white, red = (sum(row[name] for row in rows) for name in ("white", "red"))
+        yield _line(white, red, "", f"{len(rows)} images")
+
+
+def _line(white: float, red: float, confidence: str, text: str) -> str:
+    counts = (
+        f"{count:>8.1f}" if isinstance(count, float) else f"{count:>8}" for count in (white, red)
+    )
+    return f"{''.join(counts)}{confidence:>12}  {text}"

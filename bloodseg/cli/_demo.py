@@ -14,7 +14,7 @@ from ..estimators import BloodCellSegmenter
 from ..metrics import mean_iou
 from ..plotting._pictures import coloured, overlay, sheet
 from ..preprocessing import Preprocessor
-from ._evaluate import METRICS_FILES, Evaluation, timed_prediction
+from ._evaluate import METRICS_FILES, Evaluation, time_prediction
 from ._output import complain, make_folder, progress, refuse_existing, reported, say, write_png
 from ._train import ended_early, fit, save, summary
 
@@ -73,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     result.write(folder, data=f"{size.n_test} drawn smears")
     with reported(folder / "overview.png"):
         write_png(folder / "overview.png", _overview(test, predictions))
-    say(f"{summary(segmenter, seconds)} On {size.n_test} smears not trained on:\n")
-    say(result.table())
-    say(_where_to_look(folder))
+    say(f"{summary(segmenter, seconds)} On {size.n_test} smears not trained on:", "")
+    say(*result.table())
+    say(*_where_to_look(folder))
     return 1 if ended_early(segmenter) else 0
 
 
@@ -100,9 +100,9 @@ def _evaluate(
     pairs = list(zip(smears.images, smears.masks, strict=True))
     for image, mask in progress(pairs, label="evaluating", quiet=quiet):
         name = f"smear {len(predictions) + 1}"
-        predicted, cost = timed_prediction(segmenter, image, name)
-        result.add(name, mask, predicted, **cost)
-        predictions.append(predicted)
+        found, cost = time_prediction(segmenter, image, name)
+        result.add(name, mask, found.class_map[:], **cost)
+        predictions.append(found.class_map[:])
     return result, predictions
 
 
@@ -127,8 +127,9 @@ def _overview(smears: Any, predictions: list[np.ndarray]) -> np.ndarray:
     )
 
 
-def _where_to_look(folder: Path) -> str:
+def _where_to_look(folder: Path) -> tuple[str, ...]:
     return (
-        f"\nLook at {folder / 'overview.png'}; the numbers are in {folder / 'metrics.csv'}.\n"
-        f"Try the model: bloodseg predict IMAGE -m {folder / 'model.safetensors'} -o results"
+        "",
+        f"Look at {folder / 'overview.png'}; the numbers are in {folder / 'metrics.csv'}.",
+        f"Try the model: bloodseg predict IMAGE -m {folder / 'model.safetensors'} -o results",
     )

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,25 @@ import numpy as np
 
 from .._files import write_json
 from .._images import CLASS_NAMES
-from ..datasets import list_pairs, read_pair
+from ..datasets import Slide, list_pairs, read_pair
+from ..datasets._folder import Pair
 from ..estimators import BloodCellSegmenter
 from ..metrics import confusion_matrix, scores_from_confusion
 from ..plotting._pictures import LEGEND, overlay
-from ._model import INPUT_ERRORS, list_evaluations, load_model, name_image, segment_one
+from ..prediction import Segmented
+from ._batch import Batch, list_evaluations, segment_one
+from ._model import load_segmenter
 from ._output import (
     CommandError,
     complain,
     first_line,
     make_folder,
-    progress,
     refuse_existing,
     reported,
     say,
-    write_csv,
     write_png,
 )
+from ._tables import write_csv
 
 METRICS_FILES = ("metrics.json", "metrics.csv")
 
@@ -43,7 +46,6 @@ class Evaluation:
         default_factory=lambda: np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
     )
     rows: list[dict[str, Any]] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, mask: Any, predicted: Any, seconds: float, **more: Any) -> None:
         """Add the scores of one image."""
@@ -51,11 +53,6 @@ class Evaluation:
         self.confusion += confusion
         scores = scores_from_confusion(confusion)
         self.rows.append({"image": name, **scores, "seconds": seconds, **more})
-
-    def fail(self, name: str, error: Exception) -> None:
-        """Report an image that cannot be scored."""
-        self.failed[name] = first_line(error)
-        complain(f"{name} skipped: {self.failed[name]}")
 
     @property
     def scores(self) -> dict[str, float]:
@@ -67,8 +64,8 @@ class Evaluation:
         """Time that the predictions took."""
         return sum(row["seconds"] for row in self.rows)
 
-    def table(self) -> str:
-        """Return the pooled scores in print."""
+    def table(self) -> list[str]:
+        """Return the lines of the pooled scores in print."""
         scores = self.scores
         lines = ["".join(f"{text:>12}" for text in ("", *CLASS_NAMES))]
         for title, prefix in (("CPA", "cpa"), ("IoU", "iou")):
@@ -83,8 +80,7 @@ class Evaluation:
             lines.append(f"{title:<36}{_shown(scores[key]):>12}")
         n = len(self.rows)
         lines.append(f"{'seconds an image':<36}{self.seconds / n:>12.2f}")
-        lines.append(f"\n{n} image{'s' * (n != 1)}, {self.seconds:.1f} s.")
-        return "\n".join(lines)
+        return [*lines, "", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
 
     def write(self, folder: Path, **more: Any) -> None:
         """Write metrics.json and metrics.csv."""
@@ -99,7 +95,6 @@ class Evaluation:
             "scores": self.scores,
             "confusion_matrix": self.confusion.tolist(),
             "images": self.rows,
-            "failed": self.failed,
         }
         with reported(folder / "metrics.json"):
             write_json(folder / "metrics.json", report)
@@ -109,45 +104,49 @@ def _shown(score: float) -> str:
     return "-" if math.isnan(score) else f"{score:.4f}"
 
 
-def timed_prediction(
+def time_prediction(
     segmenter: BloodCellSegmenter, image: np.ndarray, name: str
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the label map of an image, and what it cost."""
+) -> tuple[Segmented, dict[str, Any]]:
+    """Return what the network says of an image, and what that cost."""
     started = time.perf_counter()
     found = segment_one(segmenter, name_image(image, name))
     seconds = time.perf_counter() - started
-    return found.class_map[:], {"seconds": seconds, **list_evaluations(found)}
+    return found, {"seconds": seconds, **list_evaluations(found)}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score a model on a folder; what fails is reported and left out."""
-    result = Evaluation()
-    segmenter = load_model(arguments)
-    try:
-        pairs = list_pairs(arguments.data, on_error=result.fail)
-    except OSError as error:
-        raise CommandError(str(error)) from error
+    batch, result = Batch(arguments), Evaluation()
+    segmenter = load_segmenter(arguments)
+    pairs = list_pairs(arguments.data, on_error=batch.fail)
     overlays = _prepare(arguments, [pair.name for pair in pairs])
-    for pair in progress(pairs, label="evaluating", quiet=arguments.quiet):
-        try:
-            image, mask = read_pair(pair)
-            predicted, cost = timed_prediction(segmenter, image, pair.name)
-            result.add(pair.name, mask, predicted, **cost)
-        except INPUT_ERRORS as error:
-            result.fail(pair.name, error)
-        else:
-            if overlays:
-                _write_overlay(overlays[pair.name], image, predicted)
+
+    def score(pair: Pair) -> None:
+        image, mask = read_pair(pair)
+        found, cost = time_prediction(segmenter, image, pair.name)
+        batch.judge(found)
+        doubts = "; ".join(found.doubts())
+        result.add(pair.name, mask, found.class_map[:], **cost, doubts=doubts)
+        if overlays:
+            _write_overlay(overlays[pair.name], image, found.class_map[:])
+
+    for _ in batch.run(pairs, score, doing="evaluating", name=attrgetter("name")):
+        pass
     if not result.rows:
         raise CommandError(f"no image of {arguments.data} could be evaluated.")
     if overlays:
-        result.write(arguments.output, model=str(arguments.model), data=str(arguments.data))
-    say(result.table())
-    if result.failed:
-        say(f"{len(result.failed)} left out, see the messages.")
+        result.write(
+            arguments.output,
+            model=str(arguments.model),
+            data=str(arguments.data),
+            failed=batch.failed,
+        )
+    say(*result.table())
+    if batch.failed:
+        say(f"{len(batch.failed)} left out, see the messages.")
     if overlays:
         say(f"Results: {arguments.output} (overlays: {LEGEND})")
-    return 1 if result.failed else 0
+    return batch.exit_code
 
 
 def _prepare(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Path]:
@@ -168,3 +167,8 @@ def _write_overlay(path: Path, image: np.ndarray, predicted: np.ndarray) -> None
         write_png(path, overlay(image, predicted))
     except (OSError, MemoryError) as error:  # the scores do not depend on it
         complain(f"{path} not written: {first_line(error)}")
+
+
+def name_image(pixels: np.ndarray, name: str) -> Slide:
+    """Return an image in memory as one that messages call by its name."""
+    return Slide(lambda top, bottom: pixels[top:bottom], pixels.shape, pixels.dtype, None, name)

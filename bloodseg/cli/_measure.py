@@ -9,20 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._files import write_json
 from ..cells import to_coco, to_geojson
-from ._count import load_for_cells
-from ._model import INPUT_ERRORS, segment_one
-from ._output import (
-    CommandError,
-    complain,
-    first_line,
-    make_folder,
-    progress,
-    refuse_existing,
-    reported,
-    say,
-    write_csv,
-)
-from ._predict import find_images, names_for
+from ._batch import Batch, segment_one
+from ._model import load_segmenter
+from ._output import CommandError, check_output, make_folder, refuse_existing, reported, say
+from ._prediction_table import next_free
+from ._tables import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,63 +23,66 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure the cells of the images one by one; what fails is reported and left out."""
     import pandas as pd
 
-    images, n_failed = find_images(arguments.images)
-    outputs = _outputs(arguments, images)
-    refuse_existing(outputs.values(), overwrite=arguments.overwrite)
-    segmenter = load_for_cells(arguments)
+    batch = Batch(arguments)
+    images = batch.find(arguments.images)
+    tables = _tables(arguments)
+    outlines = _outline_files(arguments, images)
+    refuse_existing([*tables.values(), *outlines.values()], overwrite=arguments.overwrite)
+    segmenter = load_segmenter(arguments)
     make_folder(arguments.output)
-    tables, sizes = [], {}
-    outlines = bool({"geojson", "coco"} & set(arguments.formats))
+    for path in tables.values():
+        check_output(path, overwrite=arguments.overwrite)
+    measured, sizes = [], {}
+    with_outlines = bool({"geojson", "coco"} & set(arguments.formats))
+
+    def measure(image: Path) -> pd.DataFrame:
+        found = segment_one(segmenter, image)
+        batch.judge(found)
+        table = found.measure(outlines=with_outlines)
+        if image in outlines:
+            write_json(outlines[image], to_geojson(table), indent=None)
+        sizes[found.name] = found.class_map.shape
+        return table
+
     try:
-        for image in progress(images, label="measuring", quiet=arguments.quiet):
-            try:
-                found = segment_one(segmenter, image)
-                table = found.measure(outlines=outlines)
-            except INPUT_ERRORS as error:
-                complain(f"{image} skipped: {first_line(error)}")
-                n_failed += 1
-                continue
-            if image in outputs:
-                _write(outputs[image], to_geojson(table))
-            tables.append(table)
-            sizes[found.name] = found.class_map.shape
+        for table in batch.run(images, measure, doing="measuring"):
+            measured.append(table)
     finally:  # also on Ctrl-C: what was measured is not lost
-        if tables:
-            _write_tables(outputs, pd.concat(tables, ignore_index=True), sizes)
-    if not tables:
+        if measured:
+            _write_tables(tables, pd.concat(measured, ignore_index=True), sizes)
+    if not measured:
         raise CommandError("no image could be measured.")
-    n_cells = sum(map(len, tables))
-    say(f"{n_cells} cells in {len(tables)} images, {n_failed} failed. Results: {arguments.output}")
-    return 1 if n_failed else 0
+    say(
+        f"{sum(map(len, measured))} cells in {len(measured)} images, {len(batch.failed)} failed. "
+        f"Results: {arguments.output}"
+    )
+    return batch.exit_code
 
 
-def _outputs(arguments: argparse.Namespace, images: Sequence[Path]) -> dict[Any, Path]:
-    """Return the files to write: by the names of tables, and by image."""
-    folder, formats = arguments.output, arguments.formats
-    outputs: dict[Any, Path] = {}
-    if "csv" in formats:
-        outputs["cells.csv"] = folder / "cells.csv"
-    if "coco" in formats:
-        outputs["cells.coco.json"] = folder / "cells.coco.json"
-    if "geojson" in formats:
-        names = names_for(images, {})
-        outputs |= {
-            image: folder / f"{name}.geojson" for image, name in zip(images, names, strict=True)
-        }
-    return outputs
+def _tables(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Return the files to write that speak of all images."""
+    names = {"csv": "cells.csv", "coco": "cells.coco.json"}
+    return {kind: arguments.output / names[kind] for kind in names if kind in arguments.formats}
+
+
+def _outline_files(arguments: argparse.Namespace, images: Sequence[Path]) -> dict[Path, Path]:
+    """Return the file to write for each image, if one is: STEM.geojson, STEM-2.geojson, ..."""
+    if "geojson" not in arguments.formats:
+        return {}
+    names: dict[str, Path] = {}
+    stems = {image.stem for image in images}
+    for image in images:
+        names[next_free(image.stem, names.__contains__, stems)] = image
+    return {image: arguments.output / f"{name}.geojson" for name, image in names.items()}
 
 
 def _write_tables(
-    outputs: dict[Any, Path], table: pd.DataFrame, sizes: dict[Any, tuple[int, int]]
+    tables: dict[str, Path], cells: pd.DataFrame, sizes: dict[Any, tuple[int, int]]
 ) -> None:
-    if "cells.coco.json" in outputs:
-        _write(outputs["cells.coco.json"], to_coco(table, sizes))
-    if "cells.csv" in outputs:
-        table = table.drop(columns="outline", errors="ignore")
-        with reported(outputs["cells.csv"]):
-            write_csv(outputs["cells.csv"], table.to_dict("records"), columns=table.columns)
-
-
-def _write(path: Path, value: Any) -> None:
-    with reported(path):
-        write_json(path, value, indent=None)
+    if "coco" in tables:
+        with reported(tables["coco"]):
+            write_json(tables["coco"], to_coco(cells, sizes), indent=None)
+    if "csv" in tables:
+        cells = cells.drop(columns="outline", errors="ignore")
+        with reported(tables["csv"]):
+            write_csv(tables["csv"], cells.to_dict("records"), columns=cells.columns)

@@ -1,69 +1,56 @@
-"""What `bloodseg predict` and `bloodseg evaluate` share: a model, and inputs that may fail."""
+"""The model of a command, with the options that prediction goes by."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-import numpy as np
-import torch
-
-from .._hardware import choose_device
-from ..datasets import Slide
-from ..estimators import BloodCellSegmenter
+from ..estimators import BloodCellCounter, BloodCellSegmenter
+from ..estimators._base import NetworkEstimator
+from ..estimators._model_file import read_header
 from ..models import model_file
-from ..networks import resolve_tolerances
-from ..ode import SolverError
-from ..prediction import Segmented, check_red_cell_diameter
-from ._output import CommandError
+from ._output import CommandError, first_line
 
-# What one input may fail with. All else is a defect of this package and keeps its traceback.
-INPUT_ERRORS = (
-    OSError,
-    ValueError,
-    ImportError,  # of the package that reads its format
-    MemoryError,
-    SolverError,
-    FloatingPointError,
-    torch.OutOfMemoryError,
-)
+# What `--model` may hold, by the name that its file gives.
+_KINDS = {kind.__name__: kind for kind in (BloodCellSegmenter, BloodCellCounter)}
 
 
-def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter:
+def load_segmenter(arguments: argparse.Namespace) -> BloodCellSegmenter:
+    """Load the model that ``--model`` names, which must find cells; as `load_model`."""
+    model = load_model(arguments)
+    if not isinstance(model, BloodCellSegmenter):
+        raise CommandError(
+            f"{arguments.model} only counts cells; it is for `bloodseg count`. Choose a model "
+            "that finds them."
+        )
+    return model
+
+
+def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter | BloodCellCounter:
     """Load the model that ``--model`` names, with the options for prediction.
 
     The options are checked here, where a mistake in them ends the command; later it would be
     taken for a failure of every image.
     """
     try:
-        segmenter = BloodCellSegmenter.load(model_file(arguments.model))
-        if arguments.device is not None:
-            choose_device(arguments.device)
-            segmenter.set_params(device=arguments.device)
-        if arguments.predict_ode_tol is not None:
-            name = "--predict-ode-tol"
-            resolve_tolerances(arguments.predict_ode_tol, tuple(segmenter.ode_tol_), name=name)
-            segmenter.set_params(predict_ode_tol=arguments.predict_ode_tol)
-        if hasattr(arguments, "red_cell_diameter"):  # None is a value, too
-            given = arguments.red_cell_diameter
-            check_red_cell_diameter(given, segmenter.red_cell_diameter_)
-            segmenter.set_params(red_cell_diameter=given)
+        file = model_file(arguments.model)
+        kind = _KINDS.get(read_header(file)["fitted"].get("estimator"), BloodCellSegmenter)
+        model = kind.load(file)
+        given = {
+            name: vars(arguments)[name] for name in kind._OF_PREDICTION if name in vars(arguments)
+        }
+        model.set_params(**given, verbose=int(not vars(arguments).get("quiet", True)))
+        model.check_prediction()
     except (OSError, ValueError) as error:
-        raise CommandError(str(error)) from error
-    return segmenter
+        raise CommandError(first_line(error)) from error
+    _refuse_unused(arguments, kind)
+    return model
 
 
-def segment_one(segmenter: BloodCellSegmenter, image: Path | Slide) -> Segmented:
-    """Return what the network says of one image."""
-    (found,) = segmenter.segment([image])
-    return found
-
-
-def name_image(pixels: np.ndarray, name: str) -> Slide:
-    """Return an image in memory as one that messages call by its name."""
-    return Slide(lambda top, bottom: pixels[top:bottom], pixels.shape, pixels.dtype, None, name)
-
-
-def list_evaluations(found: Segmented) -> dict[str, int]:
-    """Return the evaluations of f at each position, as columns of a table."""
-    return {f"evaluations_{position}": count for position, count in found.evaluations.items()}
+def _refuse_unused(arguments: argparse.Namespace, kind: type[NetworkEstimator]) -> None:
+    """Raise where an option of prediction means nothing to a model of this kind."""
+    for name in sorted(set(BloodCellSegmenter._OF_PREDICTION) - set(kind._OF_PREDICTION)):
+        if name in vars(arguments):
+            raise CommandError(
+                f"--{name.replace('_', '-')} means nothing to {arguments.model}, a "
+                f"{kind.__name__}. Leave it out."
+            )

@@ -14,5 +14,5 @@ def run(arguments: argparse.Namespace) -> int:
         card = model_card(arguments.name)
     except ValueError as error:
         raise CommandError(str(error)) from error
-    say(f"Published models: {', '.join(list_models())}\n\n{card}")
+    say(f"Published models: {', '.join(list_models())}", "", *card.splitlines())
     return 0

@@ -1,39 +1,35 @@
-"""What the commands share: messages, errors, and files that are written whole or not at all."""
+"""What the commands share: messages, errors, and places for outputs."""
 
 from __future__ import annotations
 
-import csv
+import logging
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .._files import check_place, is_nan, written_whole
+from .._files import check_place, printable, written_whole
 
 PROGRAM = "bloodseg"
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+
+_subject: ContextVar[str] = ContextVar("_subject", default="")
 
 
 class CommandError(Exception):
     """Ends a command with a sentence for the user, without a traceback."""
 
 
-def say(text: str) -> None:
-    """Print a result on stdout."""
-    _to_stdout(lambda: print(_printable(text, sys.stdout), flush=True))
-
-
-def _printable(text: str, stream: Any) -> str:
-    """Return a text as a stream can show it: names of files may hold anything."""
-    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+def say(*lines: str) -> None:
+    """Print lines of results on stdout."""
+    text = "\n".join(map(printable, lines))
+    _to_stdout(lambda: print(_encodable(text, sys.stdout), flush=True))
 
 
 def flush() -> None:
@@ -50,19 +46,82 @@ def _to_stdout(write: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def complain(text: str, *, prefix: str = PROGRAM) -> None:
-    """Print a message on stderr, clear of progress bars."""
-    tqdm.write(_printable(f"{prefix}: {text}", sys.stderr), file=sys.stderr)
+def _encodable(text: str, stream: Any) -> str:
+    """Return a text with all that a stream cannot show escaped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def complain(text: str) -> None:
+    """Print a message of one line on stderr, clear of progress bars."""
+    tqdm.write(_encodable(f"{PROGRAM}: {printable(text)}", sys.stderr), file=sys.stderr)
+
+
+@contextmanager
+def about(subject: str) -> Iterator[None]:
+    """Let what libraries note meanwhile be said of an input."""
+    token = _subject.set(subject)
+    try:
+        yield
+    finally:
+        _subject.reset(token)
+
+
+@contextmanager
+def notes_in_words() -> Iterator[None]:
+    """Give warnings, and what libraries log, as messages of this program."""
+    handler = _LogHandler(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            # Notes between libraries, of no use to who types a command.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _LogHandler(logging.Handler):
+    """Shows what is logged, with the input that it is about and the library that says so."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record."""
+        _note(record.getMessage(), record.name)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning: one meant for users as a sentence, any other with its place in the code."""
+    if issubclass(category, UserWarning):
+        complain(f"warning: {_one_line(message)}")
+    else:
+        _note(str(message), f"{category.__name__}, {Path(filename).name} line {lineno}")
+
+
+def _note(text: str, source: str) -> None:
+    parts = [_subject.get(), _one_line(text)]
+    complain(f"warning: {': '.join(filter(None, parts))} ({source})")
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())
 
 
 def progress(items: Iterable[Any], *, label: str, quiet: bool) -> Iterable[Any]:
-    """Return the items with a progress bar around them."""
-    return tqdm(items, desc=label, unit="image", disable=quiet, file=sys.stderr)
+    """Return the items with a progress bar around them, where someone sees it."""
+    return tqdm(items, desc=label, unit="image", disable=quiet or None, file=sys.stderr)
 
 
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return _one_line(error) or type(error).__name__
 
 
 @contextmanager
@@ -72,25 +131,6 @@ def reported(path: Path, note: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {first_line(error)}{note}") from error
-
-
-def write_csv(
-    path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Iterable[str] = ()
-) -> None:
-    """Write rows as CSV; their columns may differ, and what is None or NaN stays empty.
-
-    ``columns`` come first, and are there without rows, too.
-    """
-    columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
-    # Names of files need not be valid Unicode.
-    with (
-        written_whole(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: "" if is_nan(value) else value for name, value in row.items()})
 
 
 def write_png(path: Path, pixels: Any) -> None:
@@ -114,7 +154,7 @@ def make_folder(path: Path) -> Path:
 
 def check_writable(folder: Path) -> Path:
     """Return a folder in which files can be made."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CommandError(f"there is no folder {folder} to write into. Make it first.")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".bloodseg-"):
@@ -125,13 +165,18 @@ def check_writable(folder: Path) -> Path:
         ) from error
 
 
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Find out before any work whether a file can be written, and replaces none to be kept."""
+    refuse_existing([path], overwrite=overwrite)
+    check_writable(path.parent)
+    with reported(path):
+        check_place(path, "The output")
+
+
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise if an output file is there already and may not be replaced."""
-    for path in paths:
+    """Raise if an output is there already and may not be replaced."""
+    for path in map(os.fspath, paths):  # `Path.exists` raises for some names
         if os.path.isdir(path):
             raise CommandError(f"{path} is a folder; name a file.")
-        if os.path.isdir(path.parent):  # else that is said
-            with reported(path):
-                check_place(path, "The output")
         if os.path.exists(path) and not overwrite:
             raise CommandError(f"{path} exists. Choose another name, or pass --overwrite.")

@@ -5,55 +5,47 @@ from __future__ import annotations
 import argparse
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from .._files import written_whole
 from .._version import __version__
 from ..estimators import BloodCellSegmenter
 from ..reporting import ImageResult, render_report
-from ._count import load_for_cells
-from ._model import INPUT_ERRORS, segment_one
-from ._output import (
-    CommandError,
-    check_writable,
-    complain,
-    first_line,
-    progress,
-    refuse_existing,
-    reported,
-    say,
-)
-from ._predict import find_images
+from ._batch import Batch, segment_one
+from ._model import load_segmenter
+from ._output import CommandError, check_output, complain, first_line, reported, say
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Find, count and measure the cells of images, and show them on one page."""
-    refuse_existing([arguments.output], overwrite=arguments.overwrite)
-    check_writable(arguments.output.parent)
-    images, n_failed = find_images(arguments.images)
-    segmenter = load_for_cells(arguments)
+    check_output(arguments.output, overwrite=arguments.overwrite)
+    batch = Batch(arguments)
+    images = batch.find(arguments.images)
+    segmenter = load_segmenter(arguments)
     names = [image.name for image in images]
     if len(set(names)) < len(names):  # of several folders
         names = list(map(str, images))
+    shown = dict(zip(images, names, strict=True))
+
+    def read(image: Path) -> ImageResult:
+        started = time.perf_counter()
+        found = segment_one(segmenter, image)
+        seconds = time.perf_counter() - started
+        batch.judge(found)
+        return ImageResult.of(found, shown[image], seconds)
+
     results: list[ImageResult] = []
     try:
-        for image, name in progress(
-            list(zip(images, names, strict=True)), label="reading", quiet=arguments.quiet
-        ):
-            try:
-                started = time.perf_counter()
-                found = segment_one(segmenter, image)
-                results.append(ImageResult.of(found, name, time.perf_counter() - started))
-            except INPUT_ERRORS as error:
-                complain(f"{image} skipped: {first_line(error)}")
-                n_failed += 1
+        for result in batch.run(images, read, doing="reading"):
+            results.append(result)
     finally:  # also on Ctrl-C: what was found is not lost
         if results:
             _write(results, segmenter, arguments)
     if not results:
         raise CommandError("no image could be read.")
-    say(f"{len(results)} on the page, {n_failed} failed. Report: {arguments.output}")
-    return 1 if n_failed else 0
+    say(f"{len(results)} on the page, {len(batch.failed)} failed. Report: {arguments.output}")
+    return batch.exit_code
 
 
 def _write(
@@ -70,6 +62,7 @@ def _write(
     except ValueError as error:
         raise CommandError(first_line(error)) from error
     with reported(arguments.output), written_whole(arguments.output) as unfinished:
+        # Title and model may have been typed in bytes that are no text.
         unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

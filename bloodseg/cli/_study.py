@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
         text = report_study(arguments.output)
     except (OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
-    say(text)
+    say(*text.splitlines())
     say(f"Results: {arguments.output}")
     return 1 if failures else 0
 

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 
-from ..datasets import load_folder
-from ..estimators import BloodCellSegmenter
+from ..datasets import load_folder, read_image
+from ..datasets._files import IMAGE_SUFFIXES, files_by_stem, read_table
+from ..estimators import BloodCellCounter, BloodCellSegmenter
+from ..estimators._base import NetworkEstimator
 from ..models import list_models
 from ..ode import SolverError
 from ..preprocessing import Preprocessor
 from ._output import (
     CommandError,
-    check_writable,
+    check_output,
     complain,
     first_line,
     make_folder,
-    refuse_existing,
     reported,
     say,
-    write_csv,
 )
+from ._tables import write_csv
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,65 +34,97 @@ def run(arguments: argparse.Namespace) -> int:
     model_file = arguments.output
     history_file = model_file.with_name(f"{model_file.stem}.history.csv")
     _check_outputs(arguments, model_file, history_file)
-    segmenter = _make_segmenter(arguments)
+    estimator = _make_estimator(arguments)
     try:
-        data = load_folder(arguments.data)
+        images, targets, groups = _load(arguments)
     except (OSError, ValueError) as error:
-        raise CommandError(str(error)) from error
-    seconds = fit(segmenter, data.images, data.masks, groups=data.groups)
-    save(segmenter, model_file)
+        raise CommandError(first_line(error)) from error
+    seconds = fit(estimator, images, targets, groups=groups)
+    save(estimator, model_file)
     with reported(history_file, note=f". The model is in {model_file}."):
-        write_csv(history_file, history_rows(segmenter))
-    say(summary(segmenter, seconds))
-    say(f"Model: {model_file}\nHistory: {history_file}")
-    return 1 if ended_early(segmenter) else 0
+        write_csv(history_file, history_rows(estimator))
+    say(summary(estimator, seconds))
+    say(f"Model: {model_file}", f"History: {history_file}")
+    return 1 if ended_early(estimator) else 0
 
 
 def _check_outputs(arguments: argparse.Namespace, *files: Path) -> None:
     """Find out before hours of training what would fail after them."""
     if arguments.output.suffix == ".csv":
         raise CommandError(f"MODEL must not be a .csv file; got {arguments.output}.")
-    check_writable(arguments.output.parent)
-    refuse_existing(files, overwrite=arguments.overwrite)
-    if arguments.checkpoint_dir is not None:
+    for file in files:
+        check_output(file, overwrite=arguments.overwrite)
+    if vars(arguments).get("checkpoint_dir") is not None:
         make_folder(arguments.checkpoint_dir)
 
 
-def _make_segmenter(arguments: argparse.Namespace) -> BloodCellSegmenter:
-    signature = inspect.signature(BloodCellSegmenter).parameters
-    names = signature.keys() & vars(arguments).keys()
-    parameters: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+def _make_estimator(arguments: argparse.Namespace) -> NetworkEstimator:
+    """Return the estimator that the options describe."""
+    given = vars(arguments)
+    kind = BloodCellSegmenter if arguments.counts is None else BloodCellCounter
+    parameters = {name: given[name] for name in kind().get_params() if name in given}
+    _refuse_unused(arguments, kind)
     if arguments.no_preprocessor:
         parameters["preprocessor"] = None
     elif arguments.clip_limit is not None:
-        parameters["preprocessor"] = Preprocessor(
-            clip_limit=arguments.clip_limit, n_jobs=arguments.n_jobs
-        )
-    segmenter = BloodCellSegmenter()
-    if arguments.pretrained is not None:
-        segmenter = _starting_point(arguments.pretrained)
-        parameters = {
-            name: value for name, value in parameters.items() if value != signature[name].default
-        }
-    return segmenter.set_params(**parameters, verbose=int(not arguments.quiet))
+        n_jobs = parameters.get("n_jobs")
+        parameters["preprocessor"] = Preprocessor(clip_limit=arguments.clip_limit, n_jobs=n_jobs)
+    estimator: NetworkEstimator = kind()
+    if "pretrained" in given and kind is BloodCellSegmenter:
+        estimator = _starting_point(given["pretrained"])
+    return estimator.set_params(**parameters, verbose=int(not arguments.quiet))
 
 
-def _starting_point(pretrained: Path) -> BloodCellSegmenter:
+def _refuse_unused(arguments: argparse.Namespace, kind: type[NetworkEstimator]) -> None:
+    """Raise where an option means nothing to an estimator of this kind."""
+    known = kind().get_params()
+    for other in (BloodCellSegmenter, BloodCellCounter):
+        for name in other().get_params():
+            if name in vars(arguments) and name not in known:
+                when = "with" if kind is BloodCellCounter else "without"
+                raise CommandError(
+                    f"--{name.replace('_', '-')} means nothing {when} --counts. Leave it out."
+                )
+
+
+def _starting_point(pretrained: Path | None) -> BloodCellSegmenter:
     """Return a segmenter, not fitted, with the parameters of a model to start from."""
+    if pretrained is None:
+        return BloodCellSegmenter()
     if str(pretrained) in list_models():
         return clone(BloodCellSegmenter.from_pretrained(str(pretrained)))
     try:
         return clone(BloodCellSegmenter.load(pretrained))
     except (OSError, ValueError) as error:
-        raise CommandError(f"--pretrained: {error}") from error
+        raise CommandError(f"--pretrained: {first_line(error)}") from error
 
 
-def fit(segmenter: BloodCellSegmenter, images: Any, masks: Any, *, groups: Any = None) -> float:
-    """Fit a segmenter and return the seconds it took."""
+def _load(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Return images, label maps or counts, and groups."""
+    if arguments.counts is None:
+        data = load_folder(arguments.data)
+        return data.images, data.masks, data.groups
+    folder = arguments.data / "images"
+    files = files_by_stem(folder if folder.is_dir() else arguments.data, IMAGE_SUFFIXES)
+    if not files:
+        raise ValueError(f"{arguments.data} holds no image.")
+    table = read_table(arguments.counts, ("white", "red"), list(files))
+    try:
+        counts = np.stack([table["white"], table["red"]], axis=1).astype(float)
+    except ValueError as error:
+        raise ValueError(f"{arguments.counts} must hold numbers of cells: {error}.") from error
+    groups, file = None, arguments.data / "groups.csv"
+    if file.is_file():
+        groups = read_table(file, ("group",), list(files))["group"]
+    return [read_image(each) for each in files.values()], counts, groups
+
+
+def fit(estimator: NetworkEstimator, images: Any, targets: Any, *, groups: Any = None) -> float:
+    """Fit an estimator and return the seconds it took."""
     started = time.perf_counter()
     try:
-        segmenter.fit(images, masks, groups=groups)
-        if not segmenter.history_:  # weights that no epoch has shaped are not worth a file
+        estimator.fit(images, targets, groups=groups)
+        if not estimator.history_:  # weights that no epoch has shaped are not worth a file
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         complain("training was stopped: no model was written.")
@@ -108,28 +141,35 @@ def fit(segmenter: BloodCellSegmenter, images: Any, masks: Any, *, groups: Any =
     return time.perf_counter() - started
 
 
-def save(segmenter: BloodCellSegmenter, path: Path) -> None:
+def save(estimator: NetworkEstimator, path: Path) -> None:
     """Save the model."""
     try:
-        segmenter.save(path)
+        estimator.save(path)
     except (OSError, ValueError) as error:
         raise CommandError(f"{path} cannot be written: {first_line(error)}") from error
 
 
-def history_rows(segmenter: BloodCellSegmenter) -> list[dict[str, Any]]:
+def history_rows(estimator: NetworkEstimator) -> list[dict[str, Any]]:
     """Return the history with a column for the epoch."""
-    return [{"epoch": number, **row} for number, row in enumerate(segmenter.history_, start=1)]
+    return [{"epoch": number, **row} for number, row in enumerate(estimator.history_, start=1)]
 
 
-def ended_early(segmenter: BloodCellSegmenter) -> bool:
+def ended_early(estimator: NetworkEstimator) -> bool:
     """Return whether training ended before it was meant to."""
-    return segmenter.end_reason_ in ("interrupted", "broke down")
+    return estimator.end_reason_ in ("interrupted", "broke down")
 
 
-def summary(segmenter: BloodCellSegmenter, seconds: float) -> str:
+def summary(estimator: NetworkEstimator, seconds: float) -> str:
     """Return in words what a training came to."""
-    best = segmenter.history_[segmenter.best_epoch_ - 1]
-    text = f"Epoch {segmenter.best_epoch_} of {len(segmenter.history_)} kept"
+    best = estimator.history_[estimator.best_epoch_ - 1]
+    text = f"Epoch {estimator.best_epoch_} of {len(estimator.history_)} kept"
     if "valid_loss" in best:
-        text += f": validation loss {best['valid_loss']:.4f}, mean IoU {best['valid_mean_iou']:.4f}"
+        text += f": validation loss {best['valid_loss']:.4f}"
+    if "valid_mean_iou" in best:
+        text += f", mean IoU {best['valid_mean_iou']:.4f}"
+    if "valid_mae_red" in best:
+        text += (
+            f", off by {best['valid_mae_white']:.1f} white and {best['valid_mae_red']:.1f} red "
+            "cells an image"
+        )
     return f"{text}. {seconds:.1f} s."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,27 @@ def diameter(text: str) -> Any:
         raise argparse.ArgumentTypeError(
             f'a diameter is written as "auto", a number of pixels or "none"; got {text!r}'
         ) from None
+
+
+def tile_size(text: str) -> Any:
+    """Parse a side of tiles: "auto" or pixels."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'a side of tiles is written as "auto", a number of pixels or "none"; got {text!r}'
+        ) from None
+
+
+def choice(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `add_argument` needs for an option that takes one of some words."""
+
+    def parse(text: str) -> Any:
+        if text not in values:
+            raise argparse.ArgumentTypeError(f"choose from {', '.join(values)}; got {text!r}")
+        return values[text]
+
+    return {"type": parse, "metavar": f"{{{','.join(values)}}}"}
 
 
 def class_weights(text: str) -> Any:

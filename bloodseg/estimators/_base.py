@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -32,7 +37,7 @@ from ..networks import (
 from ..ode import GRADIENTS, METHODS, Tableau, check_n_steps
 from ..ode._warnings import warn_caller
 from ..prediction import TileNetwork
-from ..preprocessing import Preprocessor, transform_images
+from ..preprocessing import MAX_JOBS, Preprocessor, transform_images
 from ..training import (
     Checkpoint,
     TrainingData,
@@ -80,6 +85,13 @@ _ARCHITECTURE = (
     "ode_gradient",
 )
 
+# First steps of the solver that a model file may ask for (those of fit are a half to an eighth),
+# and numbers of steps: far more than serve, and not so many that an image takes hours.
+_LEAST_STEP, _MOST_STEPS = 1e-3, 1000
+
+# What a header of any content can make of code that takes it for one of `save`.
+_OF_A_HEADER = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 _N_EXAMPLES = 4  # images that the first steps of the solver are found on
 
 
@@ -126,10 +138,23 @@ class NetworkEstimator(BaseEstimator):
         "device": [str, torch.device],
         "precision": [StrOptions(set(PRECISIONS))],
         "compile": ["boolean", StrOptions({"auto"})],
-        "n_jobs": [Integral, None],
+        "n_jobs": [
+            Interval(Integral, None, -1, closed="right"),
+            Interval(Integral, 1, MAX_JOBS, closed="both"),
+            None,
+        ],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # Parameters that prediction goes by; what is wrong with the others matters to fit alone.
+    _OF_PREDICTION: tuple[str, ...] = (
+        "compile",
+        "device",
+        "n_jobs",
+        "precision",
+        "predict_ode_tol",
+    )
 
     # What a model file holds beside weights and parameters, of which types; the rest follows.
     _saved_attributes: dict[str, Any] = {  # noqa: RUF012
@@ -300,6 +325,27 @@ class NetworkEstimator(BaseEstimator):
             predict_ode_tol=self.predict_ode_tol,
         )
 
+    def check_prediction(self) -> None:
+        """Check the parameters that prediction goes by, some of which take effect without a fit.
+
+        Raises
+        ------
+        ValueError
+            If one is out of its range, or names a device that this machine lacks.
+        """
+        self._check_prediction()
+        choose_device(self.device)
+
+    def _check_prediction(self) -> None:
+        """Check what `check_prediction` does, but for the device."""
+        validate_parameter_constraints(
+            {name: self._parameter_constraints[name] for name in self._OF_PREDICTION},
+            {name: getattr(self, name) for name in self._OF_PREDICTION},
+            caller_name=type(self).__name__,
+        )
+        if self.predict_ode_tol is not None:
+            resolve_tolerances(self.predict_ode_tol, tuple(self.ode_tol_), name="predict_ode_tol")
+
     def save(self, path: Any, *, half_precision: bool = False) -> None:
         """Save the fitted model: weights in safetensors, parameters as JSON in its header.
 
@@ -361,16 +407,17 @@ class NetworkEstimator(BaseEstimator):
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
                 setattr(estimator, name, fitted[name])
+            estimator._check_fitted()
             network = estimator._new_network(estimator.architecture_, seed=0, start=weights)
             unet = unet_of(network)
             if isinstance(unet, NODEsUNet):
                 unet.set_tolerances(fitted["ode_tol_"])
                 unet.set_first_steps(fitted["ode_first_step_"])
-            if estimator.precision not in PRECISIONS:
-                raise ValueError(f"precision is {estimator.precision!r}")
-        except (KeyError, TypeError, ValueError) as error:
+            estimator._check_prediction()
+        except _OF_A_HEADER as error:
             raise ValueError(
-                f"{path} does not hold a model that bloodseg {__version__} knows: {error}"
+                f"{path} does not hold a model that bloodseg {__version__} knows: "
+                f"{str(error) or type(error).__name__}"
             ) from error
         try:
             device = choose_device(estimator.device)
@@ -381,6 +428,42 @@ class NetworkEstimator(BaseEstimator):
         precision = estimator._set_precision(network, device)
         estimator._take_over(network, estimator.history_, precision)
         return estimator
+
+    def _check_fitted(self) -> None:
+        """Raise where what a model file says of a fit cannot come from one."""
+        described = type(self)(**self.architecture_)
+        validate_parameter_constraints(
+            {name: described._parameter_constraints[name] for name in _ARCHITECTURE},
+            {name: getattr(described, name) for name in _ARCHITECTURE},
+            caller_name="architecture_",
+        )
+        positions = check_positions(described.ode_positions)
+        resolve_tolerances(described.ode_tol, positions)
+        check_n_steps(described.ode_n_steps, described.ode_method, name="ode_n_steps")
+        if (described.ode_n_steps or 0) > _MOST_STEPS:
+            raise ValueError(f"ode_n_steps must be at most {_MOST_STEPS} in a model file.")
+        blocks = positions if described.network == "nodes-unet" else ()
+        for name in ("ode_tol_", "ode_first_step_"):
+            if getattr(self, name).keys() != set(blocks):
+                raise ValueError(
+                    f"{name} must name the positions {blocks}; got {getattr(self, name)}."
+                )
+        resolve_tolerances(self.ode_tol_, blocks, name="ode_tol_")
+        for step in self.ode_first_step_.values():
+            if step is not None and not (_is_number(step) and _LEAST_STEP <= step <= 1):
+                raise ValueError(
+                    f"ode_first_step_ must hold None, or numbers from {_LEAST_STEP:g} to 1; got "
+                    f"{step!r}."
+                )
+        for row in self.history_:
+            if not isinstance(row, dict) or not all(map(_is_number, row.values())):
+                raise ValueError(f"history_ must hold a dict of numbers an epoch; got {row!r}.")
+        if not min(1, len(self.history_)) <= self.best_epoch_ <= len(self.history_):
+            raise ValueError(
+                f"best_epoch_ must be one of {len(self.history_)} epochs; got {self.best_epoch_}."
+            )
+        if self.preprocessor_ is not None:
+            self.preprocessor_._check_parameters()
 
     def _set_precision(self, network: nn.Module, device: torch.device) -> str:
         """Set the precision of the package's networks; a callable's own is its own affair."""
@@ -504,8 +587,12 @@ def _select_savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in parameters.items()
-        if name not in _NOT_SAVED or (name == "pretrained" and value in list_models())
+        if name not in _NOT_SAVED or (name == "pretrained" and str(value) in list_models())
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _halve(weight: torch.Tensor) -> torch.Tensor:

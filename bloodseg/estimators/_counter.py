@@ -163,6 +163,8 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         "counts": metadata_routing.UNUSED,
     }
 
+    _OF_PREDICTION = (*NetworkEstimator._OF_PREDICTION, "scale")
+
     _parameter_constraints: dict = {  # noqa: RUF012
         **NetworkEstimator._parameter_constraints,
         "scale": [Interval(Real, 0, 1, closed="right")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from ..preprocessing import Preprocessor
 
 _KEY = "bloodseg"
 _FORMAT = 1
+
+_SECTIONS = ("parameters", "fitted")
 
 # JSON has neither tuples nor integer keys, so these are written as an object of one marked key.
 _TUPLE, _MAPPING, _PREPROCESSOR = "__tuple__", "__mapping__", "__preprocessor__"
@@ -91,6 +94,25 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
         unfinished.write_bytes(save(tensors, metadata=metadata))
 
 
+def check_weights(weights: Mapping[str, torch.Tensor], *, name: str) -> dict[str, torch.Tensor]:
+    """Return weights as a network can have them: numbers in float32, and counters.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite, or the variance of a batch normalisation negative.
+    """
+    checked = {}
+    for key, weight in weights.items():
+        if weight.is_floating_point():
+            weight = weight.float()
+            least = 0 if key.endswith("running_var") else -math.inf
+            if not (torch.isfinite(weight) & (weight >= least)).all():
+                raise ValueError(f"{name} holds numbers in {key} that no training gives.")
+        checked[key] = weight
+    return checked
+
+
 def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the weights and the header of a model file.
 
@@ -101,7 +123,11 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     ValueError
         If the file is damaged, or no model file of this package.
     """
-    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    weights, header = _read(
+        path,
+        lambda file: {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
+    )
+    return check_weights(weights, name=str(path)), header
 
 
 def read_header(path: Any) -> dict[str, Any]:
@@ -133,8 +159,8 @@ def _read(
         version = header.pop("format")
         if version == _FORMAT:
             return weights, {
-                section: {name: from_json(value) for name, value in entries.items()}
-                for section, entries in header.items()
+                section: {name: from_json(value) for name, value in header[section].items()}
+                for section in _SECTIONS
             }
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header ({error!r}).") from error

@@ -17,7 +17,7 @@ from torch import nn
 from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
 from .._typing import Images, Masks, Tolerances
 from ..cells import Cells
-from ..cells._scale import LEAST, MOST
+from ..cells._scale import LEAST, MOST, is_diameter
 from ..datasets import open_slide
 from ..metrics import confusion_matrix, mean_iou, scores_from_confusion
 from ..models import list_models, model_file, model_path
@@ -32,6 +32,7 @@ from ..prediction import (
     Segmented,
     Sources,
     check_output,
+    check_red_cell_diameter,
     check_tile_size,
     write_map,
 )
@@ -252,6 +253,13 @@ class BloodCellSegmenter(NetworkEstimator):
         "pixel_size": [Interval(Real, 0, None, closed="neither"), None],
     }
 
+    _OF_PREDICTION = (
+        *NetworkEstimator._OF_PREDICTION,
+        "pixel_size",
+        "red_cell_diameter",
+        "tile_size",
+    )
+
     _not_to_start_from = ("BloodCellCounter",)
 
     _saved_attributes = NetworkEstimator._saved_attributes | {
@@ -384,7 +392,8 @@ class BloodCellSegmenter(NetworkEstimator):
             y_val=y_val,
         )
         if self.red_cell_diameter is None:
-            self.red_cell_diameter_ = measure_diameter(check_masks(masks, partial=True))
+            found = measure_diameter(check_masks(masks, partial=True))
+            self.red_cell_diameter_ = found if is_diameter(found) else None
         else:
             self.red_cell_diameter_ = self._wanted_diameter()
         return self
@@ -631,11 +640,25 @@ class BloodCellSegmenter(NetworkEstimator):
         known = self._diameter_of_network() if self.warm_start else None
         if known is None and self.pretrained is not None:
             known = read_header(model_file(self.pretrained))["fitted"].get("red_cell_diameter_")
-        return STANDARD_DIAMETER if known is None else known
+        return known if known is not None and is_diameter(known) else STANDARD_DIAMETER
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_tile_size(self.tile_size)
+
+    def _check_prediction(self) -> None:
+        super()._check_prediction()
+        check_tile_size(self.tile_size)
+        check_red_cell_diameter(self.red_cell_diameter, self._diameter_of_network())
+
+    def _check_fitted(self) -> None:
+        super()._check_fitted()
+        diameter = self._diameter_of_network()
+        if diameter is not None and not is_diameter(diameter):
+            raise ValueError(
+                f"red_cell_diameter_ must be a number of pixels from {LEAST} to {MOST}, or None; "
+                f"got {diameter!r}."
+            )
 
     def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
         for name, side in (("training", training), ("validation", valid)):

@@ -75,17 +75,20 @@ def new_counting_network(
 def _load_weights(network: nn.Module, start: Mapping[str, Any]) -> None:
     """Give a network a copy of weights, in the dtypes that it has."""
     expected = network.state_dict()
-    weights = {
-        key: torch.as_tensor(weight).to(expected[key].dtype if key in expected else None, copy=True)
-        for key, weight in start.items()
-    }
+    weights = {key: torch.as_tensor(weight) for key, weight in start.items()}
+    for key in weights.keys() & expected.keys():
+        given, wanted = weights[key].dtype, expected[key].dtype
+        if given.is_floating_point != wanted.is_floating_point:
+            raise ValueError(f"the saved weights must hold {wanted} in {key}; got {given}.")
+        weights[key] = weights[key].to(wanted, copy=True)
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]  # of perhaps a hundred like it
         raise ValueError(
             "the saved weights do not fit the network that the parameters describe; use "
             "the parameters (network, width, ode_positions) that they were trained with. "
-            f"{error}"
+            f"{first[0].strip()[:300]}"
         ) from error
 
 

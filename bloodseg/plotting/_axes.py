@@ -29,11 +29,11 @@ def axes_for(ax: Any, n: int, *, width: float = 5.0, height: float = 4.0) -> np.
     ValueError
         If axes are given, but not n.
     """
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'bloodseg[plot]'.") from error
     if ax is None:
+        try:
+            from matplotlib import pyplot
+        except ImportError as error:
+            raise ImportError("plots need matplotlib: pip install 'bloodseg[plot]'.") from error
         _, axes = pyplot.subplots(
             1, n, figsize=(n * width, height), squeeze=False, layout="constrained"
         )

@@ -13,6 +13,8 @@ from ..cells._scale import LEAST, MOST, RED, is_diameter, peak_shift, scale_to, 
 from ..ode._warnings import warn_caller
 from ._doubts import LEAST_CELLS, is_about
 
+_MOST_ENLARGED = 32  # times; from the smallest red cells that may be given to 128 pixels
+
 # Where the image alone does not tell, the network is asked about sizes, and shown so much.
 _OCTAVE_STEP = 0.5
 _ANY_SIZES = 12 * 2 ** np.arange(0, 4.5, _OCTAVE_STEP)  # pixels
@@ -97,7 +99,7 @@ class Ruler:
         if self.given is None or self.wanted is None:
             return Scaling(1.0)
         if self.given != "auto":
-            return Scaling(scale_to(float(self.given), self.wanted))
+            return Scaling(_check_factor(scale_to(float(self.given), self.wanted)))
         diameter, octaves = measured_diameter(image)
         near = diameter
         if octaves:
@@ -114,7 +116,17 @@ class Ruler:
                 "network in its own size; pass red_cell_diameter in pixels."
             )
             return Scaling(1.0, guessed=True)
-        return Scaling(scale_to(diameter, self.wanted), guessed=near is None)
+        return Scaling(_check_factor(scale_to(diameter, self.wanted)), guessed=near is None)
+
+
+def _check_factor(factor: float) -> float:
+    """Raise where an image would be enlarged beyond all sense, and beyond this machine's memory."""
+    if factor > _MOST_ENLARGED:
+        raise ValueError(
+            f"red_cell_diameter must be such that images are enlarged at most {_MOST_ENLARGED} "
+            f"times; for this model it would be {factor:.0f} times. Give a larger one."
+        )
+    return factor
 
 
 def weigh_answer(probabilities: np.ndarray, diameter: float) -> float:

@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from .._files import printable
 from .._images import CLASS_COLOURS, CLASS_NAMES
 from .._version import __version__
 from ..plotting._pictures import overlay
@@ -30,9 +31,10 @@ class ImageResult:
     ----------
     name : str
         What the page calls the image.
-    image : ndarray of shape (H, W, 3)
-        The image, or a smaller copy of it: uint8 or floating point in [0, 1].
-    class_map : ndarray of shape (H, W)
+    image : ndarray of shape (H, W, 3), or None
+        The image, or a smaller copy of it: uint8 or floating point in [0, 1]; None once its picture
+        is drawn.
+    class_map : ndarray of shape (H, W), or None
         Labels of its pixels: 0 background, 1 white cells, 2 red cells.
     labels : ndarray of shape (H, W), optional
         A number for each cell, so that each gets an outline of its own.
@@ -47,21 +49,24 @@ class ImageResult:
         Micrometres a pixel, where it is known.
     doubts : sequence of str
         Why what was found is perhaps wrong, in words.
+    picture : bytes, optional
+        JPEG file of the image with its cells outlined, as `draw` makes it.
     """
 
     name: str
-    image: np.ndarray
-    class_map: np.ndarray
+    image: np.ndarray | None
+    class_map: np.ndarray | None
     labels: np.ndarray | None
     cells: pd.DataFrame
     shape: tuple[int, int]
     seconds: float
     pixel_size: float | None = None
     doubts: Sequence[str] = ()
+    picture: bytes | None = None
 
     @classmethod
     def of(cls, segmented: Any, name: str, seconds: float) -> ImageResult:
-        """Return what was found in an image of any size.
+        """Return what was found in an image of any size, its picture drawn.
 
         Parameters
         ----------
@@ -75,7 +80,7 @@ class ImageResult:
         height, width = segmented.class_map.shape
         whole = height * width <= _OUTLINED_PIXELS
         step = 1 if whole else -(-max(height, width) // _MAX_SIDE)
-        return cls(
+        found = cls(
             name=name,
             image=_every(segmented.image, height, step),
             class_map=_every(segmented.class_map, height, step),
@@ -86,6 +91,16 @@ class ImageResult:
             pixel_size=segmented.pixel_size,
             doubts=segmented.doubts(),
         )
+        return found.draw()
+
+    def draw(self) -> ImageResult:
+        """Return the same with the picture in place of the arrays, which take far more memory."""
+        if self.picture is not None:
+            return self
+        if self.image is None or self.class_map is None:
+            raise ValueError(f"image and class_map of {self.name} must be there to draw a picture.")
+        picture = _draw(self.image, self.class_map, self.labels)
+        return replace(self, picture=picture, image=None, class_map=None, labels=None)
 
     def in_pixels(self) -> ImageResult:
         """Return the same with sizes in pixels, to stand beside images of unknown pixel size."""
@@ -126,7 +141,7 @@ def render_report(
     str
         The page. Nothing in it is loaded from elsewhere, and names are escaped. Where the size of
         a pixel is known, diameters are in micrometres and counts come per square millimetre, too.
-        Without matplotlib a note stands in place of the histogram.
+        Where the histogram cannot be drawn, a note stands in its place.
 
     Raises
     ------
@@ -171,13 +186,13 @@ def render_report(
         colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in CLASS_COLOURS.items()},
         summary=_summary(cells, sum(result.area for result in results)),
         n_images=len(results),
-        histogram=_histogram(cells),
+        **_histogram(cells),
         rows=[
             {
-                "name": result.name,
+                "name": printable(result.name),
                 "height": result.shape[0],
                 "width": result.shape[1],
-                "picture": _picture(result),
+                "picture": _embed(result.draw().picture),
                 "seconds": result.seconds,
                 "doubts": "; ".join(result.doubts),
                 **_summary(result.cells, result.area),
@@ -210,27 +225,40 @@ def _every(rows: Any, height: int, step: int) -> np.ndarray:
     )
 
 
-def _picture(result: ImageResult) -> str:
-    """Return the overlay as the address of an embedded JPEG."""
-    step = -(-max(result.image.shape[:2]) // _MAX_SIDE)
-    picture = Image.fromarray(overlay(result.image, result.class_map, result.labels))
+def _draw(image: np.ndarray, class_map: np.ndarray, labels: np.ndarray | None) -> bytes:
+    """Return an image with its cells outlined, as a JPEG file of a size fit for the page."""
+    step = -(-max(image.shape[:2]) // _MAX_SIDE)
+    picture = Image.fromarray(overlay(image, class_map, labels))
     if step > 1:
         picture = picture.reduce(step)
-    return _embedded(picture)
-
-
-def _embedded(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
-def _histogram(cells: pd.DataFrame) -> str:
-    """Return the histogram of the diameters as SVG, to stand in the page; "" without matplotlib."""
+def _embed(picture: bytes | None) -> str:
+    """Return a picture as the address that it has in the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(picture or b"").decode()
+
+
+def _histogram(cells: pd.DataFrame) -> dict[str, str]:
+    """Return the histogram of the diameters as SVG, to stand in the page, or why there is none."""
     try:
-        from matplotlib.figure import Figure
-    except ImportError:  # an extra
-        return ""
+        return {"histogram": _draw_histogram(cells)}
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("matplotlib"):  # an extra
+            return {"no_histogram": "The histogram needs matplotlib: pip install 'bloodseg[plot]'."}
+        return _excuse(error)
+    except Exception as error:  # the numbers and the pictures do not depend on it
+        return _excuse(error)
+
+
+def _excuse(error: Exception) -> dict[str, str]:
+    return {"no_histogram": f"matplotlib could not draw the histogram: {error}"}
+
+
+def _draw_histogram(cells: pd.DataFrame) -> str:
+    from matplotlib.figure import Figure
 
     from ..plotting import CellSizeDisplay
 

@@ -48,7 +48,7 @@ def test_no_name_costs_a_result(folder, model, capsys):
     assert run("count", ".", "-m", model, "-o", folder / "c.csv") == 0
     assert len((folder / "c.csv").read_bytes().splitlines()) == len(NAMES) + 1
     assert run("predict", ".", "-m", model, "-o", folder / "p", "--no-overlay") == 0
-    assert len(os.listdir(folder / "p")) == len(NAMES) + 1
+    assert len(list((folder / "p").glob("*_mask.png"))) == len(NAMES)
     formats = "csv,geojson,coco"
     assert run("measure", ".", "-m", model, "-o", folder / "m", "--format", formats) == 0
     assert len(os.listdir(folder / "m")) == len(NAMES) + 2

@@ -113,7 +113,7 @@ def test_a_precision_that_does_not_exist_is_refused(fitted, tmp_path):
     path = written_with(
         fitted, tmp_path / "m", lambda h: h["parameters"].update(precision="float13")
     )
-    with raises("precision is 'float13'"):
+    with raises("The 'precision' parameter of BloodCellSegmenter must be"):
         BloodCellSegmenter.load(path)
 
 

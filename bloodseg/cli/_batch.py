@@ -1,0 +1,156 @@
+"""The loop around the images of a command: what one of them fails with costs no other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ..datasets import Slide, list_images, list_passed_over
+from ..estimators import BloodCellSegmenter
+from ..ode import SolverError
+from ..prediction import Segmented
+from ._output import CommandError, about, complain, first_line, progress
+
+# What an input may be to blame for. All else is a defect of this package.
+INPUT_ERRORS = (
+    OSError,
+    ValueError,
+    ImportError,  # of the package that reads its format
+    MemoryError,
+    SolverError,
+    FloatingPointError,
+    torch.OutOfMemoryError,
+)
+
+_N_LISTED = 20  # files left out of a folder
+
+_Input = TypeVar("_Input")
+_Result = TypeVar("_Result")
+
+
+class Batch:
+    """The inputs of a command, and what has become of them.
+
+    Attributes
+    ----------
+    failed : dict of str to str
+        Why inputs came to nothing, by their names.
+    n_skipped : int
+        Inputs that are done already.
+    n_doubted : int
+        Images whose results are in doubt.
+    """
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.failed: dict[str, str] = {}
+        self.n_skipped = 0
+        self.n_doubted = 0
+        self._quiet = arguments.quiet
+        self._strict = arguments.strict
+
+    def find(self, inputs: Sequence[Path]) -> list[Path]:
+        """Return the images of files and folders, each once.
+
+        Raises
+        ------
+        CommandError
+            If there is none.
+        """
+        images, failed = find_images(inputs)
+        self.failed |= failed
+        if not images:
+            raise CommandError("none of the inputs is an image.")
+        return images
+
+    def run(
+        self,
+        inputs: Sequence[_Input],
+        work: Callable[[_Input], _Result],
+        *,
+        doing: str,
+        name: Callable[[_Input], str] = str,
+    ) -> Iterator[_Result]:
+        """Do the work on each input, and yield what comes of it.
+
+        ``work`` is all that is done for one input, so that whatever it raises is the failure of
+        that input alone, which is named; only a `CommandError` and Ctrl-C end the command.
+        """
+        for each in progress(inputs, label=doing, quiet=self._quiet):
+            try:
+                with about(name(each)):
+                    result = work(each)
+            except CommandError:
+                raise
+            except Exception as error:
+                self.fail(name(each), error)
+            else:
+                yield result
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Report an input that came to nothing."""
+        self.failed[name] = _explain(error)
+        complain(f"{name} skipped: {self.failed[name]}")
+
+    def judge(self, found: Segmented) -> None:
+        """Count an image whose results are in doubt."""
+        self.n_doubted += bool(found.doubts())
+
+    @property
+    def exit_code(self) -> int:
+        """1 where an input failed or was skipped, or a strict user would not trust a result."""
+        return int(bool(self.failed or self.n_skipped or (self._strict and self.n_doubted)))
+
+
+def find_images(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Return the images of files and folders, each once, and why other inputs hold none.
+
+    What is passed over in folders is listed on stderr.
+    """
+    found: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for path in inputs:
+        try:
+            for image in list_images(path):
+                found.setdefault(os.path.realpath(image), image)
+            others = list_passed_over(path)
+        except Exception as error:
+            failed[str(path)] = _explain(error)
+            complain(f"{path} skipped: {failed[str(path)]}")
+        else:
+            _list_passed_over(path, others)
+    return list(found.values()), failed
+
+
+def _list_passed_over(folder: Path, others: Sequence[tuple[Path, str]]) -> None:
+    if others:
+        named = ", ".join(f"{entry.name} ({why})" for entry, why in others[:_N_LISTED])
+        more = f" and {len(others) - _N_LISTED} more" if len(others) > _N_LISTED else ""
+        complain(f"left out of {folder}: {named}{more}.")
+
+
+def _explain(error: Exception) -> str:
+    """Return in one line why an input failed."""
+    if isinstance(error, INPUT_ERRORS):
+        return first_line(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__}: {first_line(error)} ({Path(place.filename).name}, line "
+        f"{place.lineno}). That is a defect of bloodseg, not of the image: please report this line."
+    )
+
+
+def segment_one(segmenter: BloodCellSegmenter, image: Path | Slide) -> Segmented:
+    """Return what the network says of one image."""
+    (found,) = segmenter.segment([image])
+    return found
+
+
+def list_evaluations(found: Segmented) -> dict[str, Any]:
+    """Return the evaluations of f at each position, as columns of a table."""
+    return {f"evaluations_{position}": count for position, count in found.evaluations.items()}
