@@ -31,7 +31,7 @@ from bloodseg.metrics import mean_iou
 from bloodseg.networks import NODEsUNet, for_prediction, make_network
 from bloodseg.ode import _replay as replaying
 from bloodseg.ode import solve
-from bloodseg.ode._arithmetic import per_sample
+from bloodseg.ode._arithmetic import as_column
 from bloodseg.study import work_of_blocks
 
 from ._timing import interleaved, machine, write_json
@@ -58,7 +58,7 @@ class EverybodysBlock(nn.Module):
             self.func = func
 
         def forward(self, t: Tensor, h: Tensor) -> Tensor:
-            return self.func(per_sample(t.to(h.dtype).expand(len(h)), h), h)
+            return self.func(as_column(t.to(h.dtype).expand(len(h)), h), h)
 
 
 def on_torchdiffeq(network: NODEsUNet, integrate: Any = odeint) -> NODEsUNet:

@@ -25,9 +25,9 @@ from torchdiffeq import odeint
 from bloodseg._hardware import choose_device
 from bloodseg.networks import POSITIONS
 from bloodseg.networks._blocks import ConvODEFunction
-from bloodseg.networks._unet import depth_of
+from bloodseg.networks._unet import compute_depth
 from bloodseg.ode import choose_method, solve
-from bloodseg.ode._arithmetic import per_sample
+from bloodseg.ode._arithmetic import as_column
 
 from ._timing import interleaved, machine, seconds_of, write_json
 
@@ -57,7 +57,7 @@ def size(y: Tensor) -> Tensor:
 
 
 def make_problem(position: int, arguments: argparse.Namespace, device: torch.device) -> Problem:
-    depth = depth_of(position)
+    depth = compute_depth(position)
     channels, side = arguments.width * 2**depth, arguments.side // 2**depth
     torch.manual_seed(position)
     func = ConvODEFunction(channels)
@@ -107,7 +107,7 @@ def theirs(
         options["step_t"] = ends[1:]
 
     def func(t: Tensor, y: Tensor) -> Tensor:
-        return evaluate(per_sample(t.to(y.dtype).expand(len(y)), y), y, *weights).to(y.dtype)
+        return evaluate(as_column(t.to(y.dtype).expand(len(y)), y), y, *weights).to(y.dtype)
 
     return lambda: odeint(func, y0, ends, rtol=tol, atol=tol, method=method, options=options)[-1]
 

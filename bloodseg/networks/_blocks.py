@@ -80,15 +80,16 @@ class ResidualBlock(nn.Module):
 
 
 class TimeConv2d(nn.Module):
-    """3x3 convolution of bounded steepness of a map with the time t as one more constant channel.
+    """3x3 convolution of a map and of the time t: ``conv(h, filters) + bias + t * time``.
 
-    The convolution of a constant channel, continued beyond the border, is t times a number for
-    each filter: t is part of the bias, at no cost, and a tile's border looks like no border.
+    That is the convolution of the map with t as one more channel of constant value, which goes on
+    beyond the border: at no cost, and with no trace of a tile's border.
 
-    The filters are a direction of fixed Frobenius norm (weight normalisation [1]_ of the whole
-    tensor, its gain not learned). So the right-hand side stays as smooth as the solver needs it,
-    however long it is trained. With bare weights, or a norm for each filter, an optimiser's steps
-    line the filters up and the solver soon needs ten times the evaluations (docs, "Design").
+    ``filters = gain * direction / |direction|``, where ``|.|`` is the Frobenius norm of the whole
+    tensor: weight normalisation [1]_ with a gain that is not learned. It bounds how steep the
+    right-hand side gets, however long it is trained. With bare weights, or a norm for each filter,
+    an optimiser's steps line the filters up, and the solver soon needs ten times the evaluations
+    (docs, "Design").
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ class ConvODEFunction(nn.Module):
         self, dtype: torch.dtype | None
     ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
         """Return the weights, normalised and cast once for a whole solve, and what takes them."""
-        return (*self.first.weights(dtype), *self.second.weights(dtype)), _two_convolutions
+        return (*self.first.weights(dtype), *self.second.weights(dtype)), _convolve_twice
 
 
 class PreparedODEFunction(nn.Module):
@@ -178,13 +179,13 @@ class PreparedODEFunction(nn.Module):
         return self._prepared[dtype]
 
 
-def _two_convolutions(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:
+def _convolve_twice(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:
     t, h = t.to(weights[0].dtype), h.to(weights[0].dtype)
-    inner = functional.silu(_convolved(t, h, *weights[:3]), inplace=True)
-    return _convolved(t, inner, *weights[3:])
+    inner = functional.silu(_convolve(t, h, *weights[:3]), inplace=True)
+    return _convolve(t, inner, *weights[3:])
 
 
-def _convolved(t: Tensor, h: Tensor, filters: Tensor, bias: Tensor, time: Tensor) -> Tensor:
+def _convolve(t: Tensor, h: Tensor, filters: Tensor, bias: Tensor, time: Tensor) -> Tensor:
     if len(t) == 1:
         return functional.conv2d(h, filters, bias + t.flatten() * time, padding=1)
     return functional.conv2d(h, filters, bias, padding=1) + t * time[:, None, None]

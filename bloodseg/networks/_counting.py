@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ._blocks import ConvNormReLU
-from ._unet import POSITIONS, STRIDE, NODEsUNet, UNet, depth_of
+from ._unet import POSITIONS, STRIDE, NODEsUNet, UNet, compute_depth
 
 # Densities start at least here, in cells to a block: the logarithm of none at all is no start.
 _LEAST_DENSITY = 1e-4
@@ -19,12 +19,18 @@ _LEAST_DENSITY = 1e-4
 class CountingNetwork(nn.Module):
     """A U-Net whose maps of all scales are fused to count cells (paper, Section 5, outlook).
 
-    A 1x1 convolution on the map of every stage, brought to the coarsest grid by average pooling,
-    in which a place is a block of 16 x 16 pixels; fusion of all of them by a 1x1 convolution; then,
-    at each place, a fully connected layer and a linear regression, whose softplus is the number of
-    cells in the block. The count is the sum over the image, a block that reaches beyond it by its
-    share. So an image of any size can be counted, a larger one holds more cells in proportion, and
-    the counts of two halves add up to the whole's, but for what the network sees across the cut.
+    In steps:
+
+    1. The map of every stage is averaged over blocks of 16 x 16 pixels of the image, and goes
+       through a 1x1 convolution.
+    2. A 1x1 convolution fuses the nine maps.
+    3. At each block, a fully connected layer and a linear regression follow, whose softplus is the
+       number of cells in the block.
+    4. The count is the sum over all blocks; one that reaches beyond the image counts by the share
+       of it that lies within.
+
+    So an image of any size can be counted, and the counts of two halves add up to the whole's, but
+    for what the network sees across the cut.
 
     Parameters
     ----------
@@ -52,8 +58,8 @@ class CountingNetwork(nn.Module):
         self.branches = nn.ModuleList(
             nn.Sequential(
                 # Before the convolution, which it commutes with: the same for less.
-                nn.AvgPool2d(STRIDE // 2 ** depth_of(position)),
-                ConvNormReLU(width * 2 ** depth_of(position), width, kernel_size=1),
+                nn.AvgPool2d(STRIDE // 2 ** compute_depth(position)),
+                ConvNormReLU(width * 2 ** compute_depth(position), width, kernel_size=1),
             )
             for position in POSITIONS
         )
@@ -67,7 +73,7 @@ class CountingNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the numbers of cells (n, n_counts), float32, in images (n, in_channels, H, W)."""
-        rows, columns = (_shares(side, x.device) for side in x.shape[-2:])
+        rows, columns = (_compute_shares(side, x.device) for side in x.shape[-2:])
         return torch.einsum("nkij,i,j->nk", self.densities(x), rows, columns)
 
     def densities(self, x: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ def unet_of(network: nn.Module) -> UNet | None:
     return unet if isinstance(unet, UNet) else None
 
 
-def _shares(side: int, device: torch.device) -> Tensor:
+def _compute_shares(side: int, device: torch.device) -> Tensor:
     """Return how much of each block along a side lies in the image."""
     starts = torch.arange(0, side, STRIDE, device=device)
     return ((side - starts) / STRIDE).clamp(max=1)

@@ -25,7 +25,7 @@ def new_network(
     name = architecture["network"]
     if not isinstance(name, str):
         with seed_globally(seed):  # whatever a stranger's code draws
-            network = _checked_network(name)
+            network = _make_own_network(name)
     else:
         settings = {
             key: value
@@ -92,7 +92,7 @@ def _load_weights(network: nn.Module, start: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _checked_network(make: Callable[[], nn.Module]) -> nn.Module:
+def _make_own_network(make: Callable[[], nn.Module]) -> nn.Module:
     """Return the network of a callable, after a try whether it labels every pixel."""
     network = make()
     if not isinstance(network, nn.Module):

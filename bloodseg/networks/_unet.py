@@ -94,14 +94,14 @@ class UNet(nn.Module):
             raise ValueError(f"dropout must lie in [0, 1); got {dropout!r}.")
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
-        channels = {position: width * 2 ** depth_of(position) for position in POSITIONS}
+        channels = {position: width * 2 ** compute_depth(position) for position in POSITIONS}
         self.precision = precision
         inputs = [in_channels] + [channels[position] for position in POSITIONS[:4]]
         inputs += [2 * channels[position] for position in POSITIONS[5:]]
         self.stages = nn.ModuleList(
             nn.Sequential(
                 ConvNormReLU(n_in, channels[position]),
-                _checked_body(body(position, channels[position]), position),
+                _check_body(body(position, channels[position]), position),
             )
             for position, n_in in zip(POSITIONS, inputs, strict=False)
         )
@@ -144,14 +144,14 @@ class UNet(nn.Module):
         x = _mirror_to_stride(x).contiguous(memory_format=torch.channels_last)
         skipped = []
         for stage in self.stages[:4]:
-            x = self._lowered(stage(x))
+            x = self._lower(stage(x))
             skipped.append(x)
             yield x
             x = self.pool(x)
-        x = self._lowered(self.stages[4](x))
+        x = self._lower(self.stages[4](x))
         yield x
         for upsample, stage in zip(self.upsample, self.stages[5:], strict=False):
-            x = self._lowered(stage(torch.cat([skipped.pop(), upsample(x)], dim=1)))
+            x = self._lower(stage(torch.cat([skipped.pop(), upsample(x)], dim=1)))
             yield x
 
     def autocast(self, device_type: str) -> Any:
@@ -160,7 +160,7 @@ class UNet(nn.Module):
             return nullcontext()
         return torch.autocast(device_type, dtype=getattr(torch, self.precision))
 
-    def _lowered(self, x: Tensor) -> Tensor:
+    def _lower(self, x: Tensor) -> Tensor:
         """Return what an ODE-block gave, in float32, as the next convolution takes it."""
         return x if self.precision == "float32" else x.to(getattr(torch, self.precision))
 
@@ -194,7 +194,7 @@ def _make_residual_body(position: int, channels: int) -> nn.Module:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(_RESIDUAL_BLOCKS[position])))
 
 
-def _checked_body(body: nn.Module, position: int) -> nn.Module:
+def _check_body(body: nn.Module, position: int) -> nn.Module:
     if not isinstance(body, nn.Module):
         raise ValueError(
             f"body must return a torch.nn.Module for each position; got {body!r} for {position}."
@@ -371,12 +371,12 @@ class NODEsUNet(UNet):
             Pixels of an image, and number of images that will pass through the network.
         """
         for position, block in self.ode_blocks.items():
-            size = self.head.in_channels * n_pixels // 2 ** depth_of(position)
+            size = self.head.in_channels * n_pixels // 2 ** compute_depth(position)
             pays = pays_to_compile(size, n_samples)
             block.compile_mode = pays if compile == "auto" else compile
 
 
-def depth_of(position: int) -> int:
+def compute_depth(position: int) -> int:
     """Return how many times a stage's maps were halved."""
     return 4 - abs(5 - position)
 

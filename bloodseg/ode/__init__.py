@@ -2,8 +2,7 @@
 
 The room knows tensors and nothing of images. Lowest first: the methods' tableaus, the control of
 the step size, the arithmetic of the stages, the search for the steps, the gradient through them,
-`solve`, `ODEBlock`, the layer,
-and `FixedStepBlock`, the layer without a search.
+`solve`, the layer `ODEBlock`, and `FixedStepBlock`, the layer without a search.
 """
 
 from ._block import ODEBlock

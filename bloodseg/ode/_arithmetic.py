@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-def dense(y: Tensor) -> Tensor:
+def make_dense(y: Tensor) -> Tensor:
     """Return a state whose samples lie in memory without gaps; channels_last is kept."""
     if y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last):
         return y
@@ -26,7 +26,7 @@ def as_rows(y: Tensor) -> Tensor:
     return y.as_strided((len(y), y[0].numel()), (y[0].numel(), 1))
 
 
-def per_sample(values: Tensor, y: Tensor) -> Tensor:
+def as_column(values: Tensor, y: Tensor) -> Tensor:
     """Return one number a sample in the shape that broadcasts against a state."""
     return values.reshape(-1, *[1] * (y.ndim - 1))
 
@@ -108,8 +108,8 @@ class Slopes:
         found = []
         for weights in estimates:
             self.weighted_sum(work, None, weights, steps)
-            found.append(root_mean_squares(work, dtype))
-        return torch.stack([*found, root_mean_squares(new, dtype)])
+            found.append(compute_rms(work, dtype))
+        return torch.stack([*found, compute_rms(new, dtype)])
 
 
 class StepSizes:
@@ -133,10 +133,10 @@ class StepSizes:
 
     def time(self, stage: int) -> Tensor:
         """Return the times of a stage, of shape (n, 1, ..., 1)."""
-        return per_sample(self._table[1 + stage], self._like)
+        return as_column(self._table[1 + stage], self._like)
 
 
-def root_mean_squares(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def compute_rms(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return the root mean square of each row, its squares summed up in ``dtype``."""
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
     root: float = rows.shape[1] ** 0.5

@@ -14,8 +14,8 @@ from ._checks import (
     check_gradient,
     check_positive,
 )
-from ._precision import check_precision, serving_precision
-from ._solve import MAX_STEPS, solve, solver_of
+from ._precision import check_precision, settle_precision
+from ._solve import MAX_STEPS, find_backend, solve
 from .methods import Method, Tableau, check_n_steps, choose_tableau
 
 
@@ -109,7 +109,7 @@ class ODEBlock(nn.Module):
         check_count(max_steps, "max_steps")
         check_compile(compile)
         check_backend(backend)
-        check_n_steps(n_steps, choose_tableau(tol, method, backend=solver_of(backend, gradient)))
+        check_n_steps(n_steps, choose_tableau(tol, method, backend=find_backend(backend, gradient)))
         self.method = method
         self.n_steps = n_steps
         self.gradient = gradient
@@ -128,7 +128,7 @@ class ODEBlock(nn.Module):
 
     @tol.setter
     def tol(self, value: float) -> None:
-        self._tol = _positive(value, "tol")
+        self._tol = _check_positive(value, "tol")
 
     @property
     def predict_tol(self) -> float:
@@ -137,7 +137,7 @@ class ODEBlock(nn.Module):
 
     @predict_tol.setter
     def predict_tol(self, value: float | None) -> None:
-        self._predict_tol = None if value is None else _positive(value, "predict_tol")
+        self._predict_tol = None if value is None else _check_positive(value, "predict_tol")
 
     def method_at(self, tol: float) -> str:
         """Return the name of the method that ``method`` stands for at a tolerance."""
@@ -145,7 +145,7 @@ class ODEBlock(nn.Module):
 
     def tableau_at(self, tol: float) -> Tableau:
         """Return the method that ``method`` stands for at a tolerance."""
-        return choose_tableau(tol, self.method, backend=solver_of(self.backend, self.gradient))
+        return choose_tableau(tol, self.method, backend=find_backend(self.backend, self.gradient))
 
     def forward(self, h: Tensor) -> Tensor:
         """Return h(1), of h's shape and, at least, float32."""
@@ -159,7 +159,7 @@ class ODEBlock(nn.Module):
             method=self.method,
             n_steps=self.n_steps,
             gradient=self.gradient,
-            precision=serving_precision(self._precision(y0), tol, self.name),
+            precision=settle_precision(self._precision(y0), tol, self.name),
             first_step=self.first_step if tol == self.tol else None,
             max_steps=self.max_steps,
             compile=self.compile_mode,
@@ -183,7 +183,7 @@ class ODEBlock(nn.Module):
         return str(torch.get_autocast_dtype(device)).removeprefix("torch.")
 
 
-def _positive(value: float, name: str) -> float:
+def _check_positive(value: float, name: str) -> float:
     value = float(value)
     check_positive(value, name)
     return value

@@ -80,9 +80,10 @@ class StepControl:
         return self.interval.t0 + self.sign * self.elapsed[rows]
 
     def next_steps(self, rows: Rows) -> Floats:
-        """Return signed steps: what is left in equal parts, none longer than wanted.
+        """Return the signed steps to try next: ``left / ceil(left / wanted)``.
 
-        Fixed steps: in as many parts as are to go.
+        So the last step ends on t1 and is no shorter than those before it. Of fixed steps:
+        ``left / number of steps to go``.
         """
         left: Floats = self.interval.length - self.elapsed[rows]
         if self.interval.n_steps is not None:
@@ -96,6 +97,9 @@ class StepControl:
         """Record an attempt; return which samples accept it.
 
         ``ratios`` are the errors in units of the tolerance; not finite where the step overflowed.
+        A ratio of at most 1 is accepted. The next step to want is
+        ``step * 0.9 * ratio ** (-1 / error_order)``, at least a fifth of the step and at most ten
+        times it; right after a rejection, at most the step itself.
         """
         accepted = ratios <= 1
         taken = np.abs(steps)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arithmetic import Slopes, StepSizes, root_mean_squares
+from ._arithmetic import Slopes, StepSizes, compute_rms
 from ._control import Flags
 from .methods import Tableau
 
@@ -41,8 +41,8 @@ class DefectWatch:
         """Take note of a state and of its slope, the first of the slopes."""
         if self._sizes is not None:
             slopes.weighted_sum(self._rows, self._rows, (-0.5,), self._sizes)
-            self._defects = self._defects + root_mean_squares(self._rows)
-        self._largest = torch.maximum(self._largest, root_mean_squares(y))
+            self._defects = self._defects + compute_rms(self._rows)
+        self._largest = torch.maximum(self._largest, compute_rms(y))
 
     def see_step(self, slopes: Slopes, sizes: StepSizes) -> None:
         """Take note of a step and of all its slopes."""

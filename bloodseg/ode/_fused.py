@@ -58,9 +58,9 @@ class FusedSlopes(Slopes):
         self, out: Tensor, y: Tensor | None, weights: Sequence[float], steps: StepSizes
     ) -> None:
         """Write ``y + h * sum(weights * slopes)``, without y where that is None, into out."""
-        used, slopes = self._used(weights)
+        used, slopes = self._select_used(weights)
         variant = (len(used), y is None, out.dtype, slopes[0].dtype)
-        _compiled(_weighted_sum, *variant)(out, y, steps.scaled(used), *slopes)
+        _get_compiled(_weighted_sum, *variant)(out, y, steps.scaled(used), *slopes)
 
     def sizes(
         self,
@@ -76,25 +76,25 @@ class FusedSlopes(Slopes):
         used = [j for j in range(len(self._slopes)) if any(weights[j] for weights in estimates)]
         slopes = [self._slopes[j] for j in used]
         scaled = [steps.scaled([weights[j] for j in used]) for weights in estimates]
-        squares = _compiled(_mean_squares, len(used), len(estimates), slopes[0].dtype)
+        squares = _get_compiled(_mean_squares, len(used), len(estimates), slopes[0].dtype)
         means: Tensor = squares(new, torch.stack(scaled), *slopes)
         return means.sqrt()
 
-    def _used(self, weights: Sequence[float]) -> tuple[list[float], list[Tensor]]:
+    def _select_used(self, weights: Sequence[float]) -> tuple[list[float], list[Tensor]]:
         used = [j for j, weight in enumerate(weights) if weight]
         return [weights[j] for j in used], [self._slopes[j] for j in used]
 
 
 def _weighted_sum(out: Tensor, y: Tensor | None, scaled: Tensor, *slopes: Tensor) -> None:
-    out.copy_(_total(0.0 if y is None else y, scaled, slopes))
+    out.copy_(_add_up(0.0 if y is None else y, scaled, slopes))
 
 
 def _mean_squares(new: Tensor, scaled: Tensor, *slopes: Tensor) -> Tensor:
-    errors = [_total(0.0, weights, slopes) for weights in scaled]
+    errors = [_add_up(0.0, weights, slopes) for weights in scaled]
     return torch.stack([rows.square().mean(dim=1) for rows in (*errors, new)])
 
 
-def _total(start: Any, scaled: Tensor, slopes: Sequence[Tensor]) -> Any:
+def _add_up(start: Any, scaled: Tensor, slopes: Sequence[Tensor]) -> Any:
     for i, slope in enumerate(slopes):
         start = start + scaled[:, i, None] * slope.to(scaled.dtype)
     return start
@@ -127,6 +127,6 @@ class _Compiled:
 
 
 @cache
-def _compiled(function: Any, *variant: Any) -> _Compiled:
+def _get_compiled(function: Any, *variant: Any) -> _Compiled:
     """Return the one compiled function of a variant."""
     return _Compiled(function)

@@ -75,7 +75,7 @@ def tolerance_floor(precision: str) -> float:
     return _FLOORS[precision]
 
 
-def serving_precision(precision: str | None, tol: float, name: str) -> str | None:
+def settle_precision(precision: str | None, tol: float, name: str) -> str | None:
     """Return the precision, or float32 where the tolerance is too tight for it, said once."""
     if precision in (None, "float32") or tol >= _FLOORS[precision]:
         return precision
@@ -83,18 +83,18 @@ def serving_precision(precision: str | None, tol: float, name: str) -> str | Non
     return "float32"
 
 
-def lowered_dtype(precision: str | None) -> torch.dtype | None:
+def find_lower_dtype(precision: str | None) -> torch.dtype | None:
     """Return the dtype below float32 that a precision computes in, if any."""
     return None if precision is None else _DTYPES.get(precision)
 
 
-def lowered_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
+def autocast_to(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
     """Return autocast to a dtype, or none at all, whatever it is set to around it."""
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager
-def float32_arithmetic(device: torch.device, precision: str | None) -> Iterator[None]:
+def fix_arithmetic(device: torch.device, precision: str | None) -> Iterator[None]:
     """Turn autocast off and, on CUDA, TF32 on or off; as they were afterwards.
 
     Without it, "float32" would mean whatever the process happens to be set to.
@@ -104,7 +104,7 @@ def float32_arithmetic(device: torch.device, precision: str | None) -> Iterator[
 
 
 def keep_arithmetic(end: Tensor, inputs: Iterable[Tensor], precision: str | None) -> None:
-    """Make backward, from ``end`` to the inputs, obey `float32_arithmetic` as forward did.
+    """Make backward, from ``end`` to the inputs, obey `fix_arithmetic` as forward did.
 
     Other parts of the same backward pass are none of the solver's business, so TF32 is set before
     each operation's backward and reset behind it. Of first derivatives: what ``create_graph=True``

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._precision import float32_arithmetic
+from ._precision import fix_arithmetic
 from ._rhs import RightHandSide
 from ._search import AcceptedStep
 from ._step import Function, take_step
@@ -72,7 +72,7 @@ class ReplayedGradient(torch.autograd.Function):
         func = ctx.rhs.at(leaves)
         gradient = gradient.clone()
         parts = gradient.split(ctx.chunk_size)
-        with float32_arithmetic(gradient.device, ctx.precision):
+        with fix_arithmetic(gradient.device, ctx.precision):
             for chunk, part in zip(ctx.chunks, parts, strict=True):
                 for step in reversed(chunk):
                     rows = torch.from_numpy(step.rows).to(gradient.device)
@@ -83,7 +83,7 @@ class ReplayedGradient(torch.autograd.Function):
                     before, *of_weights = torch.autograd.grad(
                         end, (y, *wanted), part if whole else part[rows], allow_unused=True
                     )
-                    totals = list(map(_added, totals, of_weights))
+                    totals = list(map(_add, totals, of_weights))
                     if whole:
                         part.copy_(before)
                     else:
@@ -93,6 +93,6 @@ class ReplayedGradient(torch.autograd.Function):
         return (*[None] * 6, gradient, *of_leaves)
 
 
-def _added(total: Tensor | None, part: Tensor | None) -> Tensor | None:
+def _add(total: Tensor | None, part: Tensor | None) -> Tensor | None:
     # Not in place: autograd may hand out one tensor for two weights.
     return total if part is None else part if total is None else total + part

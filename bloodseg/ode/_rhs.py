@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ._precision import lowered_dtype, lowered_to
+from ._precision import autocast_to, find_lower_dtype
 from ._strays import Watch
 
 
@@ -36,7 +36,7 @@ class RightHandSide:
     """
 
     def __init__(self, func: Callable[[Tensor, Tensor], Tensor], precision: str | None):
-        dtype = lowered_dtype(precision)
+        dtype = find_lower_dtype(precision)
         self.input_dtype: torch.dtype | None = None
         self.weights: tuple[Tensor, ...]
         self._evaluate: Callable[..., Tensor]
@@ -67,7 +67,8 @@ def watch_module(func: nn.Module, precision: str | None, gradient: str, name: st
     Such a method reaches a parameter under whatever name the module uses it.
     """
     named = _find_trainable(func)
-    evaluate, weights = _Plain(func, tuple(named), lowered_dtype(precision)), tuple(named.values())
+    evaluate = _Plain(func, tuple(named), find_lower_dtype(precision))
+    weights = tuple(named.values())
     return Watch(evaluate, weights, gradient=gradient, name=name, reached=weights)
 
 
@@ -91,7 +92,7 @@ class _Plain:
         self.func, self.names, self.dtype = func, names, dtype
 
     def __call__(self, t: Tensor, y: Tensor, *weights: Tensor) -> Tensor:
-        with lowered_to(self.dtype, y.device):
+        with autocast_to(self.dtype, y.device):
             if weights:
                 named = dict(zip(self.names, weights, strict=True))
                 slope = functional_call(self.func, named, (t, y))

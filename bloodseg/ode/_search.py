@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arithmetic import Slopes, StepSizes, as_rows, root_mean_squares
+from ._arithmetic import Slopes, StepSizes, as_rows, compute_rms
 from ._control import Interval, StepControl
 from ._defect import DefectWatch
 from ._rhs import check_slope
-from ._solution import Status, not_finite
+from ._solution import Status, make_not_finite_error
 from ._step import Function
 from .methods import Tableau
 
@@ -104,7 +104,7 @@ class StepSearch:
     def run(self) -> Search:
         """Attempt steps until no sample is left."""
         if self.tableau.adaptive:
-            self.sizes = self._to_host(root_mean_squares(self.y, torch.float64))
+            self.sizes = self._to_host(compute_rms(self.y, torch.float64))
             self._check_overflow(~np.isfinite(self.sizes))
             if self.interval.first_step is not None:
                 self.control.wanted[:] = self.interval.first_step
@@ -145,11 +145,11 @@ class StepSearch:
         if self.defect is not None:
             self.defect.see_step(self.slopes, sizes)
 
-        ratios, new_sizes = self._errors(new, sizes)
+        ratios, new_sizes = self._estimate_errors(new, sizes)
         accepted = control.judge(active, steps, ratios)
         if accepted.any():
             if self.steps is not None:
-                self.steps.append(self._kept(accepted, times, steps))
+                self.steps.append(self._keep_step(accepted, times, steps))
             chosen = None if accepted.all() else self._on_device(accepted)
             self.y = new if chosen is None else torch.where(chosen[:, None], new, self.y)
             if tableau.first_same_as_last and not control.finished(active).all():
@@ -158,7 +158,7 @@ class StepSearch:
         self.has_slope = tableau.first_same_as_last
         self._let_go(ratios)
 
-    def _errors(self, new: Tensor, sizes: StepSizes) -> tuple[np.ndarray, np.ndarray]:
+    def _estimate_errors(self, new: Tensor, sizes: StepSizes) -> tuple[np.ndarray, np.ndarray]:
         """Return the errors in units of the tolerance, and the sizes of the new states."""
         if self.tableau.error_weights is None:
             return np.zeros(len(new)), np.zeros(len(new))
@@ -172,7 +172,8 @@ class StepSearch:
             found = self._to_host(self.slopes.sizes(work, new, estimates, sizes, torch.float64))
         *errors, new_sizes = found
         with np.errstate(invalid="ignore", over="ignore"):
-            ratios = np.max(errors, axis=0) / self._tolerances(np.maximum(self.sizes, new_sizes))
+            tolerances = self._compute_tolerances(np.maximum(self.sizes, new_sizes))
+            ratios = np.max(errors, axis=0) / tolerances
         return np.where(np.isfinite(new_sizes), ratios, np.inf), new_sizes
 
     def _let_go(self, ratios: np.ndarray) -> None:
@@ -221,20 +222,25 @@ class StepSearch:
         raise self._not_finite("the solution" if entered else "the state that enters the solver")
 
     def _not_finite(self, what: str) -> FloatingPointError:
-        return not_finite(self.name, what, self.n_evaluations.max())
+        return make_not_finite_error(self.name, what, self.n_evaluations.max())
 
     def _choose_first_steps(self) -> None:
-        """Guess the first steps from the slope and its change (Hairer et al., II.4)."""
+        """Guess the first steps from the slope and its change (Hairer et al., II.4).
+
+        A trial step of Euler's, ``h0 = 0.01 * |y| / |f|``, shows how fast the slope changes. Of the
+        slope and its change per time, in units of the tolerance, the larger one D gives
+        ``h = min(100 * h0, (0.01 / D) ** (1 / error_order))``.
+        """
         control, everyone = self.control, self.active
         times = control.times(everyone)
         still = StepSizes(times, np.zeros(len(times)), (0.0,), self.like)
         self._evaluate(0, still, self.y)
         self.has_slope = True
         slopes = self._to_host(
-            root_mean_squares(self.slopes.first(self._on_device(everyone)), torch.float64)
+            compute_rms(self.slopes.first(self._on_device(everyone)), torch.float64)
         )
         self._check_overflow(~np.isfinite(slopes))
-        scales = self._tolerances(self.sizes)
+        scales = self._compute_tolerances(self.sizes)
         with np.errstate(divide="ignore", invalid="ignore"):
             short = np.where(
                 (self.sizes > 1e-5 * scales) & (slopes > 1e-5 * scales),
@@ -249,23 +255,23 @@ class StepSearch:
         unit = StepSizes(times, np.ones(len(times)), (0.0,), self.like)
         self.slopes.weighted_sum(new, None, (-1.0, 1.0), unit)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            bends = self._to_host(root_mean_squares(new, torch.float64)) / short
+            bends = self._to_host(compute_rms(new, torch.float64)) / short
             steepest = np.maximum(slopes, bends) / scales
             likely = (0.01 / steepest) ** (1 / (self.tableau.error_order or 1))
         likely = np.where(np.isfinite(bends), likely, short)
         control.wanted = np.minimum(np.minimum(100 * short, likely), self.interval.length)
 
-    def _tolerances(self, sizes: np.ndarray) -> np.ndarray:
+    def _compute_tolerances(self, sizes: np.ndarray) -> np.ndarray:
         return self.interval.atol + self.interval.rtol * sizes
 
     def _evaluate(self, stage: int, sizes: StepSizes, rows: Tensor) -> None:
-        y = self._shaped(rows)
+        y = self._view_as_state(rows)
         slope = self.func(sizes.time(stage), y)
         check_slope(slope, y, self.name)
         self.n_evaluations[self.active] += 1
         self.slopes.write(stage, len(y), slope)
 
-    def _shaped(self, rows: Tensor) -> Tensor:
+    def _view_as_state(self, rows: Tensor) -> Tensor:
         """View rows as a state, laid out as the one that came in."""
         shape, strides = self.like.shape[1:], self.like.stride()[1:]
         return rows.as_strided((len(rows), *shape), (rows.shape[1], *strides))
@@ -277,8 +283,10 @@ class StepSearch:
             return self.end  # the first step is often the last
         return self.workspace.free_rows(len(self.active), self.y)
 
-    def _kept(self, accepted: np.ndarray, times: np.ndarray, steps: np.ndarray) -> AcceptedStep:
-        y = self._shaped(self.y)
+    def _keep_step(
+        self, accepted: np.ndarray, times: np.ndarray, steps: np.ndarray
+    ) -> AcceptedStep:
+        y = self._view_as_state(self.y)
         if not accepted.all():
             y = y[self._on_device(np.flatnonzero(accepted))]
         elif self.y.data_ptr() != self.like.data_ptr():  # a buffer that is about to be reused

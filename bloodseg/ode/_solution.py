@@ -21,7 +21,7 @@ class SolverError(RuntimeError):
     """The torchdiffeq backend could not reach the end of the interval."""
 
 
-def not_finite(name: str, what: str, n_evaluations: int) -> FloatingPointError:
+def make_not_finite_error(name: str, what: str, n_evaluations: int) -> FloatingPointError:
     """Return the error to raise where a state or a slope is not finite."""
     return FloatingPointError(
         f"{name}: {what} is not finite after {n_evaluations} evaluations. "

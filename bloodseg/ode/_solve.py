@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._arithmetic import Slopes, dense, per_sample
+from ._arithmetic import Slopes, as_column, make_dense
 from ._checks import (
     check_backend,
     check_compile,
@@ -24,7 +24,7 @@ from ._control import Flags, Interval
 from ._fused import FusedSlopes
 from ._precision import (
     check_precision,
-    float32_arithmetic,
+    fix_arithmetic,
     keep_arithmetic,
     tolerance_floor,
 )
@@ -158,11 +158,11 @@ def solve(
     """
     interval = Interval(float(t0), float(t1), rtol, atol, max_steps, first_step)
     _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
-    backend = solver_of(backend, gradient)
+    backend = find_backend(backend, gradient)
     tableau = choose_tableau(interval.tolerance, method, backend=backend)
     interval = replace(interval, n_steps=check_n_steps(n_steps, tableau))
     if backend == "torchdiffeq":
-        with float32_arithmetic(y0.device, precision):
+        with fix_arithmetic(y0.device, precision):
             solution = solve_with_torchdiffeq(
                 func, y0, interval, tableau, precision, adjoint=gradient == "adjoint", name=name
             )
@@ -171,7 +171,7 @@ def solve(
         return solution
     if tableau.adaptive:
         _warn_of_rounding(interval, y0.dtype, name)
-    with float32_arithmetic(y0.device, precision):
+    with fix_arithmetic(y0.device, precision):
         rhs = RightHandSide(func, precision)
         wanted = gradient if _needs_gradient(rhs, y0, interval, gradient) else None
         if wanted and precision == "float16":
@@ -198,12 +198,12 @@ def solve(
     )
     if solution.status.any():
         stopped_at = np.concatenate([chunk.stopped_at for chunk in found])
-        warn_of_solve(_failure(solution, stopped_at, interval), name)
+        warn_of_solve(_describe_failure(solution, stopped_at, interval), name)
     _warn_of_few_steps(np.concatenate([chunk.too_few for chunk in found]), solution, interval, name)
     return solution
 
 
-def solver_of(backend: str, gradient: str) -> str:
+def find_backend(backend: str, gradient: str) -> str:
     """Return whose solver it is; the adjoint gradient is torchdiffeq's."""
     return "torchdiffeq" if gradient == "adjoint" else backend
 
@@ -236,9 +236,9 @@ def _search_steps(
     name: str,
 ) -> tuple[Tensor, list[Search]]:
     """Solve so many samples at a time as it is fastest; return the states at t1 and the rest."""
-    size = _chunk_size(y0)
+    size = _choose_chunk_size(y0)
     with torch.no_grad():
-        start = dense(y0.detach())
+        start = make_dense(y0.detach())
         end = torch.empty_like(start)
         slopes = make_slopes(start[:size], tableau.n_stages, input_dtype)
         workspace = Workspace(start[:size], slopes)
@@ -260,7 +260,7 @@ def _attach_gradient(
     precision: str | None,
 ) -> Tensor:
     """Return the state at t1 as autograd shall know it: as where the steps found lead to."""
-    size = _chunk_size(y0)
+    size = _choose_chunk_size(y0)
     steps = [chunk.steps for chunk in found]
     if gradient == "checkpoint":
         apply: Callable[..., Tensor] = ReplayedGradient.apply
@@ -281,11 +281,11 @@ def _needs_gradient(rhs: RightHandSide, y0: Tensor, interval: Interval, gradient
     if y0.requires_grad or any(weight.requires_grad for weight in rhs.weights):
         return True
     # Tensors that a function holds, or a module beside its weights, show only in its value.
-    time = per_sample(y0.new_tensor([interval.t0]), y0)
+    time = as_column(y0.new_tensor([interval.t0]), y0)
     return gradient == "direct" and rhs(time, y0[:1]).requires_grad
 
 
-def _chunk_size(y0: Tensor) -> int:
+def _choose_chunk_size(y0: Tensor) -> int:
     """Return how many samples to solve at a time."""
     if y0.device.type != "cpu":
         return len(y0)
@@ -358,7 +358,7 @@ def _warn_of_few_steps(
         )
 
 
-def _failure(solution: ODESolution, stopped_at: np.ndarray, interval: Interval) -> str:
+def _describe_failure(solution: ODESolution, stopped_at: np.ndarray, interval: Interval) -> str:
     stopped = np.flatnonzero(solution.status)
     first = stopped[0]
     if solution.status[first] == Status.TOO_MANY_STEPS:

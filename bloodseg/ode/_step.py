@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arithmetic import per_sample
+from ._arithmetic import as_column
 from .methods import Tableau
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -46,7 +46,7 @@ def take_step(
     slopes: list[Tensor] = []
     n_used = max(i for i, weight in enumerate(tableau.weights) if weight) + 1
     for node, row in zip(tableau.nodes[:n_used], tableau.stages[:n_used], strict=True):
-        time = _as_column(times + node * steps, y)
+        time = _make_column(times + node * steps, y)
         slopes.append(func(time, _add_slopes(y, slopes, row, steps)).to(y.dtype))
     return _add_slopes(y, slopes, tableau.weights[:n_used], steps)
 
@@ -60,14 +60,14 @@ def _add_slopes(
         for weight, slope in terms:
             y = torch.add(y, slope, alpha=weight * steps)
         return y
-    column = _as_column(steps, y)
+    column = _make_column(steps, y)
     for weight, slope in terms:
         y = torch.addcmul(y, column, slope, value=weight)
     return y
 
 
-def _as_column(values: float | np.ndarray, y: Tensor) -> Tensor:
+def _make_column(values: float | np.ndarray, y: Tensor) -> Tensor:
     """Return one number for all samples, or one each, as it broadcasts against the state."""
     if isinstance(values, float):
         return y.new_full((1,) * y.ndim, values)
-    return per_sample(torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True), y)
+    return as_column(torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True), y)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._arithmetic import per_sample
+from ._arithmetic import as_column
 from ._control import Interval
-from ._precision import lowered_dtype, lowered_to
+from ._precision import autocast_to, find_lower_dtype
 from ._rhs import check_slope, watch_module
-from ._solution import ODESolution, SolverError, not_finite
+from ._solution import ODESolution, SolverError, make_not_finite_error
 from ._strays import Watch
 from .methods import Tableau
 
@@ -45,7 +45,7 @@ def solve_with_torchdiffeq(
         If the right-hand side or the solution is not finite.
     """
     settings: dict[str, Any] = {"tableau": tableau, "adjoint": adjoint, "name": name}
-    dtype = lowered_dtype(precision)
+    dtype = find_lower_dtype(precision)
     watch = None
     if adjoint and torch.is_grad_enabled():  # it knows func's parameters, and no other tensors
         watch = watch_module(cast(nn.Module, func), precision, "adjoint", name)
@@ -83,9 +83,9 @@ class _Counted(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.n_evaluations += 1
-        t = per_sample(t.to(y.dtype).expand(len(y)), y)
+        t = as_column(t.to(y.dtype).expand(len(y)), y)
         func = self.func if self.watch is None or torch.is_grad_enabled() else self.watch
-        with lowered_to(self.dtype, y.device):  # in backward, too, where the caller's has ended
+        with autocast_to(self.dtype, y.device):  # in backward, too, where the caller's has ended
             slope = func(t, y).to(y.dtype)
         check_slope(slope, y, self.name)
         self.slope = slope.detach()
@@ -134,7 +134,7 @@ def _integrate(
     n_steps = interval.n_steps
     if n_steps is not None:
         # Not by step_size: its rounding may buy one more step.
-        options: dict[str, Any] = {"grid_constructor": partial(_equal_steps, n_steps)}
+        options: dict[str, Any] = {"grid_constructor": partial(_cut_equally, n_steps)}
         counted.n_accepted = n_steps
     else:
         # step_t makes the last step end on t1; else the solver steps past it and interpolates
@@ -161,14 +161,16 @@ def _integrate(
         )[-1]
     except AssertionError as error:  # torchdiffeq's way to report failure
         if counted.slope is not None and not torch.isfinite(counted.slope).all():
-            raise not_finite(name, "the right-hand side", counted.n_evaluations) from error
+            raise make_not_finite_error(
+                name, "the right-hand side", counted.n_evaluations
+            ) from error
         raise SolverError(
             f"{name}: torchdiffeq gave up after {counted.n_evaluations} evaluations at tolerance "
             f"{interval.tolerance:g} with {tableau.name} ({error}). The right-hand side "
             "has grown stiff: train with a lower learning rate, or use a looser tolerance."
         ) from error
     if not torch.isfinite(y1).all():
-        raise not_finite(name, "the solution", counted.n_evaluations)
+        raise make_not_finite_error(name, "the solution", counted.n_evaluations)
     return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])
 
 
@@ -182,6 +184,6 @@ def _import_torchdiffeq() -> Any:
         ) from error
 
 
-def _equal_steps(n_steps: int, func: Any, y0: Any, t: Tensor) -> Tensor:
+def _cut_equally(n_steps: int, func: Any, y0: Any, t: Tensor) -> Tensor:
     """Return the grid of a fixed-step method, as torchdiffeq asks for it."""
     return torch.linspace(t[0], t[-1], n_steps + 1, dtype=t.dtype, device=t.device)

@@ -14,7 +14,7 @@ from bloodseg.ode import ODEBlock, _fused, pays_to_compile, solve
 @pytest.fixture(autouse=True)
 def _forget_failures(monkeypatch):
     monkeypatch.setattr(_fused._Compiled, "failed", False)
-    _fused._compiled.cache_clear()
+    _fused._get_compiled.cache_clear()
 
 
 def problem():

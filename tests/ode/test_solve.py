@@ -1207,7 +1207,7 @@ def test_a_precision_too_low_for_the_tolerance_is_float32_and_said_once(
     name = f"block for {precision} at {tol}"  # what was said of another is not said again
     with caplog.at_level(logging.INFO, logger="bloodseg"):
         for _ in range(3):
-            assert precision_module.serving_precision(precision, tol, name) == served
+            assert precision_module.settle_precision(precision, tol, name) == served
     expected = 0 if served == precision else 1
     assert len(caplog.records) == expected
     for record in caplog.records:
@@ -1221,7 +1221,7 @@ def test_a_precision_too_low_for_the_tolerance_is_float32_and_said_once(
 def test_every_tolerance_and_block_is_said(caplog):
     with caplog.at_level(logging.INFO, logger="bloodseg"):
         for tol, name in itertools.product((1e-5, 1e-6), ("first of two", "second of two")):
-            precision_module.serving_precision("bfloat16", tol, name)
+            precision_module.settle_precision("bfloat16", tol, name)
     assert len(caplog.records) == 4
 
 

@@ -152,14 +152,14 @@ class Tableau:
 
     def _check_sums(self) -> None:
         for node, row in zip(self.nodes, self.stages, strict=True):
-            if not _equal(sum(row), node):
+            if not _is_equal(sum(row), node):
                 raise ValueError(
                     f"{self.name}: each node must be the sum of its row in stages; the row of node "
                     f"{node} adds up to {sum(row)}."
                 )
         for field, total in (("weights", 1), ("error_weights", 0), ("guard_weights", 0)):
             values = getattr(self, field)
-            if values is not None and not _equal(sum(values), total):
+            if values is not None and not _is_equal(sum(values), total):
                 raise ValueError(
                     f"{self.name}: {field} must add up to {total}; they add up to {sum(values)}."
                 )
@@ -241,5 +241,5 @@ def _as_floats(values: Any, field: str, name: str) -> tuple[float, ...]:
     return floats
 
 
-def _equal(a: float, b: float) -> bool:
+def _is_equal(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
