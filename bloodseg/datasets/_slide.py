@@ -30,6 +30,8 @@ class Slide:
         Height and width of a pixel in micrometres, where the file says so.
     pixel_size : float or None
         Side of a square pixel of the same area, in micrometres.
+    pixel_aspect : float
+        Height of a pixel over its width; 1 where they are not known.
     name : str
         The path, as it was given.
     """
@@ -55,6 +57,12 @@ class Slide:
             return None
         height, width = self.pixel_sides
         return height if height == width else math.sqrt(height * width)
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Height of a pixel over its width; 1 where they are not known."""
+        height, width = self.pixel_sides or (1.0, 1.0)
+        return height / width
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return rows as an array (h, W, C); a ValueError where the file is damaged there."""

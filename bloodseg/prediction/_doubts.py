@@ -16,6 +16,7 @@ LEAST_CELLS = 0.005  # share of the pixels
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
 _UNSURE = 0.8  # mean confidence
 _WIDTHS = 5.0, 12.0  # micrometres: red cells are 6 to 9 wide
+_SQUARE = 1.02  # by how much height and width of a pixel may differ, as stages are calibrated
 _SPECK = 1 / 8  # of a red cell's area: what is smaller is counted nowhere
 _WHITE_AREAS = 0.8, 60.0  # in red cells' areas (1.04 to 10, clusters more)
 _NESTED, _NESTED_RED = 0.9, 2  # share of an outline (0.75); red cells in white ones (1)
@@ -68,21 +69,29 @@ def is_about(diameter: float, expected: float) -> bool:
     return _SIZES[0] <= diameter / expected <= _SIZES[1]
 
 
-def doubts_of_pixel_size(pixel_size: float | None, radius: float | None) -> list[str]:
+def doubts_of_pixel_size(
+    pixel_size: float | None, radius: float | None, aspect: float = 1.0
+) -> list[str]:
     """Return why a pixel cannot be so many micrometres wide; nothing where it may be.
 
     Many files hold the size of the camera's own pixels, or a writer's default. Red cells are much
     alike in all people; this needs no picture, and holds for any model.
     """
+    texts = []
+    if max(aspect, 1 / aspect) > _SQUARE:
+        texts.append(
+            f"its pixels are {aspect:.3g} times as high as wide, so that areas and diameters are "
+            "right, but not perimeters and shapes; make them square"
+        )
     if pixel_size is None or radius is None:
-        return []
+        return texts
     width = 2 * radius * pixel_size
-    if _WIDTHS[0] <= width <= _WIDTHS[1]:
-        return []
-    return [
-        f"pixels of {pixel_size:.3g} micrometres make its red cells {width:.3g} micrometres wide, "
-        "not 6 to 9"
-    ]
+    if not _WIDTHS[0] <= width <= _WIDTHS[1]:
+        texts.append(
+            f"pixels of {pixel_size:.3g} micrometres make its red cells {width:.3g} micrometres "
+            "wide, not 6 to 9"
+        )
+    return texts
 
 
 def _check_sizes(radius: float, expected: float | None) -> str:

@@ -182,6 +182,7 @@ class Predictor:
             class_map,
             confidence,
             opened.pixel_size if self._pixel_size is None else self._pixel_size,
+            opened.pixel_aspect if self._pixel_size is None else 1.0,
             label=image.label,
             evaluations=self.evaluations[-1],
             expected_diameter=self._ruler.expected_diameter(image.scaling),

@@ -32,7 +32,10 @@ class Segmented:
     confidence : array-like of shape (H, W), uint8
         Probability of each pixel's class in 255ths.
     pixel_size : float or None
-        Side of a pixel in micrometres, where it is known.
+        Side of a pixel in micrometres, where it is known; of one that is not square, that of a
+        square of its area.
+    pixel_aspect : float
+        Height of a pixel over its width.
     label : str
         What messages call the image.
     evaluations : dict of int to int
@@ -48,6 +51,7 @@ class Segmented:
     class_map: Any
     confidence: Any
     pixel_size: float | None
+    pixel_aspect: float = 1.0
     label: str = "the image"
     evaluations: Mapping[int, int] = field(default_factory=dict)
     expected_diameter: float | None = None
@@ -90,7 +94,7 @@ class Segmented:
 
     def doubts_of_pixel_size(self) -> list[str]:
         """Return those of the doubts that no picture is needed for: they hold for any model."""
-        return doubts_of_pixel_size(self.pixel_size, self.radius)
+        return doubts_of_pixel_size(self.pixel_size, self.radius, self.pixel_aspect)
 
     def cells(self) -> Cells:
         """Return the single cells."""

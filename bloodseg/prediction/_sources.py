@@ -57,7 +57,7 @@ class Source:
         pixels: Any = slide
         if height * width <= _READ_WHOLE:
             (pixels,) = check_images([slide[:height]], name=slide.name)
-        return OpenImage(self, pixels, slide.pixel_size)
+        return OpenImage(self, pixels, slide.pixel_size, slide.pixel_aspect)
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,14 @@ class OpenImage:
         Checked pixels; of a large file, what reads them by strips of rows.
     pixel_size : float or None
         Side of a pixel in micrometres, as the file says.
+    pixel_aspect : float
+        Its height over its width.
     """
 
     source: Source
     pixels: np.ndarray | Slide
     pixel_size: float | None
+    pixel_aspect: float = 1.0
 
 
 def check_sources(images: Sources) -> list[Source]:

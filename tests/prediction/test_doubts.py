@@ -186,6 +186,14 @@ def test_pixel_sizes_that_cannot_be(drawn, pixel_size, said):
         assert "micrometres wide, not 6 to 9" in found.count()["doubts"]
 
 
+@pytest.mark.parametrize(("aspect", "said"), [(1, False), (1.01, False), (2, True), (0.5, True)])
+def test_pixels_that_are_not_square(drawn, aspect, said):
+    sure = np.full(drawn.shape, 255, np.uint8)
+    found = Segmented(0, np.full(drawn.shape, 200, np.uint8), drawn, sure, 0.2, aspect)
+    text = f"its pixels are {aspect:g} times as high as wide, so that areas and diameters are right"
+    assert [each.startswith(text) for each in found.doubts_of_pixel_size()] == [True] * said
+
+
 def test_a_pixel_size_is_doubted_for_any_model(monkeypatch):
     smears = make_smears(2, 64, random_state=0, red_cell_diameter=16)
     segmenter = BloodCellSegmenter(width=2, max_epochs=1, crop_size=32, random_state=0)

@@ -376,6 +376,18 @@ def test_the_pixel_size_is_the_parameter_or_the_files(fitted, slide, field):
     assert set(fitted.measure([field])["unit"]) == {"px"}
 
 
+def test_height_and_width_of_a_pixel(fitted, field, tmp_path):
+    write_tiff(tmp_path / "a.tif", field, resolution=(1e5, 5e4), resolutionunit="CENTIMETER")
+    with pytest.warns(UserWarning, match=r"a\.tif .* its pixels are 2 times as high as wide"):
+        (row,) = fitted.count(tmp_path / "a.tif").to_dict("records")
+    height, width = field.shape[:2]
+    assert row["area_mm2"] == pytest.approx(height * 0.2 * width * 0.1 / 1e6)
+    area = fitted.measure(tmp_path / "a.tif")["area"] / fitted.measure([field])["area"]
+    assert area.to_numpy() == pytest.approx(0.02)
+    (row,) = fitted.set_params(pixel_size=0.5).count(tmp_path / "a.tif").to_dict("records")
+    assert "times as high" not in row["doubts"]
+
+
 @pytest.mark.parametrize("suffix", ["tif", "zarr"])
 def test_from_file_to_file(fitted, slide, tmp_path, suffix):
     fitted.set_params(tile_size=128)
