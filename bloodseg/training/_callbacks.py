@@ -221,7 +221,7 @@ class BestWeights:
 
 
 def copy_to_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a copy of a state dict that later training steps do not change."""
+    """Copy a state dict to memory that later training steps do not change."""
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""How wide red cells are in label maps, and training images brought to one width."""
+"""Measure red cells in label maps, and scale training images to one width of them."""
 
 from __future__ import annotations
 
@@ -34,17 +34,22 @@ def _measure_mask(mask: np.ndarray) -> float | None:
 
 
 def scale_to_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
-    """Return images and label maps in sizes at which their red cells have the wanted diameter.
+    """Scale images and their label maps so that red cells are as wide as wanted.
 
     Parameters
     ----------
     data : TrainingData
-        Images and label maps.
+        Images and label maps; left as they are.
     given : float or "auto"
-        The diameter in all of the images; or it is measured in the label maps, and what has no
-        cells takes the median of the others.
+        Diameter of red cells in all of the images, in pixels. "auto" measures it in each label map;
+        one without cells is taken to have the median of the others.
     wanted : float
-        In pixels.
+        The diameter to scale to, in pixels.
+
+    Returns
+    -------
+    TrainingData
+        With images and label maps of other sizes.
 
     Raises
     ------
