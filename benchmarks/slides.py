@@ -31,7 +31,7 @@ import torch
 from bloodseg import BloodCellSegmenter
 from bloodseg._files import ArrayFile
 from bloodseg.cells._measure import measure_blocks
-from bloodseg.cells._scale import typical_radius
+from bloodseg.cells._scale import typical_radii
 from bloodseg.datasets import make_smears, open_slide, read_image
 from bloodseg.models import model_file
 
@@ -85,7 +85,7 @@ def of_cells(folder, side):
         ]
 
     def measure():
-        return measure_blocks(class_map, None, slide, typical_radius(class_map))
+        return measure_blocks(class_map, None, slide, typical_radii(class_map))
 
     table, seconds = timed(measure)
     return speeds(side, len(table), seconds)

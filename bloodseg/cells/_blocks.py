@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._split import REACH, Split, split_cells
+from ._scale import Radii
+from ._split import Split, split_cells
 
 _CORE = 2048  # side of a block, its margin aside; bounds the memory
 
@@ -55,29 +56,29 @@ class Block:
         return number[self.split.labels]
 
 
-def blocks_of_cells(class_map: Any, radius: float | None, *, side: int = _CORE) -> Iterator[Block]:
+def blocks_of_cells(class_map: Any, radii: Radii | None, *, side: int = _CORE) -> Iterator[Block]:
     """Yield the blocks that make up an image, row by row.
 
     Parameters
     ----------
     class_map : array-like of shape (H, W), uint8
         Labels, read by strips of rows.
-    radius : float or None
-        Radius of a typical red cell in pixels; None, where there are no cells, yields nothing.
+    radii : Radii or None
+        Of typical cells; None, where there are no cells, yields nothing.
     side : int
         Side of the cores in pixels.
     """
-    if radius is None:
+    if radii is None:
         return
     height, width = class_map.shape
-    margin = int(np.ceil(REACH * radius))
+    margin = int(np.ceil(radii.reach))
     for top in range(0, height, side):
         rows, core_rows = _with_margin(top, side, height, margin)
         strip = np.asarray(class_map[rows])
         for left in range(0, width, side):
             columns, core_columns = _with_margin(left, side, width, margin)
             window = strip[:, columns]
-            split = split_cells(window, radius, (rows.start, columns.start))
+            split = split_cells(window, radii, (rows.start, columns.start))
             row, column = split.seeds.T
             owned = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
             yield Block((rows, columns), (core_rows, core_columns), window, split, owned)

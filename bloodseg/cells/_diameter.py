@@ -11,7 +11,8 @@ from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from .._images import check_images, middle, to_rgb
 from ._outline import Outline
-from ._scale import peak_shift, without_holes
+from ._scale import peak_shift
+from ._shapes import without_holes
 
 _STEP = 2 ** (1 / 4)  # from one radius tried to the next
 _RADII = 4 * _STEP ** np.arange(-1, 23)  # pixels; the first and the last for comparison only
@@ -139,7 +140,7 @@ def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float
             halved *= 2
         reach = radius / halved
         cells, bluish = np.moveaxis(middle(shares, _MIDDLE) > 0.5, -1, 0)
-        filled = without_holes(cells, _LARGEST_HOLE * np.pi * reach**2)
+        filled = without_holes(cells, _LARGEST_HOLE * np.pi * reach**2, pallor=False)
         outline = Outline.of(filled, reach)
         kept = ~_near_nuclei(bluish, reach)[outline.rows, outline.columns]
         # The outermost pixels of a cell have their middles half a pixel inside.

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._images import CLASS_NAMES, check_masks
 from ._blocks import Block, blocks_of_cells
-from ._scale import LEAST, MOST, is_diameter, typical_radius
+from ._scale import LEAST, MOST, Radii, is_diameter, typical_radii
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,8 @@ def find_cells(
     {'white': 0, 'red': 2}
     """
     (labels,) = check_masks([np.asarray(class_map)], name="class_map")
-    radius = check_diameter(red_cell_diameter)
-    if radius is None:
-        radius = typical_radius(labels)
-    return assemble(labels, _checked_confidence(confidence, labels.shape), radius)
+    radii = typical_radii(labels, red=check_diameter(red_cell_diameter))
+    return assemble(labels, _checked_confidence(confidence, labels.shape), radii)
 
 
 def check_diameter(diameter: Any) -> float | None:
@@ -125,15 +123,15 @@ def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> np.ndarray |
     return values
 
 
-def assemble(class_map: Any, confidence: Any, radius: float | None) -> Cells:
+def assemble(class_map: Any, confidence: Any, radii: Radii | None) -> Cells:
     """Return the cells of a class map, put together from its blocks."""
     labels = np.zeros(class_map.shape, np.int32)
-    number, classes, scores, touches_border = label_into(labels, class_map, confidence, radius)
+    number, classes, scores, touches_border = label_into(labels, class_map, confidence, radii)
     return Cells(number[labels], classes, scores, touches_border)
 
 
 def label_into(
-    labels: Any, class_map: Any, confidence: Any, radius: float | None
+    labels: Any, class_map: Any, confidence: Any, radii: Radii | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Write provisional labels block by block, and return what gives them their final numbers.
 
@@ -141,7 +139,7 @@ def label_into(
     ----------
     labels : array-like of shape (H, W), int32
         Written to in rectangles of rows and columns.
-    class_map, confidence, radius
+    class_map, confidence, radii
         As for `blocks_of_cells` and `mean_confidence`.
 
     Returns
@@ -152,7 +150,7 @@ def label_into(
     keys, owners = [np.empty((0, 3), np.int64)], [np.empty(0, bool)]
     scores, borders = [np.empty(0, np.float32)], [np.empty(0, bool)]
     offset = 0
-    for block in blocks_of_cells(class_map, radius):
+    for block in blocks_of_cells(class_map, radii):
         piece = block.split.labels[block.core]
         labels[block.place] = np.where(piece > 0, piece + offset, 0)
         keys.append(np.column_stack([block.split.classes, block.split.seeds]))
@@ -185,9 +183,9 @@ def _numbering(keys: np.ndarray, owned: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.array(number, np.int32), order, mine[order, 0].astype(np.uint8)
 
 
-def count_cells(class_map: Any, radius: float | None) -> dict[str, int]:
+def count_cells(class_map: Any, radii: Radii | None) -> dict[str, int]:
     """Return the number of white and of red cells in a class map of any size."""
-    classes = [block.split.classes[block.owned] for block in blocks_of_cells(class_map, radius)]
+    classes = [block.split.classes[block.owned] for block in blocks_of_cells(class_map, radii)]
     return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
@@ -15,7 +14,8 @@ from skimage.segmentation import find_boundaries
 from .._images import CLASS_NAMES, check_images, to_rgb
 from ._blocks import blocks_of_cells
 from ._instances import Cells, at_border, mean_confidence
-from ._scale import RED, WHITE
+from ._scale import RED, WHITE, Radii
+from ._shapes import distance_inside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,7 @@ def measure_blocks(
     class_map: Any,
     confidence: Any,
     image: Any,
-    radius: float | None,
+    radii: Radii | None,
     *,
     pixel_size: float | None = None,
     outlines: bool = False,
@@ -150,7 +150,7 @@ def measure_blocks(
     The rows are in the order of `Cells.labels`.
     """
     tables = []
-    for block in blocks_of_cells(class_map, radius):
+    for block in blocks_of_cells(class_map, radii):
         if not block.owned.any():
             continue
         rows, columns = block.window
@@ -264,8 +264,7 @@ def _looks(
 def _pallor(labels: np.ndarray, n_cells: int, rgb: np.ndarray) -> np.ndarray:
     """Return brightness of the middle over that of the rim, for each cell."""
     inside = (labels > 0) & ~find_boundaries(labels, mode="inner")
-    depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    depth = np.where(inside, depth, 0)
+    depth = distance_inside(inside, max(labels.shape))
     deepest = np.zeros(n_cells + 1, depth.dtype)
     np.maximum.at(deepest, labels[inside], depth[inside])
     cell, depth = labels[inside], depth[inside]

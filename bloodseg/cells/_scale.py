@@ -1,8 +1,9 @@
-"""How large the red cells of a class map are, found from the map itself."""
+"""How large the cells of a class map are, found from the map itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy.spatial import KDTree
 
 from .._images import RED, WHITE
 from ._outline import Outline
+from ._shapes import Regions, distance_inside, is_convex, without_holes
 
 WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/train: 45 and 27)
 
@@ -20,10 +22,14 @@ LEAST, MOST = 4, 1000  # pixels: the diameters of red cells that may be given
 LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
 
 _MAX_RADIUS = 128  # pixels; what is wider is not taken for a cell, unless expected
+_COARSE = 4  # one pixel of so many is enough for cells that are wider than that
+_LEAST_RED, _LITTLE_RED = 0.25, 0.05  # radius, and area of all, over those of white cells
 _BIN = 1 / 8  # pixels
 _NOISE = 2  # pixels; what is thinner is a rim or a strand
 _WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed
 _CANDIDATES = np.geomspace(0.65, 1.5, 10)  # radii tried, of the first guess
+_OVAL = 1.1  # radius of a disc of a cell's area, over half the short side: less is round
+_LEAST_FREE, _MOST_FREE = 3, 100  # cells that tell it, in a strip at most
 _BLUR = 0.18  # of a radius, of votes
 _ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
 _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of about so many
@@ -31,11 +37,42 @@ _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of ab
 # The numbers above were chosen on smear256/train: label maps, and those of two networks.
 
 
+@dataclass(frozen=True)
+class Radii:
+    """Radii of typical cells, in pixels."""
+
+    red: float
+    white: float
+
+    @property
+    def widest(self) -> float:
+        """Pixels that a cell is wide at most."""
+        return max(10 * self.red, 4 * self.white)
+
+    @property
+    def reach(self) -> float:
+        """Pixels beyond which nothing acts on a cell, its own extent included."""
+        return self.widest + max(4 * self.red, 2 * self.white)
+
+
 def typical_radius(class_map: Any, expected_diameter: float | None = None) -> float | None:
     """Return the radius of a typical red cell in pixels, or None where there is no cell.
 
-    A first guess comes from inscribed circles; of the radii about it, the one at which most votes
-    of the outlines meet is taken (see `_outline`). Where there is no red cell, the white ones tell.
+    See `typical_radii`.
+    """
+    radii = typical_radii(class_map, expected_diameter)
+    return None if radii is None else radii.red
+
+
+def typical_radii(
+    class_map: Any, expected_diameter: float | None = None, *, red: float | None = None
+) -> Radii | None:
+    """Return the radii of typical cells, or None where there is no cell.
+
+    Of red cells a first guess comes from inscribed circles; of the radii about it, the one at which
+    most votes of the outlines meet is taken (see `_outline`). White cells are no smaller than
+    is usual; larger where their inscribed circles are. Where there is no red cell, or what is red
+    is too small for one, the white ones tell.
 
     Parameters
     ----------
@@ -43,17 +80,46 @@ def typical_radius(class_map: Any, expected_diameter: float | None = None) -> fl
         Labels, read in strips of rows.
     expected_diameter : float, optional
         About how wide red cells are, if known. Large ones are measured in a thinned map.
+    red : float, optional
+        Radius of red cells, if known.
     """
+    if red is not None:
+        expected_diameter = 2 * red
     every = 1
     while expected_diameter is not None and expected_diameter / every > _MAX_RADIUS:
         every *= 2
-    if every > 1:
-        class_map = _Thinned(class_map, every)
-    for label, ratio in ((RED, 1), (WHITE, WHITE_OVER_RED)):
-        guess = _inscribed_radius(class_map, label)
+    radii = _radii(class_map, every, red)
+    if radii is None and expected_diameter is None:
+        radii = _radii(class_map, _COARSE, red)
+    return radii
+
+
+def _radii(class_map: Any, every: int, red: float | None) -> Radii | None:
+    """Return typical radii, measured in one pixel of so many along each side."""
+    thinned = _Thinned(class_map, every) if every > 1 else class_map
+    # At the border, nothing tells a large cell from a field that is all one class.
+    white = _inscribed_radius(thinned, WHITE, whole=every == _COARSE)
+    white = None if white is None else every * white
+    if red is None:
+        guess = _inscribed_radius(thinned, RED, whole=every == _COARSE)
         if guess is not None:
-            return every * _voted_radius(class_map, label, guess) / ratio
-    return None
+            red = every * _red_radius(thinned, guess)
+        if white is not None and (red is None or _are_specks(thinned, red / white)):
+            red = white / WHITE_OVER_RED
+    if red is None:
+        return None
+    return Radii(red, max(WHITE_OVER_RED * red, white or 0))
+
+
+def _are_specks(class_map: Any, red_over_white: float) -> bool:
+    """Return whether what is red is too small for cells, and too little to have a say."""
+    if red_over_white > _LEAST_RED:
+        return False
+    red, white = (
+        sum(np.count_nonzero(mask[inner]) for mask, inner in _strips(class_map, label, 0))
+        for label in (RED, WHITE)
+    )
+    return bool(red < _LITTLE_RED * white)
 
 
 class _Thinned:
@@ -81,11 +147,19 @@ def _strips(class_map: Any, label: int, margin: int) -> Iterator[tuple[np.ndarra
         yield strip == label, slice(top - first, min(top + step, height) - first)
 
 
-def _inscribed_radius(class_map: Any, label: int) -> float | None:
-    """Return the median radius of inscribed circles, the larger ones weighing more."""
+def _inscribed_radius(class_map: Any, label: int, *, whole: bool = False) -> float | None:
+    """Return the median radius of inscribed circles, the larger ones weighing more.
+
+    Of ``whole`` ones, all of which lie in the image, or of all.
+    """
     counts = np.zeros(int(_MAX_RADIUS / _BIN) + 1)
     for mask, inner in _strips(class_map, label, 2 * _MAX_RADIUS + 1):
-        rows, radii = _circles(mask)
+        rows, columns, radii = _circles(without_holes(mask, 0))
+        if whole:
+            room = np.minimum.reduce(
+                [rows, mask.shape[0] - 1 - rows, columns, mask.shape[1] - 1 - columns]
+            )
+            rows, radii = rows[room >= radii - 1], radii[room >= radii - 1]
         found = radii[(rows >= inner.start) & (rows < inner.stop)]
         counts += np.bincount(np.rint(found / _BIN).astype(np.intp), minlength=len(counts))
     if not counts.any():
@@ -94,13 +168,18 @@ def _inscribed_radius(class_map: Any, label: int) -> float | None:
     return float(np.searchsorted(weights, _QUANTILE * weights[-1]) * _BIN)
 
 
-def _voted_radius(class_map: Any, label: int, guess: float) -> float:
-    """Return the radius at which the votes of outlines meet best."""
+def _red_radius(class_map: Any, guess: float) -> float:
+    """Return the radius at which the votes of outlines meet best.
+
+    Oval cells vote for less; where most of those that lie free are oval, their areas tell.
+    """
     radii = guess * _CANDIDATES
     squares, numbers = np.zeros(len(radii)), np.zeros(len(radii))
+    free: list[tuple[float, float]] = []
     margin = int(np.ceil((1 + 4 * _BLUR) * radii[-1]))
-    for mask, inner in _strips(class_map, label, margin):
+    for mask, inner in _strips(class_map, RED, margin):
         filled = without_holes(mask, LARGEST_HOLE * np.pi * guess**2)
+        free += _free_cells(filled, inner, guess)
         outline = Outline.of(filled, guess)
         for index, radius in enumerate(radii):
             votes = outline.votes(radius)
@@ -111,7 +190,34 @@ def _voted_radius(class_map: Any, label: int, guess: float) -> float:
     shares = radii * squares / np.maximum(numbers, 1)
     best = int(np.clip(shares.argmax(), 1, len(radii) - 2))
     shift = peak_shift(*shares[best - 1 : best + 2])
-    return float(radii[best] * (_CANDIDATES[1] / _CANDIDATES[0]) ** np.clip(shift, -1, 1))
+    voted = float(radii[best] * (_CANDIDATES[1] / _CANDIDATES[0]) ** np.clip(shift, -1, 1))
+    if len(free) >= _LEAST_FREE:
+        radius, short = np.median(free, axis=0)
+        if radius > _OVAL * short:
+            return max(voted, float(radius))
+    return voted
+
+
+def _free_cells(mask: np.ndarray, inner: slice, guess: float) -> list[tuple[float, float]]:
+    """Return radii of discs of equal area, and half the short sides, of free convex cells."""
+    regions = Regions.of(mask)
+    top = regions.boxes[:, 1]
+    chosen = regions.whole & (top >= inner.start) & (top < inner.stop)
+    chosen &= (regions.areas > 0.5 * np.pi * guess**2) & (regions.sides < 8 * guess)
+    found = []
+    for region in np.flatnonzero(chosen)[:_MOST_FREE]:
+        _, shape = regions.cut_out(region)
+        if is_convex(shape):
+            radius = float(np.sqrt(regions.areas[region] / np.pi))
+            found.append((radius, _short_half(shape)))
+    return found
+
+
+def _short_half(shape: np.ndarray) -> float:
+    """Return half the short side of the ellipse of the same second moments."""
+    moments = cv2.moments(shape.astype(np.uint8), binaryImage=True)
+    down, right, both = (moments[key] / moments["m00"] for key in ("mu02", "mu20", "mu11"))
+    return float(2 * np.sqrt((down + right - np.hypot(down - right, 2 * both)) / 2))
 
 
 def peak_shift(before: float, at: float, after: float) -> float:
@@ -120,8 +226,8 @@ def peak_shift(before: float, at: float, after: float) -> float:
     return 0.5 * (before - after) / bend if bend < 0 else 0.0
 
 
-def _circles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and radius of the inscribed circles whose middle lies in no larger one.
+def _circles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, column and radius of the inscribed circles whose middle lies in no larger one.
 
     Those in a larger one stand on rims and rough outlines.
     """
@@ -138,27 +244,7 @@ def _circles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         larger = radii[circle] > radii[other]
         larger |= (radii[circle] == radii[other]) & (circle < other)
         kept[other[larger]] = False
-    return middles[kept, 0], radii[kept]
-
-
-def distance_inside(mask: np.ndarray, limit: float) -> np.ndarray:
-    """Return each pixel's distance to the nearest one outside the mask, at most ``limit``.
-
-    Beyond the image's border nothing is outside: a cell that the border cuts keeps its size.
-    """
-    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.minimum(distance, np.float32(limit))
-
-
-def without_holes(mask: np.ndarray, largest: float) -> np.ndarray:
-    """Fill the holes of at most this many pixels; what touches the window's border is none."""
-    _, places, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
-    left, top, width, height, area = stats.T
-    inside = (left > 0) & (top > 0)
-    inside &= (left + width < mask.shape[1]) & (top + height < mask.shape[0])
-    holes = inside & (area <= largest)
-    holes[0] = False  # the mask itself
-    return mask | holes[places] if holes.any() else mask
+    return middles[kept, 0], middles[kept, 1], radii[kept]
 
 
 def scale_to(diameter: float, wanted: float) -> float:

@@ -1,8 +1,8 @@
 """From the pixels of a class to its cells: which part of a clump belongs to which cell.
 
-Everything here is local: what lies farther from a cell's seed than `REACH` has no say in the cell.
-That is what lets a large image be cut into blocks and each cell be found, whole, in the block that
-holds its seed.
+Everything here is local: what lies farther from a cell's seed than ``Radii.reach`` has no say in
+the cell. That is what lets a large image be cut into blocks and each cell be found, whole, in the
+block that holds its seed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,10 @@ import numpy as np
 from skimage.measure import label
 from skimage.segmentation import watershed
 
+from ._necks import Usual, cells_of_pieces
 from ._outline import KERNEL_SUM, Outline, blurred
-from ._scale import (
-    LARGEST_HOLE,
-    RED,
-    WHITE,
-    WHITE_OVER_RED,
-    distance_inside,
-    without_holes,
-)
-
-REACH = 12
-"""Radii of a red cell beyond which nothing acts on a cell; its own extent is included."""
+from ._scale import LARGEST_HOLE, RED, WHITE, Radii
+from ._shapes import Regions, distance_inside, is_convex, without_holes
 
 
 @dataclass(frozen=True)
@@ -33,17 +25,17 @@ class _Rule:
     """How the cells of a class are told apart. Lengths are in radii of that class."""
 
     label: int
-    radius: float  # in radii of a red cell
     join: float  # gaps up to twice this wide are bridged: the lobes of one nucleus
     apart: float  # a seed is the best of the square that reaches so far from it
     blur: float  # of the votes
+    largest: float  # areas of what is one cell unless notches part it, see `Usual`
 
 
 # All numbers were chosen on smear256/train, on its label maps and on those of two networks, by the
 # boxes; see docs/cells.md.
 _RULES = (
-    _Rule(WHITE, radius=WHITE_OVER_RED, join=0.12, apart=0.8, blur=0.2),
-    _Rule(RED, radius=1.0, join=0.0, apart=0.4, blur=0.25),
+    _Rule(WHITE, join=0.12, apart=0.8, blur=0.2, largest=3),
+    _Rule(RED, join=0.0, apart=0.4, blur=0.25, largest=1.35),
 )
 _RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
@@ -71,18 +63,21 @@ class Split:
     seeds: np.ndarray
 
 
-def split_cells(class_map: np.ndarray, radius: float, origin: tuple[int, int] = (0, 0)) -> Split:
-    """Split a window's class map into cells; ``radius`` is a typical red cell's, in pixels.
+def split_cells(class_map: np.ndarray, radii: Radii, origin: tuple[int, int] = (0, 0)) -> Split:
+    """Split a window's class map into cells of typical radii.
 
     ``origin`` is the place of the window in the image.
     """
     labels = np.zeros(class_map.shape, np.int32)
     classes, seeds = [], []
     n_cells = 0
+    smallest = _SMALLEST * np.pi * radii.red**2
     for rule in _RULES:
-        found, own_seeds = _split_class(class_map, rule, radius * rule.radius, origin)
+        radius = radii.white if rule.label == WHITE else radii.red
+        usual = Usual(radius, rule.largest, radii.widest)
+        found, own_seeds = _split_class(class_map, rule, usual, origin)
         areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
-        kept = areas >= _SMALLEST * np.pi * radius**2
+        kept = areas >= smallest
         number = np.zeros(len(kept) + 1, np.int32)
         number[1:][kept] = n_cells + 1 + np.arange(np.count_nonzero(kept))
         labels += number[found]  # classes do not overlap
@@ -93,29 +88,72 @@ def split_cells(class_map: np.ndarray, radius: float, origin: tuple[int, int] = 
 
 
 def _split_class(
-    class_map: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]
+    class_map: np.ndarray, rule: _Rule, usual: Usual, origin: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return label image and seeds of one class, specks included.
 
-    A watershed on the score of `_score`, from its maxima.
+    A watershed on the score of `_score`, from its maxima, makes pieces; see `_necks` for which of
+    them are one cell.
     """
     mask = class_map == rule.label
     if not mask.any():
         return np.zeros(class_map.shape, np.int32), np.empty((0, 2), np.intp)
     others = (class_map > 0) & ~mask
-    mask = _joined(mask, rule.join * radius) & ~others
-    mask = without_holes(mask, LARGEST_HOLE * np.pi * radius**2) & ~others
-    score = _score(mask, rule, radius, origin)
+    mask = _joined(mask, rule.join * usual.radius) & ~others
+    mask = without_holes(mask, LARGEST_HOLE * np.pi * usual.radius**2) & ~others
+    regions = Regions.of(mask)
+    score = _score(mask, rule, usual.radius, origin)
+    markers, seeds = _numbered(_markers(score, regions, rule, usual))
+    if len(seeds) == 0:
+        return markers, seeds
+    of_seed = regions.labels[tuple(seeds.T)]
+    first = np.zeros(len(regions.areas), np.intp)  # seed of each region, counted from 1
+    first[of_seed[::-1]] = np.arange(len(seeds), 0, -1)
+    crowded = np.bincount(of_seed, minlength=len(first)) > 1
+    for region in np.flatnonzero(crowded & regions.whole & (regions.sides <= usual.widest)):
+        place, inside = regions.cut_out(region)
+        crowded[region] = not is_convex(inside, others[place])
+    kept = crowded[of_seed] | (first[of_seed] == np.arange(1, len(seeds) + 1))
+    number = np.r_[0, np.where(kept, np.cumsum(kept), 0)].astype(np.int32)
+    # Only what is crowded needs the watershed, which takes its time.
+    pieces = np.where(crowded, 0, number[first])[regions.labels]
+    pieces += watershed(-score, number[markers], mask=crowded[regions.labels])
+    seeds = seeds[kept]
+    cells = cells_of_pieces(pieces, len(seeds), others, usual)
+    _, first = np.unique(cells[1:], return_index=True)
+    return cells.astype(np.int32)[pieces], seeds[first] + origin
+
+
+def _numbered(markers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return markers numbered by their first pixels, and these, the seeds.
+
+    A cell is known by its first seed, which does not depend on the window.
+    """
+    rows, columns = np.nonzero(markers)
+    numbers, first = np.unique(markers[rows, columns], return_index=True)
+    order = np.argsort(first)
+    number = np.zeros(len(numbers) + 1, np.int32)
+    number[numbers[order]] = 1 + np.arange(len(numbers))
+    first = first[order]
+    return number[markers], np.stack([rows[first], columns[first]], axis=1)
+
+
+def _markers(score: np.ndarray, regions: Regions, rule: _Rule, usual: Usual) -> np.ndarray:
+    """Return the maxima of a score, those of a seed under one number, from 1 on."""
+    radius = usual.radius
     peaks = (score == cv2.dilate(score, _square(rule.apart * radius))) & (score > _LEAST_SCORE)
     # Maxima may come in pairs, as on a shape of mirror symmetry.
     groups = label(cv2.dilate(peaks.astype(np.uint8), _square(_SAME * radius)), connectivity=2)
     markers = np.where(peaks, groups, 0).astype(np.int32)
-    rows, columns = np.nonzero(markers)
-    numbers, first = np.unique(markers[rows, columns], return_index=True)
-    seeds = np.stack([rows[first] + origin[0], columns[first] + origin[1]], axis=1)
-    if len(numbers) == 0:
-        return markers, seeds
-    return watershed(-score, markers, mask=mask).astype(np.int32, copy=False), seeds
+    # What lies free is a cell, however thin.
+    thin = regions.areas >= _SMALLEST * np.pi * radius**2
+    thin &= regions.sides <= usual.widest
+    thin[regions.labels[peaks]] = False
+    for number, region in enumerate(np.flatnonzero(thin), start=markers.max() + 1):
+        place, inside = regions.cut_out(region)
+        best = np.where(inside, score[place], -1).argmax()
+        markers[place][np.unravel_index(best, inside.shape)] = number
+    return markers
 
 
 def _joined(mask: np.ndarray, reach: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from .._files import ArrayFile
 from ..cells import Cells
 from ..cells._instances import assemble, count_cells, label_into
 from ..cells._measure import measure_blocks
-from ..cells._scale import typical_radius
+from ..cells._scale import Radii, typical_radii
 from ._doubts import doubts, doubts_of_pixel_size
 
 
@@ -58,9 +58,9 @@ class Segmented:
     guessed_diameter: bool = False
 
     @cached_property
-    def radius(self) -> float | None:
-        """Radius of a typical red cell, in pixels."""
-        return typical_radius(self.class_map, self.expected_diameter)
+    def radii(self) -> Radii | None:
+        """Radii of typical cells, in pixels."""
+        return typical_radii(self.class_map, self.expected_diameter)
 
     @property
     def mean_confidence(self) -> float:
@@ -94,15 +94,16 @@ class Segmented:
 
     def doubts_of_pixel_size(self) -> list[str]:
         """Return those of the doubts that no picture is needed for: they hold for any model."""
-        return doubts_of_pixel_size(self.pixel_size, self.radius, self.pixel_aspect)
+        radius = None if self.radii is None else self.radii.red
+        return doubts_of_pixel_size(self.pixel_size, radius, self.pixel_aspect)
 
     def cells(self) -> Cells:
         """Return the single cells."""
-        return assemble(self.class_map, self.confidence, self.radius)
+        return assemble(self.class_map, self.confidence, self.radii)
 
     def count(self) -> dict[str, Any]:
         """Return a row of the table of counts."""
-        row: dict[str, Any] = {"image": self.name, **count_cells(self.class_map, self.radius)}
+        row: dict[str, Any] = {"image": self.name, **count_cells(self.class_map, self.radii)}
         if self.pixel_size is not None:
             height, width = self.class_map.shape
             area = height * width * self.pixel_size**2 / 1e6
@@ -116,7 +117,7 @@ class Segmented:
             self.class_map,
             self.confidence,
             self.image,
-            self.radius,
+            self.radii,
             pixel_size=self.pixel_size,
             outlines=outlines,
         )
@@ -137,7 +138,7 @@ class LabelRows:
     def of(cls, segmented: Segmented) -> LabelRows:
         """Find the cells and write their labels."""
         labels = ArrayFile(segmented.class_map.shape, np.int32)
-        number, *_ = label_into(labels, segmented.class_map, None, segmented.radius)
+        number, *_ = label_into(labels, segmented.class_map, None, segmented.radii)
         return cls(labels, number)
 
     @property

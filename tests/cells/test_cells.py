@@ -13,7 +13,7 @@ from bloodseg._images import rescale_labels
 from bloodseg.cells import Cells, find_cells
 from bloodseg.cells._blocks import blocks_of_cells
 from bloodseg.cells._instances import count_cells
-from bloodseg.cells._scale import typical_radius
+from bloodseg.cells._scale import typical_radii, typical_radius
 from bloodseg.datasets import make_smears
 
 WHITE, RED = 1, 2
@@ -193,9 +193,9 @@ def test_cells_of_any_size_are_found_where_they_are_expected(diameter):
     large = rescale_labels(small, unit)
     rng = np.random.default_rng(0)
     large[rng.random(large.shape) < 1e-4] = RED  # specks are no cells, whatever they would tell
-    radius = typical_radius(large, expected_diameter=diameter)
-    assert radius == pytest.approx(unit * typical_radius(small), rel=0.1)
-    assert count_cells(large, radius) == count_cells(small, typical_radius(small))
+    radii = typical_radii(large, expected_diameter=diameter)
+    assert radii.red == pytest.approx(unit * typical_radius(small), rel=0.1)
+    assert count_cells(large, radii) == count_cells(small, typical_radii(small))
 
 
 def test_a_field_of_one_class_tells_nothing():
@@ -218,9 +218,9 @@ def test_cells_in_blocks_are_those_of_the_whole(side, seed, diameter):
     class_map = make_smears(
         1, image_size=(170, 230), random_state=seed, red_cell_diameter=diameter
     ).masks[0]
-    radius = typical_radius(class_map)
-    (whole,) = blocks_of_cells(class_map, radius, side=10**6)
-    blocks = list(blocks_of_cells(class_map, radius, side=side))
+    radii = typical_radii(class_map)
+    (whole,) = blocks_of_cells(class_map, radii, side=10**6)
+    blocks = list(blocks_of_cells(class_map, radii, side=side))
     keys = [
         (int(kind), *seed)
         for block in blocks
@@ -246,7 +246,7 @@ def test_labels_put_together_from_blocks(smear, monkeypatch):
     assert np.array_equal(whole.classes, blocks.classes)
     assert np.array_equal(whole.touches_border, blocks.touches_border)
     assert whole.scores == pytest.approx(blocks.scores)
-    counts = count_cells(smear.masks[0], typical_radius(smear.masks[0]))
+    counts = count_cells(smear.masks[0], typical_radii(smear.masks[0]))
     assert counts == whole.counts
 
 

@@ -10,7 +10,7 @@ import pytest
 from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson
 from bloodseg.cells._blocks import blocks_of_cells
 from bloodseg.cells._measure import measure_blocks
-from bloodseg.cells._scale import typical_radius
+from bloodseg.cells._scale import typical_radii
 from bloodseg.datasets import make_smears
 
 WHITE, RED = 1, 2
@@ -119,11 +119,11 @@ def test_no_cells_give_an_empty_table_of_the_same_columns(smear):
 def test_tables_of_blocks_are_those_of_the_whole(smear, monkeypatch):
     cells = find_cells(smear.masks[0], smear.masks[0] / 2)
     whole = measure_cells(cells, smear.images[0], outlines=True)
-    radius = typical_radius(smear.masks[0])
+    radii = typical_radii(smear.masks[0])
     for side in (70, 100, 1000):
         monkeypatch.setattr(blocks_of_cells, "__kwdefaults__", {"side": side})
         blocks = measure_blocks(
-            smear.masks[0], smear.masks[0] / 2, smear.images[0], radius, outlines=True
+            smear.masks[0], smear.masks[0] / 2, smear.images[0], radii, outlines=True
         )
         outlines = zip(blocks.pop("outline"), whole["outline"], strict=True)
         assert all(np.array_equal(*pair) for pair in outlines)

@@ -282,7 +282,7 @@ def test_probabilities_are_the_maps(fitted, smear):
 def test_sizes_of_cells_are_those_in_the_image(fitted, smear):
     image = smear[0]
     (found,) = fitted.set_params(red_cell_diameter="auto").segment([ScaledRows(image, 2)[:]])
-    assert found.radius == pytest.approx(20, rel=0.15)
+    assert found.radii.red == pytest.approx(20, rel=0.15)
     assert len(found.cells()) == found.count()["white"] + found.count()["red"]
 
 

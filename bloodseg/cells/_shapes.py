@@ -1,0 +1,119 @@
+"""Shapes in masks: how deep inside, which holes, how dented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+_DENT, _ROUGH = 0.07, 0.75  # of the half width, and pixels: dents that a convex shape may have
+_ROUND = 0.65  # least share that what is round has of its box, and its largest circle of it
+
+
+def distance_inside(mask: np.ndarray, limit: float) -> np.ndarray:
+    """Return each pixel's distance to the nearest one outside the mask, at most ``limit``.
+
+    Beyond the image's border nothing is outside: a cell that the border cuts keeps its size.
+    """
+    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    np.minimum(distance, np.float32(limit + 1), out=distance)
+    # Squares of distances between pixels are whole numbers; OpenCV may miss them by a last bit that
+    # depends on where in memory the mask lies.
+    np.rint(np.square(distance, out=distance), out=distance)
+    return np.minimum(np.sqrt(distance, out=distance), np.float32(limit), out=distance)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What hangs together in a mask, side by side.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (h, w), int32
+        0 outside the mask, 1 to n the regions.
+    boxes : ndarray of shape (n + 1, 4), int32
+        Left, top, width and height of each; of 0, nothing of use.
+    areas : ndarray of shape (n + 1,), int32
+        Pixels of each; of 0, none.
+    """
+
+    labels: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Regions:
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(
+            mask.astype(np.uint8), connectivity=4
+        )
+        stats[0, cv2.CC_STAT_AREA] = 0
+        return cls(labels, stats[:, :4], stats[:, cv2.CC_STAT_AREA])
+
+    @property
+    def sides(self) -> np.ndarray:
+        """The longer side of the box around each, in pixels."""
+        return self.boxes[:, 2:].max(axis=1)
+
+    @property
+    def whole(self) -> np.ndarray:
+        """Which do not reach the border, where more may be out of sight."""
+        left, top, width, height = self.boxes.T
+        whole = (left > 0) & (top > 0)
+        whole &= (left + width < self.labels.shape[1]) & (top + height < self.labels.shape[0])
+        return whole & (self.areas > 0)
+
+    def cut_out(self, region: Any) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Return the box around a region, and the mask of the region in it."""
+        left, top, width, height = self.boxes[region]
+        place = slice(top, top + height), slice(left, left + width)
+        return place, self.labels[place] == region
+
+
+def without_holes(mask: np.ndarray, largest: float, *, pallor: bool = True) -> np.ndarray:
+    """Fill the holes of at most this many pixels, and round ones: pallor taken for background.
+
+    A gap between cells has corners where they meet. What touches the window's border is no hole.
+    """
+    holes = Regions.of(~mask)
+    filled = holes.whole & (holes.areas <= largest)
+    if pallor:
+        full = holes.areas > _ROUND * holes.boxes[:, 2] * holes.boxes[:, 3]
+        for number in np.flatnonzero(holes.whole & full & ~filled):
+            filled[number] = _is_round(holes.cut_out(number)[1])
+    return mask | filled[holes.labels] if filled.any() else mask
+
+
+def _is_round(shape: np.ndarray) -> bool:
+    circle = np.pi * half_width(shape) ** 2
+    return bool(circle > _ROUND * np.count_nonzero(shape)) and is_convex(shape)
+
+
+def is_convex(shape: np.ndarray, hidden: np.ndarray | None = None) -> bool:
+    """Return whether the one shape in a mask has no dents but those of rough outlines.
+
+    Parameters
+    ----------
+    shape : ndarray of shape (h, w), bool
+        Whole; it may reach to the border of the mask.
+    hidden : ndarray of shape (h, w), bool, optional
+        Where the shape may go on behind something. A dent there is none.
+    """
+    outlines, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = np.concatenate(outlines)[:, 0]  # x, y
+    start = cv2.convexHull(points)[:, 0]
+    side = np.roll(start, -1, axis=0) - start
+    length = np.maximum(np.hypot(*side.T), 1)
+    if hidden is not None:
+        beside = cv2.dilate((hidden & ~shape).astype(np.uint8), np.ones((3, 3), np.uint8))
+        points = points[beside[points[:, 1], points[:, 0]] == 0]
+    across = points[:, np.newaxis] - start
+    depths = np.abs(across[..., 0] * side[:, 1] - across[..., 1] * side[:, 0]) / length
+    deepest = float(depths.min(axis=1).max(initial=0))
+    return deepest <= _ROUGH or deepest <= _ROUGH + _DENT * half_width(shape)
+
+
+def half_width(shape: np.ndarray) -> float:
+    """Return the radius of the largest circle in a shape, in pixels."""
+    return float(distance_inside(np.pad(shape, 1), np.inf).max()) - 0.5

@@ -1,0 +1,245 @@
+"""Cells are split where there is evidence of it: a free convex region is one, whatever its size."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from bloodseg.cells import find_cells
+from bloodseg.cells._blocks import blocks_of_cells
+from bloodseg.cells._instances import count_cells
+from bloodseg.cells._scale import typical_radii
+from bloodseg.cells._shapes import distance_inside, is_convex, without_holes
+
+WHITE, RED = 1, 2
+RADIUS = 12  # of the red cells that are drawn
+
+
+def ellipse(shape, row, column, radius, ratio=1.0, turn=0.0):
+    """Return a mask of an ellipse as large as a disc of the radius, ``ratio`` times as long."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    along = (x - column) * np.cos(turn) + (y - row) * np.sin(turn)
+    across = (y - row) * np.cos(turn) - (x - column) * np.sin(turn)
+    return (along / radius / ratio**0.5) ** 2 + (across / radius * ratio**0.5) ** 2 < 1
+
+
+def field(side, *masks):
+    """Return a class map with six red discs at the left, and other red masks."""
+    class_map = np.zeros((side, side), np.uint8)
+    for row in np.linspace(RADIUS + 4, side - RADIUS - 4, 6):
+        class_map[ellipse(class_map.shape, row, RADIUS + 4, RADIUS)] = RED
+    for mask in masks:
+        class_map[mask] = RED
+    return class_map
+
+
+def pair(side, radius, distance, turn=0.0, ratio=1.0):
+    """Return a mask of two equal cells so many pixels apart."""
+    down, right = np.array([np.sin(turn), np.cos(turn)]) * distance / 2
+    middle = side / 2 + RADIUS
+    return ellipse((side, side), middle - down, middle - right, radius, ratio) | ellipse(
+        (side, side), middle + down, middle + right, radius, ratio
+    )
+
+
+# ---------------------------------------------------------------- what lies free is one
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 1.6, 2.0, 3.0])
+@pytest.mark.parametrize("radius", [4, 9, 20])
+def test_oval_red_cells_count_once_each(ratio, radius):
+    step = 5 * radius
+    class_map = np.zeros((3 * step, 4 * step), np.uint8)
+    for number in range(12):
+        row, column = (number // 4 + 0.5) * step, (number % 4 + 0.5) * step
+        class_map[ellipse(class_map.shape, row, column, radius, ratio, turn=number / 3)] = RED
+    assert find_cells(class_map).counts == {"white": 0, "red": 12}
+
+
+@pytest.mark.parametrize("times", [1.2, 1.7, 2.3, 3, 4, 6])
+@pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0])
+def test_a_white_cell_is_one_however_large(times, ratio):
+    side = int(RADIUS * (2 * times * ratio**0.5 + 6))
+    class_map = field(max(side, 200))
+    middle = class_map.shape[0] / 2 + RADIUS
+    class_map[ellipse(class_map.shape, middle, middle, times * RADIUS, ratio, 0.5)] = WHITE
+    assert find_cells(class_map).counts == {"white": 1, "red": 6}
+
+
+def test_red_cells_of_many_sizes_count_once_each():
+    class_map = np.zeros((150, 480), np.uint8)
+    for number, times in enumerate([0.5, 0.6, 0.8, 1, 1, 1, 1, 1.3, 1.6, 2]):
+        row, column = (35, 105)[number % 2], 30 + 46 * number
+        class_map[ellipse(class_map.shape, row, column, times * 14, turn=number)] = RED
+    assert find_cells(class_map).counts["red"] == 10
+
+
+def crescent(shape, row, column):
+    return ellipse(shape, row, column, 16) & ~ellipse(shape, row, column - 11, 15)
+
+
+def teardrop(shape, row, column):
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    tail = (abs(y - row) < 7 * (1 - (x - column) / 34)) & (x > column) & (x < column + 34)
+    return ellipse(shape, row, column, RADIUS) | tail
+
+
+def ring(shape, row, column):
+    return ellipse(shape, row, column, RADIUS) & ~ellipse(shape, row, column, 0.7 * RADIUS)
+
+
+def open_ring(shape, row, column):
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return ring(shape, row, column) & ~((abs(y - row) < 3) & (x > column))
+
+
+@pytest.mark.parametrize("draw", [crescent, teardrop, ring, open_ring])
+def test_a_cell_of_another_shape_is_one(draw):
+    shape = (180, 180)
+    masks = [draw(shape, row, column) for row in (40, 90, 140) for column in (70, 130)]
+    assert find_cells(field(180, *masks)).counts["red"] == 12
+
+
+def test_a_field_of_rings():
+    class_map = np.zeros((200, 200), np.uint8)
+    for row in range(25, 200, 50):
+        for column in range(25, 200, 50):
+            class_map[ring(class_map.shape, row, column)] = RED
+    cells = find_cells(class_map)
+    assert cells.counts["red"] == 16
+    assert cells.labels[25, 25]  # the pallor belongs to the cell
+
+
+@pytest.mark.parametrize("diameter", [6, 9, 300, 600, 1000])
+@pytest.mark.parametrize("label", [WHITE, RED])
+def test_a_disc_is_one_cell_at_any_scale(diameter, label):
+    side = int(1.4 * diameter) + 4
+    disc = ellipse((side, side), side / 2, side / 2, diameter / 2)
+    assert len(find_cells(np.where(disc, label, 0))) == 1
+
+
+def test_rough_outlines_are_no_evidence(rng):
+    class_map = field(300)
+    noise = ndimage.gaussian_filter(rng.normal(size=class_map.shape), 5)
+    distance = ndimage.distance_transform_edt(ellipse(class_map.shape, 160, 165, 40, 1.5))
+    distance -= ndimage.distance_transform_edt(distance == 0)
+    class_map[distance + 2 * noise / noise.std() > 0] = WHITE
+    assert find_cells(class_map).counts == {"white": 1, "red": 6}
+
+
+def test_red_cells_that_cover_a_white_one_do_not_split_it():
+    class_map = field(240)
+    class_map[ellipse(class_map.shape, 130, 130, 40, 1.4)] = WHITE
+    for row, column in ((98, 130), (162, 130), (130, 180)):
+        class_map[ellipse(class_map.shape, row, column, RADIUS)] = RED
+    assert find_cells(class_map).counts == {"white": 1, "red": 9}
+
+
+def test_a_red_speck_does_not_set_the_scale_of_white_cells():
+    class_map = np.zeros((260, 260), np.uint8)
+    for row, column in ((70, 70), (190, 80), (130, 190)):
+        class_map[ellipse(class_map.shape, row, column, 40, 1.4, row)] = WHITE
+    class_map[ellipse(class_map.shape, 20, 200, 3.5)] = RED
+    assert find_cells(class_map).counts == {"white": 3, "red": 0}
+
+
+@pytest.mark.parametrize("shown", [0.3, 0.5, 0.8])
+def test_a_cell_that_the_border_cuts_is_one(shown):
+    class_map = field(200)
+    class_map[ellipse(class_map.shape, 100, 200 + 40 - 80 * shown, 40)] = WHITE
+    class_map[ellipse(class_map.shape, 200 + 15 - 30 * shown, 60, 15)] = RED
+    assert find_cells(class_map).counts == {"white": 1, "red": 7}
+
+
+# ---------------------------------------------------------------- a neck is evidence
+
+
+@pytest.mark.parametrize("distance", [1.2, 1.5, 1.8, 1.97])
+@pytest.mark.parametrize("turn", [0, 0.6, 1.2])
+def test_two_red_cells_that_touch_or_overlap(distance, turn):
+    mask = pair(180, RADIUS, distance * RADIUS, turn)
+    assert find_cells(field(180, mask)).counts["red"] == 8
+
+
+@pytest.mark.parametrize("times", [1.2, 1.7, 2.5, 3.5])
+@pytest.mark.parametrize("distance", [1.4, 1.7, 1.95])
+def test_two_white_cells_that_touch_or_overlap(times, distance):
+    side = int(RADIUS * times * 4 + 5 * RADIUS)
+    class_map = field(max(side, 200))
+    radius = RADIUS * times
+    class_map[pair(class_map.shape[0], radius, distance * radius, 0.3)] = WHITE
+    assert find_cells(class_map).counts == {"white": 2, "red": 6}
+
+
+def test_two_white_cells_alone():
+    mask = pair(260, 40, 70, 0.4)
+    assert find_cells(WHITE * mask).counts["white"] == 2
+
+
+def test_a_chain_of_cells():
+    shape = (120, 200)
+    masks = [ellipse(shape, 60 + 12 * (i % 2), 40 + 20 * i, RADIUS) for i in range(7)]
+    assert find_cells(RED * np.any(masks, axis=0)).counts["red"] == 7
+
+
+def test_a_small_cell_at_a_large_one():
+    large = ellipse((200, 200), 90, 110, 1.5 * RADIUS)
+    small = ellipse((200, 200), 90, 110 + 2 * RADIUS, 0.6 * RADIUS)
+    assert find_cells(field(200, large | small)).counts["red"] == 8
+
+
+def test_two_oval_cells_end_to_end_and_side_by_side():
+    shape = (200, 200)
+    end_to_end = [ellipse(shape, 50, column, RADIUS, 1.8) for column in (70, 101)]
+    beside = [ellipse(shape, row, 120, RADIUS, 1.8) for row in (120, 136)]
+    free = [ellipse(shape, 170, column, RADIUS, 1.8) for column in (50, 100, 150)]
+    mask = np.any([*end_to_end, *beside, *free], axis=0)
+    assert find_cells(RED * mask).counts["red"] == 7
+
+
+# ---------------------------------------------------------------- blocks, parts
+
+
+@pytest.mark.parametrize("side", [97, 150])
+def test_large_cells_are_the_same_in_blocks(side):
+    class_map = field(400)
+    for row, column, times in ((120, 150, 5), (300, 300, 3), (90, 310, 2), (330, 130, 2.5)):
+        class_map[ellipse(class_map.shape, row, column, times * RADIUS, 1.2, row)] = WHITE
+    radii = typical_radii(class_map)
+    counts = np.zeros(3, int)
+    for block in blocks_of_cells(class_map, radii, side=side):
+        counts += np.bincount(block.split.classes[block.owned], minlength=3)
+    assert counts.tolist() == [0, 4, 6]
+    assert count_cells(class_map, radii) == {"white": 4, "red": 6}
+
+
+def test_what_is_wider_than_any_cell_is_no_single_cell():
+    class_map = field(400)
+    class_map[40:380, 60:390] = RED
+    assert find_cells(class_map, red_cell_diameter=2 * RADIUS).counts["red"] > 100
+
+
+def test_what_is_convex():
+    assert is_convex(ellipse((90, 90), 45, 45, 20, 2.5, 0.4))
+    assert is_convex(np.ones((7, 30), bool))
+    assert not is_convex(pair(90, 12, 14))
+    notch = np.ones((30, 60), bool)
+    notch[:9, 27:33] = False
+    assert not is_convex(notch)
+    hidden = np.zeros_like(notch)
+    hidden[:9, 25:35] = True
+    assert is_convex(notch, hidden)
+
+
+def test_round_holes_are_filled_and_gaps_are_not():
+    cell = ellipse((60, 60), 30, 30, 20)
+    assert np.array_equal(without_holes(cell & ~ellipse((60, 60), 30, 30, 14), 0), cell)
+    gap = np.ones((60, 60), bool)
+    gap[20:40, 29:31] = gap[29:31, 20:40] = False  # a cross
+    assert not without_holes(gap, 0).all()
+    assert without_holes(gap, 80).all()
+
+
+def test_distances_are_roots_of_whole_numbers(rng):
+    distance = distance_inside(rng.random((96, 96)) < 0.97, 1000)
+    assert np.array_equal(distance, np.sqrt(np.rint(distance**2)))
+    assert distance_inside(np.ones((9, 9), bool), 5).max() == 5
