@@ -127,3 +127,163 @@ def test_weights_loaded_are_not_shared(fitted, smears, tmp_path, tiny):
     warm.set_params(warm_start=True).fit(smears.images, smears.masks)
     assert warm.network_ is not network
     assert isinstance(network, UNet)
+
+
+def architecture(name, value):
+    def change(header):
+        pairs = header["fitted"]["architecture_"]["__mapping__"]
+        header["fitted"]["architecture_"]["__mapping__"] = [
+            *(pair for pair in pairs if pair[0] != name),
+            [name, value],
+        ]
+
+    return change
+
+
+def fitted_value(name, value):
+    return lambda header: header["fitted"].update({name: value})
+
+
+def parameter(name, value):
+    return lambda header: header["parameters"].update({name: value})
+
+
+def mapping(**values):
+    return {"__mapping__": [[int(key[1:]), value] for key, value in values.items()]}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (fitted_value("red_cell_diameter_", 1e6), "red_cell_diameter_ must be a number of pixels"),
+        (fitted_value("red_cell_diameter_", 0.0), "red_cell_diameter_ must be a number of pixels"),
+        (fitted_value("red_cell_diameter_", -5.0), "red_cell_diameter_ must be a number of"),
+        (fitted_value("red_cell_diameter_", float("inf")), "red_cell_diameter_ must be a number"),
+        (fitted_value("red_cell_diameter_", float("nan")), "red_cell_diameter_ must be a number"),
+        (parameter("n_jobs", 100_000), "The 'n_jobs' parameter of BloodCellSegmenter must be"),
+        (parameter("n_jobs", 0), "The 'n_jobs' parameter of BloodCellSegmenter must be"),
+        (parameter("device", [[4]]), "The 'device' parameter of BloodCellSegmenter must be"),
+        (parameter("tile_size", -64), "tile_size must be 'auto', None, or a multiple of 16"),
+        (parameter("pixel_size", float("nan")), "The 'pixel_size' parameter of BloodCellSegmen"),
+        (parameter("red_cell_diameter", 0.01), "The 'red_cell_diameter' parameter of BloodCell"),
+        (parameter("predict_ode_tol", -1.0), "predict_ode_tol must be positive and finite"),
+        (parameter("compile", "yes"), "The 'compile' parameter of BloodCellSegmenter must be"),
+        (parameter("unknown", 1), "unexpected keyword argument 'unknown'"),
+        (architecture("width", 10**9), "does not hold a model that bloodseg"),
+        (architecture("width", -4), "The 'width' parameter of architecture_ must be an int"),
+        (architecture("dropout", float("nan")), "The 'dropout' parameter of architecture_ must"),
+        (architecture("network", "evil"), "The 'network' parameter of architecture_ must be"),
+        (architecture("ode_positions", [4, 99]), "ode_positions must hold different whole"),
+        (architecture("ode_positions", [4, 5]), "ode_tol_ must name the positions (4, 5); got"),
+        (architecture("ode_method", "x"), "The 'ode_method' parameter of architecture_ must be"),
+        (architecture("ode_n_steps", 10**9), "ode_n_steps"),
+        (architecture("unknown", 1), "unexpected keyword argument 'unknown'"),
+        (architecture(None, 1), "keywords must be strings"),
+        (fitted_value("ode_tol_", mapping(_4=0.1)), "ode_tol_ must name the positions (4, 5, 6)"),
+        (fitted_value("ode_tol_", mapping(_4=-1, _5=1, _6=1)), "ode_tol_ must be positive"),
+        (fitted_value("ode_first_step_", mapping(_4=1e-300, _5=None, _6=1)), "ode_first_step_"),
+        (fitted_value("ode_first_step_", mapping(_4="a", _5=None, _6=1)), "ode_first_step_ must"),
+        (fitted_value("ode_first_step_", mapping(_4=mapping(), _5=1, _6=1)), "ode_first_step_"),
+        (fitted_value("history_", [3]), "history_ must hold a dict of numbers an epoch; got 3."),
+        (fitted_value("history_", [mapping(_1="x")]), "history_ must hold a dict of numbers"),
+        (fitted_value("best_epoch_", 99), "best_epoch_ must be one of 2 epochs; got 99."),
+        (lambda header: header.pop("fitted"), "has a damaged header (KeyError('fitted'))"),
+        (lambda header: header.update(parameters=[]), "has a damaged header"),
+        (lambda header: header["fitted"].pop("estimator"), "does not hold a model that bloodseg"),
+        (
+            fitted_value(
+                "preprocessor_", {"__preprocessor__": {"__mapping__": [["n_jobs", 10**5]]}}
+            ),
+            "The 'n_jobs' parameter of Preprocessor must be",
+        ),
+        (
+            fitted_value(
+                "preprocessor_", {"__preprocessor__": {"__mapping__": [["clip_limit", -1]]}}
+            ),
+            "The 'clip_limit' parameter of Preprocessor must be",
+        ),
+    ],
+)
+def test_what_a_file_says_is_checked_as_parameters_are(fitted, tmp_path, change, text):
+    path = written_with(fitted, tmp_path / "m", change)
+    with raises(text) as info:
+        BloodCellSegmenter.load(path)
+    assert str(info.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "cuda:99", "evil"])
+def test_a_device_of_a_file_that_is_not_here_gives_way(fitted, smears, tmp_path, device):
+    path = written_with(fitted, tmp_path / "m", parameter("device", device))
+    loaded = BloodCellSegmenter.load(path)
+    assert loaded.device == "auto"
+    assert np.array_equal(loaded.predict(smears.images[:1]), fitted.predict(smears.images[:1]))
+
+
+def written_with_weight(model, path, name, change):
+    """Write a model file one of whose weights is changed."""
+    model.save(path)
+    metadata = {"bloodseg": json.dumps(header_of(path))}
+    weights = {key: each.clone() for key, each in model.network_.state_dict().items()}
+    weights[name] = change(weights[name]).contiguous()
+    save_file({key: each.contiguous() for key, each in weights.items()}, path, metadata=metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "text"),
+    [
+        ("head.weight", lambda w: w * torch.nan, "holds numbers in head.weight that no training"),
+        ("head.weight", lambda w: w.double() * 1e200, "holds numbers in head.weight that no"),
+        (
+            "head.weight",
+            lambda w: w.long(),
+            "must hold torch.float32 in head.weight; got torch.int",
+        ),
+        ("head.weight", lambda w: w.bool(), "must hold torch.float32 in head.weight; got torch.bo"),
+        ("head.weight", lambda w: w.to(torch.complex64), "must hold torch.float32 in head.weight"),
+        ("head.weight", lambda w: w[:2], "the saved weights do not fit the network that"),
+    ],
+)
+def test_weights_that_no_training_gives_are_refused(fitted, tmp_path, name, change, text):
+    path = written_with_weight(fitted, tmp_path / "m", name, change)
+    for load in (BloodCellSegmenter.load, lambda path: fit_from(path)):
+        with raises(text) as info:
+            load(path)
+        assert "\n" not in str(info.value)
+
+
+def fit_from(path):
+    images, masks = np.zeros((2, 32, 32, 3), np.uint8), np.ones((2, 32, 32), np.uint8)
+    parameters = {"width": 4, "crop_size": 32, "max_epochs": 1, "validation_fraction": None}
+    return BloodCellSegmenter(pretrained=path, **parameters).fit(images, masks)
+
+
+def test_a_variance_cannot_be_negative(fitted, tmp_path):
+    (name, *_) = (key for key in fitted.network_.state_dict() if key.endswith("running_var"))
+    path = written_with_weight(fitted, tmp_path / "m", name, lambda weight: -weight - 1)
+    with raises(f"holds numbers in {name} that no training gives."):
+        BloodCellSegmenter.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_other_precisions_are_taken(fitted, tmp_path, dtype):
+    path = written_with_weight(fitted, tmp_path / "m", "head.weight", lambda w: w.to(dtype))
+    loaded = BloodCellSegmenter.load(path)
+    assert loaded.network_.head.weight.dtype == torch.float32
+    fit_from(path)
+
+
+def test_a_fit_from_a_damaged_file_says_so(fitted, tmp_path):
+    path = written_with(fitted, tmp_path / "m", lambda header: header.pop("fitted"))
+    with raises("has a damaged header (KeyError('fitted'))"):
+        fit_from(path)
+
+
+def test_images_are_not_enlarged_beyond_all_sense(fitted, smears, tmp_path):
+    def change(header):
+        header["fitted"]["red_cell_diameter_"] = 900.0
+        header["parameters"]["red_cell_diameter"] = 4
+
+    loaded = BloodCellSegmenter.load(written_with(fitted, tmp_path / "m", change))
+    with raises("images are enlarged at most 32 times; for this model it would be 225 times."):
+        loaded.predict(smears.images)
