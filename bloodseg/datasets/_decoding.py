@@ -17,11 +17,13 @@ from .._images import N_CLASSES, NOT_LABELLED, check_images, to_rgb
 from ._bounds import check_whole_size
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ORIENTATION = int(ExifTags.Base.Orientation)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STARTS = {
     **dict.fromkeys(_TIFF_STARTS, "TIFF"),
-    b"\x89PNG\r\n\x1a\n": "PNG",
+    _PNG: "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"BM": "BMP",
 }
@@ -261,6 +263,8 @@ def _pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def _decode_with_opencv(data: bytes) -> np.ndarray:
+    if data.startswith(_PNG):
+        data = _strip_png(data)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("its pixels cannot be decoded.")
@@ -268,6 +272,17 @@ def _decode_with_opencv(data: bytes) -> np.ndarray:
         order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
         pixels = cv2.cvtColor(pixels, order)
     return pixels
+
+
+def _strip_png(data: bytes) -> bytes:
+    """Return a PNG file with its pixels alone: of the rest, libpng prints notes on stderr."""
+    parts, place = [_PNG], len(_PNG)
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] in _PNG_PIXELS:
+            parts.append(data[place:end])
+        place = end
+    return b"".join(parts)
 
 
 def _keep_as_stored(image: Image.Image) -> None:
