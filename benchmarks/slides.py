@@ -30,6 +30,7 @@ import torch
 
 from bloodseg import BloodCellSegmenter
 from bloodseg._files import ArrayFile
+from bloodseg.cells._blocks import KeptBlocks
 from bloodseg.cells._measure import measure_blocks
 from bloodseg.cells._scale import typical_radii
 from bloodseg.datasets import make_smears, open_slide, read_image
@@ -85,7 +86,7 @@ def of_cells(folder, side):
         ]
 
     def measure():
-        return measure_blocks(class_map, None, slide, typical_radii(class_map))
+        return measure_blocks(KeptBlocks(class_map, typical_radii(class_map)), None, slide)
 
     table, seconds = timed(measure)
     return speeds(side, len(table), seconds)

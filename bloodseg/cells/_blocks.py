@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,49 @@ def blocks_of_cells(class_map: Any, radii: Radii | None, *, side: int = _CORE) -
             row, column = split.seeds.T
             owned = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
             yield Block((rows, columns), (core_rows, core_columns), window, split, owned)
+
+
+class KeptBlocks:
+    """The blocks of a class map, split into cells once, however often they are asked for.
+
+    What is kept is small: label images are packed, and the class map is read again.
+
+    Parameters
+    ----------
+    class_map, radii
+        As for `blocks_of_cells`.
+    """
+
+    def __init__(self, class_map: Any, radii: Radii | None):
+        self._class_map = class_map
+        self._radii = radii
+        self._kept: list[tuple[Block, bytes]] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the class map."""
+        return self._class_map.shape
+
+    def __iter__(self) -> Iterator[Block]:
+        if self._kept is None:
+            kept = []
+            for block in blocks_of_cells(self._class_map, self._radii):
+                kept.append(
+                    (_without_pixels(block), zlib.compress(block.split.labels.tobytes(), level=1))
+                )
+                yield block
+            self._kept = kept  # not where the caller has stopped halfway
+            return
+        for block, packed in self._kept:
+            rows, columns = block.window
+            class_map = np.asarray(self._class_map[rows])[:, columns]
+            labels = np.frombuffer(zlib.decompress(packed), np.int32).reshape(class_map.shape)
+            yield replace(block, class_map=class_map, split=replace(block.split, labels=labels))
+
+
+def _without_pixels(block: Block) -> Block:
+    nothing = np.empty((0, 0), np.int32)
+    return replace(block, class_map=nothing, split=replace(block.split, labels=nothing))
 
 
 def _with_margin(start: int, side: int, length: int, margin: int) -> tuple[slice, slice]:

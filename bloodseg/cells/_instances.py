@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .._images import CLASS_NAMES, check_masks
-from ._blocks import Block, blocks_of_cells
-from ._scale import LEAST, MOST, Radii, is_diameter, typical_radii
+from ._blocks import Block, KeptBlocks
+from ._scale import LEAST, MOST, is_diameter, typical_radii
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def find_cells(
     """
     (labels,) = check_masks([np.asarray(class_map)], name="class_map")
     radii = typical_radii(labels, red=check_diameter(red_cell_diameter))
-    return assemble(labels, _checked_confidence(confidence, labels.shape), radii)
+    return assemble(KeptBlocks(labels, radii), _checked_confidence(confidence, labels.shape))
 
 
 def check_diameter(diameter: Any) -> float | None:
@@ -123,15 +123,15 @@ def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> np.ndarray |
     return values
 
 
-def assemble(class_map: Any, confidence: Any, radii: Radii | None) -> Cells:
+def assemble(blocks: KeptBlocks, confidence: Any) -> Cells:
     """Return the cells of a class map, put together from its blocks."""
-    labels = np.zeros(class_map.shape, np.int32)
-    number, classes, scores, touches_border = label_into(labels, class_map, confidence, radii)
+    labels = np.zeros(blocks.shape, np.int32)
+    number, classes, scores, touches_border = label_into(labels, blocks, confidence)
     return Cells(number[labels], classes, scores, touches_border)
 
 
 def label_into(
-    labels: Any, class_map: Any, confidence: Any, radii: Radii | None
+    labels: Any, blocks: KeptBlocks, confidence: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Write provisional labels block by block, and return what gives them their final numbers.
 
@@ -139,8 +139,10 @@ def label_into(
     ----------
     labels : array-like of shape (H, W), int32
         Written to in rectangles of rows and columns.
-    class_map, confidence, radii
-        As for `blocks_of_cells` and `mean_confidence`.
+    blocks : KeptBlocks
+        Of the class map.
+    confidence : array-like of shape (H, W) or None
+        As for `mean_confidence`.
 
     Returns
     -------
@@ -150,13 +152,13 @@ def label_into(
     keys, owners = [np.empty((0, 3), np.int64)], [np.empty(0, bool)]
     scores, borders = [np.empty(0, np.float32)], [np.empty(0, bool)]
     offset = 0
-    for block in blocks_of_cells(class_map, radii):
+    for block in blocks:
         piece = block.split.labels[block.core]
         labels[block.place] = np.where(piece > 0, piece + offset, 0)
         keys.append(np.column_stack([block.split.classes, block.split.seeds]))
         owners.append(block.owned)
         scores.append(mean_confidence(block, confidence))
-        borders.append(at_border(block, class_map.shape))
+        borders.append(at_border(block, blocks.shape))
         offset += len(block.owned)
     number, order, classes = _numbering(np.concatenate(keys), np.concatenate(owners))
     return number, classes, np.concatenate(scores)[order], np.concatenate(borders)[order]
@@ -183,9 +185,9 @@ def _numbering(keys: np.ndarray, owned: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.array(number, np.int32), order, mine[order, 0].astype(np.uint8)
 
 
-def count_cells(class_map: Any, radii: Radii | None) -> dict[str, int]:
+def count_cells(blocks: KeptBlocks) -> dict[str, int]:
     """Return the number of white and of red cells in a class map of any size."""
-    classes = [block.split.classes[block.owned] for block in blocks_of_cells(class_map, radii)]
+    classes = [block.split.classes[block.owned] for block in blocks]
     return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]))
 
 

@@ -12,9 +12,9 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import find_boundaries
 
 from .._images import CLASS_NAMES, check_images, to_rgb
-from ._blocks import blocks_of_cells
+from ._blocks import KeptBlocks
 from ._instances import Cells, at_border, mean_confidence
-from ._scale import RED, WHITE, Radii
+from ._scale import RED, WHITE
 from ._shapes import distance_inside
 
 if TYPE_CHECKING:
@@ -137,10 +137,9 @@ def check_pixel_size(pixel_size: Any) -> None:
 
 
 def measure_blocks(
-    class_map: Any,
+    blocks: KeptBlocks,
     confidence: Any,
     image: Any,
-    radii: Radii | None,
     *,
     pixel_size: float | None = None,
     outlines: bool = False,
@@ -150,7 +149,7 @@ def measure_blocks(
     The rows are in the order of `Cells.labels`.
     """
     tables = []
-    for block in blocks_of_cells(class_map, radii):
+    for block in blocks:
         if not block.owned.any():
             continue
         rows, columns = block.window
@@ -162,7 +161,7 @@ def measure_blocks(
             outlines=outlines,
         )
         table["confidence"] = mean_confidence(block, confidence)
-        table["touches_border"] = at_border(block, class_map.shape)
+        table["touches_border"] = at_border(block, blocks.shape)
         seeds = block.split.seeds[block.owned]
         table["seed_y"], table["seed_x"] = seeds.T
         tables.append(table)

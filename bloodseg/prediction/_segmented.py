@@ -11,6 +11,7 @@ import numpy as np
 
 from .._files import ArrayFile
 from ..cells import Cells
+from ..cells._blocks import KeptBlocks
 from ..cells._instances import assemble, count_cells, label_into
 from ..cells._measure import measure_blocks
 from ..cells._scale import Radii, typical_radii
@@ -62,6 +63,10 @@ class Segmented:
         """Radii of typical cells, in pixels."""
         return typical_radii(self.class_map, self.expected_diameter)
 
+    @cached_property
+    def _blocks(self) -> KeptBlocks:
+        return KeptBlocks(self.class_map, self.radii)
+
     @property
     def mean_confidence(self) -> float:
         """Mean probability of the pixels' classes, in [0, 1]."""
@@ -99,11 +104,11 @@ class Segmented:
 
     def cells(self) -> Cells:
         """Return the single cells."""
-        return assemble(self.class_map, self.confidence, self.radii)
+        return assemble(self._blocks, self.confidence)
 
     def count(self) -> dict[str, Any]:
         """Return a row of the table of counts."""
-        row: dict[str, Any] = {"image": self.name, **count_cells(self.class_map, self.radii)}
+        row: dict[str, Any] = {"image": self.name, **count_cells(self._blocks)}
         if self.pixel_size is not None:
             height, width = self.class_map.shape
             area = height * width * self.pixel_size**2 / 1e6
@@ -114,10 +119,9 @@ class Segmented:
     def measure(self, *, outlines: bool = False) -> Any:
         """Return the table of this image's cells."""
         table = measure_blocks(
-            self.class_map,
+            self._blocks,
             self.confidence,
             self.image,
-            self.radii,
             pixel_size=self.pixel_size,
             outlines=outlines,
         )
@@ -138,7 +142,7 @@ class LabelRows:
     def of(cls, segmented: Segmented) -> LabelRows:
         """Find the cells and write their labels."""
         labels = ArrayFile(segmented.class_map.shape, np.int32)
-        number, *_ = label_into(labels, segmented.class_map, None, segmented.radii)
+        number, *_ = label_into(labels, segmented._blocks, None)
         return cls(labels, number)
 
     @property

@@ -11,8 +11,8 @@ from skimage.measure import label
 
 from bloodseg._images import rescale_labels
 from bloodseg.cells import Cells, find_cells
-from bloodseg.cells._blocks import blocks_of_cells
-from bloodseg.cells._instances import count_cells
+from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
+from bloodseg.cells._instances import assemble, count_cells
 from bloodseg.cells._scale import typical_radii, typical_radius
 from bloodseg.datasets import make_smears
 
@@ -195,7 +195,9 @@ def test_cells_of_any_size_are_found_where_they_are_expected(diameter):
     large[rng.random(large.shape) < 1e-4] = RED  # specks are no cells, whatever they would tell
     radii = typical_radii(large, expected_diameter=diameter)
     assert radii.red == pytest.approx(unit * typical_radius(small), rel=0.1)
-    assert count_cells(large, radii) == count_cells(small, typical_radii(small))
+    assert count_cells(KeptBlocks(large, radii)) == count_cells(
+        KeptBlocks(small, typical_radii(small))
+    )
 
 
 def test_a_field_of_one_class_tells_nothing():
@@ -246,8 +248,31 @@ def test_labels_put_together_from_blocks(smear, monkeypatch):
     assert np.array_equal(whole.classes, blocks.classes)
     assert np.array_equal(whole.touches_border, blocks.touches_border)
     assert whole.scores == pytest.approx(blocks.scores)
-    counts = count_cells(smear.masks[0], typical_radii(smear.masks[0]))
+    counts = count_cells(KeptBlocks(smear.masks[0], typical_radii(smear.masks[0])))
     assert counts == whole.counts
+
+
+@pytest.mark.parametrize("side", [90, 1000])
+def test_cells_are_split_once_however_often_they_are_asked_for(smear, monkeypatch, side):
+    monkeypatch.setattr(blocks_of_cells, "__kwdefaults__", {"side": side})
+    blocks = KeptBlocks(smear.masks[0], typical_radii(smear.masks[0]))
+    first = assemble(blocks, smear.masks[0] / 2)
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("bloodseg.cells._blocks.split_cells", never)
+    again = assemble(blocks, smear.masks[0] / 2)
+    for name in ("labels", "classes", "scores", "touches_border"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    assert count_cells(blocks) == first.counts
+
+
+def test_blocks_that_were_not_all_asked_for_are_not_kept(smear, monkeypatch):
+    monkeypatch.setattr(blocks_of_cells, "__kwdefaults__", {"side": 90})
+    blocks = KeptBlocks(smear.masks[0], typical_radii(smear.masks[0]))
+    next(iter(blocks))
+    assert count_cells(blocks) == find_cells(smear.masks[0]).counts
 
 
 # ---------------------------------------------------------------- bad input

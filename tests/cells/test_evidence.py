@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from bloodseg.cells import find_cells
-from bloodseg.cells._blocks import blocks_of_cells
+from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._instances import count_cells
 from bloodseg.cells._scale import typical_radii
 from bloodseg.cells._shapes import distance_inside, is_convex, without_holes
@@ -209,7 +209,7 @@ def test_large_cells_are_the_same_in_blocks(side):
     for block in blocks_of_cells(class_map, radii, side=side):
         counts += np.bincount(block.split.classes[block.owned], minlength=3)
     assert counts.tolist() == [0, 4, 6]
-    assert count_cells(class_map, radii) == {"white": 4, "red": 6}
+    assert count_cells(KeptBlocks(class_map, radii)) == {"white": 4, "red": 6}
 
 
 def test_what_is_wider_than_any_cell_is_no_single_cell():

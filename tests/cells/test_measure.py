@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson
-from bloodseg.cells._blocks import blocks_of_cells
+from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._measure import measure_blocks
 from bloodseg.cells._scale import typical_radii
 from bloodseg.datasets import make_smears
@@ -111,7 +111,9 @@ def test_no_cells_give_an_empty_table_of_the_same_columns(smear):
     empty = measure_cells(find_cells(np.zeros((9, 9), int)))
     assert len(empty) == 0
     assert list(empty) == list(full)
-    of_blocks = measure_blocks(np.zeros((9, 9), np.uint8), None, np.zeros((9, 9, 3)), None)
+    of_blocks = measure_blocks(
+        KeptBlocks(np.zeros((9, 9), np.uint8), None), None, np.zeros((9, 9, 3))
+    )
     assert len(of_blocks) == 0
     assert list(of_blocks) == list(measure_cells(find_cells(smear.masks[0]), smear.images[0]))
 
@@ -122,9 +124,8 @@ def test_tables_of_blocks_are_those_of_the_whole(smear, monkeypatch):
     radii = typical_radii(smear.masks[0])
     for side in (70, 100, 1000):
         monkeypatch.setattr(blocks_of_cells, "__kwdefaults__", {"side": side})
-        blocks = measure_blocks(
-            smear.masks[0], smear.masks[0] / 2, smear.images[0], radii, outlines=True
-        )
+        kept = KeptBlocks(smear.masks[0], radii)
+        blocks = measure_blocks(kept, smear.masks[0] / 2, smear.images[0], outlines=True)
         outlines = zip(blocks.pop("outline"), whole["outline"], strict=True)
         assert all(np.array_equal(*pair) for pair in outlines)
         pd.testing.assert_frame_equal(blocks, whole.drop(columns="outline"))

@@ -199,10 +199,15 @@ def test_a_predictor_is_what_the_estimator_asks(fitted, smears):
     assert evaluations == predictor.evaluations
 
 
-def test_counts_of_a_drawn_smear_are_those_of_its_parts(fitted):
+def test_one_result_splits_its_cells_once(fitted, monkeypatch):
     image = make_smears(1, image_size=64, random_state=0).images[0]
     (found,) = fitted.segment([image])
-    cells = found.cells()
     row = found.count()
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("bloodseg.cells._blocks.split_cells", never)
+    cells = found.cells()
     assert {name: row[name] for name in ("white", "red")} == cells.counts
     assert len(found.measure()) == len(cells)
