@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from .._files import expanded
 from .._hardware import PRECISIONS, choose_device, choose_precision
 from .._images import check_images
 from .._version import __version__
@@ -266,7 +267,7 @@ class NetworkEstimator(BaseEstimator):
         if self.checkpoint_dir is None:
             return None
         file = f"{self._fingerprint(*data)}.pt"
-        return Checkpoint(Path(self.checkpoint_dir).expanduser() / file, seed=seed)
+        return Checkpoint(expanded(self.checkpoint_dir) / file, seed=seed)
 
     def _make_settings(self, task: Any, **of_this_fit: Any) -> TrainingSettings:
         return TrainingSettings(

@@ -25,9 +25,11 @@ def write_map(path: Path, rows: Any, *, dtype: Any, pixel_size: float | None) ->
         with written_whole(path, folder=True) as unfinished:
             _write_zarr(unfinished, strips, rows.shape, dtype)
         return
-    resolution: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if pixel_size is not None:
-        resolution = {"resolution": (1e4 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+        options = {"resolution": (1e4 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+    if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+        options |= {"ome": True, "metadata": _ome_metadata(pixel_size)}
     with written_whole(path) as unfinished:
         tifffile.imwrite(
             unfinished,
@@ -38,8 +40,16 @@ def write_map(path: Path, rows: Any, *, dtype: Any, pixel_size: float | None) ->
             compression="zlib",
             tile=(_STRIP, _STRIP),
             photometric="minisblack",
-            **resolution,
+            **options,
         )
+
+
+def _ome_metadata(pixel_size: float | None) -> dict[str, Any]:
+    sizes: dict[str, Any] = {}
+    if pixel_size is not None:
+        for axis in "XY":
+            sizes |= {f"PhysicalSize{axis}": pixel_size, f"PhysicalSize{axis}Unit": "µm"}
+    return {"axes": "YX", **sizes}
 
 
 def _tiles(strips: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:

@@ -405,6 +405,17 @@ def test_from_file_to_file(fitted, slide, tmp_path, suffix):
             fitted.predict_file(slide, output, kind=kind)
 
 
+@pytest.mark.parametrize("pixel_size", [None, 0.1])
+def test_maps_in_ome_tiff(rng, tmp_path, pixel_size):
+    expected = rng.integers(0, 3, (60, 513)).astype(np.uint8)
+    write_map(tmp_path / "a.ome.tif", expected, dtype=np.uint8, pixel_size=pixel_size)
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        assert file.is_ome
+    slide = open_slide(tmp_path / "a.ome.tif")
+    assert slide.pixel_size == pytest.approx(pixel_size)
+    assert np.array_equal(slide[:][..., 0], expected)
+
+
 @pytest.mark.parametrize("suffix", ["tif", "zarr"])
 def test_a_map_that_breaks_off_leaves_nothing(tmp_path, suffix):
     class Rows:
