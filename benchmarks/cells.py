@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 from skimage.color import rgb2gray
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
@@ -30,6 +29,7 @@ from skimage.segmentation import watershed
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import find_cells
 from bloodseg.datasets import load_folder, load_voc
+from bloodseg.metrics import cell_report
 from bloodseg.models import model_file
 
 from ._timing import machine, write_json
@@ -37,6 +37,8 @@ from ._timing import machine, write_json
 CLASSES = {"white": 1, "red": 2}
 NAMES = {"wbc": "white", "rbc": "red"}
 LEAST_IOU = 0.5
+COLUMNS = ["class", "true", "found", "precision", "recall", "f1", "f1_low", "f1_high"]
+COLUMNS += ["panoptic_quality", "average_precision", "count_error", "count_bias"]
 SMALLEST = 20  # pixels, of the rivals' cells
 
 
@@ -90,56 +92,18 @@ METHODS = {
 }
 
 
-def boxes_of(labels, classes):
-    """Return boxes (top, left, bottom, right) of the cells of each class, and of all."""
-    boxes: dict[str, list] = {"white": [], "red": [], "all": []}
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        if place is None:
-            continue
-        box = [side.start for side in place] + [side.stop for side in place]
-        boxes["all"].append(box)
-        for name, value in CLASSES.items():
-            if classes[number] == value:
-                boxes[name].append(box)
-    return boxes
+def cells_of(labels, classes):
+    """Return boxes (top, left, bottom, right) of the cells, and the names of their classes."""
+    names = {value: name for name, value in CLASSES.items()}
+    places = enumerate(ndimage.find_objects(labels), start=1)
+    found = [(number, place) for number, place in places if place is not None]
+    boxes = [[side.start for side in place] + [side.stop for side in place] for _, place in found]
+    return np.reshape(boxes, (-1, 4)), [names.get(classes[number], "all") for number, _ in found]
 
 
-def true_boxes(table, image):
+def true_cells(table, image):
     rows = table[table["image"] == image]
-    boxes = {"all": rows[["ymin", "xmin", "ymax", "xmax"]].to_numpy()}
-    for short, name in NAMES.items():
-        boxes[name] = boxes["all"][rows["class"] == short]
-    return boxes
-
-
-def n_matches(found, true):
-    """Return the number of pairs in the best matching of boxes."""
-    if len(found) == 0 or len(true) == 0:
-        return 0
-    a, b = np.asarray(found, float)[:, np.newaxis], np.asarray(true, float)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = sides.clip(0).prod(axis=-1)
-    areas = [(each[..., 2:] - each[..., :2]).prod(axis=-1) for each in (a, b)]
-    iou = shared / (areas[0] + areas[1] - shared)
-    right = iou >= LEAST_IOU
-    return int(right[linear_sum_assignment(right, maximize=True)].sum())
-
-
-def score(pairs):
-    """Return scores over images, from pairs of found and true boxes."""
-    found, true = (sum(len(pair[i]) for pair in pairs) for i in (0, 1))
-    right = sum(n_matches(*pair) for pair in pairs)
-    errors = [len(pair[0]) - len(pair[1]) for pair in pairs]
-    precision, recall = right / max(found, 1), right / max(true, 1)
-    return {
-        "true": true,
-        "found": found,
-        "precision": precision,
-        "recall": recall,
-        "F1": 2 * right / max(found + true, 1),
-        "count error": float(np.mean(np.abs(errors))),
-        "bias": float(np.mean(errors)),
-    }
+    return rows[["ymin", "xmin", "ymax", "xmax"]].to_numpy(), rows["class"].map(NAMES).tolist()
 
 
 def measure(data, maps, table):
@@ -148,13 +112,18 @@ def measure(data, maps, table):
         start = time.perf_counter()
         cells = [method(*pair) for pair in zip(data.images, maps, strict=True)]
         seconds = time.perf_counter() - start
-        found = [boxes_of(*each) for each in cells]
-        true = [true_boxes(table, image) for image in data.names]
-        for kind in ("red", "white", "all"):
-            if name.startswith("Otsu") and kind != "all":
-                continue
-            pairs = [(f[kind], t[kind]) for f, t in zip(found, true, strict=True)]
-            rows.append({"method": name, "cells": kind, **score(pairs)})
+        found = [cells_of(*each) for each in cells]
+        true = [true_cells(table, image) for image in data.names]
+        report = cell_report(
+            [boxes for boxes, _ in true],
+            [boxes for boxes, _ in found],
+            true_classes=[classes for _, classes in true],
+            found_classes=[classes for _, classes in found],
+            iou=LEAST_IOU,
+        )
+        for row in report[COLUMNS].to_dict("records"):
+            if row["class"] == "all" or not name.startswith("Otsu"):
+                rows.append({"method": name, **row})
         rows[-1]["cells per second"] = rows[-1]["found"] / seconds
         rows[-1]["megapixels per second"] = sum(m.size for m in maps) / 1e6 / seconds
     return rows

@@ -13,7 +13,6 @@ from sklearn import metrics as sk
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from bloodseg import metrics
 from bloodseg.metrics import (
     class_pixel_accuracy,
     confusion_matrix,
@@ -133,7 +132,7 @@ def test_large_maps_are_counted_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     truth, predicted = rng.integers(0, 3, (2, 2, 17, 13))
     whole = confusion_matrix(truth, predicted)
-    monkeypatch.setattr(metrics, "_BLOCK_PIXELS", 30)
+    monkeypatch.setattr("bloodseg.metrics._pixels._BLOCK_PIXELS", 30)
     np.testing.assert_array_equal(confusion_matrix(truth, predicted), whole)
 
 

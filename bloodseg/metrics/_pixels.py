@@ -13,23 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import make_scorer
 
-from ._images import CLASS_NAMES, NOT_LABELLED, check_masks
-from ._typing import Masks
-
-__all__ = [
-    "class_pixel_accuracy",
-    "confusion_matrix",
-    "dice_per_class",
-    "iou_per_class",
-    "mean_dice",
-    "mean_dice_scorer",
-    "mean_iou",
-    "mean_iou_scorer",
-    "pixel_accuracy",
-    "pixel_accuracy_scorer",
-    "scores_from_confusion",
-    "segmentation_report",
-]
+from .._images import CLASS_NAMES, NOT_LABELLED, check_masks
+from .._typing import Masks
 
 _BLOCK_PIXELS = 2**20  # counted at a time, which bounds the memory whatever the image's size
 

@@ -1,0 +1,37 @@
+"""Scores of class maps and of cells against labels."""
+
+from ._cells import CellMatch, average_precision, cell_report, match_cells
+from ._pixels import (
+    class_pixel_accuracy,
+    confusion_matrix,
+    dice_per_class,
+    iou_per_class,
+    mean_dice,
+    mean_dice_scorer,
+    mean_iou,
+    mean_iou_scorer,
+    pixel_accuracy,
+    pixel_accuracy_scorer,
+    scores_from_confusion,
+    segmentation_report,
+)
+from ._pixels import scores_of_each as scores_of_each  # `as`: for other rooms, not public
+
+__all__ = [
+    "CellMatch",
+    "average_precision",
+    "cell_report",
+    "class_pixel_accuracy",
+    "confusion_matrix",
+    "dice_per_class",
+    "iou_per_class",
+    "match_cells",
+    "mean_dice",
+    "mean_dice_scorer",
+    "mean_iou",
+    "mean_iou_scorer",
+    "pixel_accuracy",
+    "pixel_accuracy_scorer",
+    "scores_from_confusion",
+    "segmentation_report",
+]

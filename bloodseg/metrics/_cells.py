@@ -1,0 +1,403 @@
+"""Scores of cells: found ones matched to true ones, as label images or boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from sklearn.utils import check_random_state
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_THRESHOLDS = tuple(np.arange(50, 100, 5) / 100)
+_INTERVAL = 2.5, 97.5  # percentiles
+
+
+@dataclass(frozen=True)
+class CellMatch:
+    """Found cells matched to true ones, one to one.
+
+    Attributes
+    ----------
+    pairs : ndarray of shape (tp, 2), int
+        Of each match, the place of the true and of the found cell: of boxes the row, of label
+        images the place of the label among those that occur, from 0.
+    ious : ndarray of shape (tp,), float64
+        Intersection over union of each match, in [0, 1].
+    n_true, n_found : int
+        Numbers of cells.
+    """
+
+    pairs: np.ndarray
+    ious: np.ndarray
+    n_true: int
+    n_found: int
+
+    @property
+    def tp(self) -> int:
+        """True positives: found cells that match a true one."""
+        return len(self.pairs)
+
+    @property
+    def fp(self) -> int:
+        """False positives: found cells that match none."""
+        return self.n_found - self.tp
+
+    @property
+    def fn(self) -> int:
+        """False negatives: true cells that were not found."""
+        return self.n_true - self.tp
+
+    @property
+    def precision(self) -> float:
+        """Share of found cells that match, in [0, 1]; NaN where none was found."""
+        return _ratio(self.tp, self.n_found)
+
+    @property
+    def recall(self) -> float:
+        """Share of true cells that were found, in [0, 1]; NaN where there is none."""
+        return _ratio(self.tp, self.n_true)
+
+    @property
+    def f1(self) -> float:
+        """2 tp / (2 tp + fp + fn), in [0, 1]; NaN where there are no cells at all."""
+        return _ratio(2 * self.tp, self.n_true + self.n_found)
+
+    @property
+    def mean_matched_iou(self) -> float:
+        """Mean intersection over union of the matches; NaN where there is none."""
+        return _ratio(float(self.ious.sum()), self.tp)
+
+    @property
+    def panoptic_quality(self) -> float:
+        """Sum of the matches' ious over (tp + fp / 2 + fn / 2); NaN where there are no cells."""
+        return _ratio(2 * float(self.ious.sum()), self.n_true + self.n_found)
+
+
+def match_cells(true: Any, found: Any, *, iou: float = 0.5) -> CellMatch:
+    """Match the found cells of an image to the true ones, each used once.
+
+    Of all ways to match, one with the most pairs is taken, and of those one with the largest sum of
+    intersections over unions, as in StarDist's ``matching``.
+
+    Parameters
+    ----------
+    true, found : array-like of shape (H, W), int, or (n, 4)
+        A label image, 0 where there is no cell; or boxes: top, left, bottom, right (any order that
+        has the lower corner first), in pixels, bottom and right excluded. What has four columns is
+        boxes. Of a label image beside boxes, the boxes around its cells are matched.
+    iou : float, default=0.5
+        Intersection over union that a match has at least, above 0 and at most 1.
+
+    Returns
+    -------
+    CellMatch
+        The pairs and their scores.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or two label images differ in size.
+
+    References
+    ----------
+    Panoptic quality: Kirillov et al., Panoptic Segmentation, CVPR 2019.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import match_cells
+    >>> true = [[0, 0, 10, 10], [0, 20, 10, 30]]
+    >>> found = [[0, 0, 10, 8], [0, 50, 10, 60], [0, 70, 10, 80]]
+    >>> match = match_cells(true, found)
+    >>> match.tp, match.fp, match.fn
+    (1, 2, 1)
+    >>> match.f1, match.mean_matched_iou, match.panoptic_quality
+    (0.4, 0.8, 0.32)
+    """
+    return _matched(overlaps(true, found), _check_iou(iou))
+
+
+def average_precision(
+    true: Sequence[Any], found: Sequence[Any], *, iou: Any = _THRESHOLDS
+) -> np.ndarray:
+    """Return tp / (tp + fp + fn) over images at each threshold, as StarDist and cellpose do.
+
+    Parameters
+    ----------
+    true, found : sequence of array-like
+        Cells of each image, as for `match_cells`.
+    iou : array-like of shape (k,)
+        Thresholds, each above 0 and at most 1; by default 0.5, 0.55, ..., 0.95.
+
+    Returns
+    -------
+    ndarray of shape (k,), float64
+        In [0, 1]; NaN where there are no cells. Its mean is the average over thresholds.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or the two differ in number.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import average_precision
+    >>> average_precision([[[0, 0, 10, 10]]], [[[0, 0, 10, 8]]], iou=[0.5, 0.9])
+    array([1., 0.])
+    """
+    _check_numbers(true, found)
+    tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
+    thresholds = [_check_iou(value) for value in np.atleast_1d(iou).tolist()]
+    return _average_precisions(_counts(tables, thresholds))
+
+
+def cell_report(
+    true: Sequence[Any],
+    found: Sequence[Any],
+    *,
+    true_classes: Sequence[Any] | None = None,
+    found_classes: Sequence[Any] | None = None,
+    iou: float = 0.5,
+    n_resamples: int = 1000,
+    random_state: Any = 0,
+) -> pd.DataFrame:
+    """Score the cells of a set of images, class by class, with intervals.
+
+    Parameters
+    ----------
+    true, found : sequence of array-like
+        Cells of each image, as for `match_cells`.
+    true_classes, found_classes : sequence of array-like of shape (n,), optional
+        Class of each box, or of each label that occurs in ascending order, for each image: numbers
+        or names. Without them, all cells are of one class.
+    iou : float, default=0.5
+        Intersection over union that a match has at least, above 0 and at most 1.
+    n_resamples : int, default=1000
+        How often images are drawn anew, with replacement, for the intervals; 0 for none.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the draws.
+
+    Returns
+    -------
+    DataFrame
+        One row a class, and a last row ``all``, in which classes make no difference. Columns
+        ``images``, ``true``, ``found``, ``tp``, ``fp``, ``fn``; ``precision``, ``recall``, ``f1``,
+        ``mean_matched_iou``, ``panoptic_quality`` (see `CellMatch`); ``average_precision``, the
+        mean over the thresholds 0.5, 0.55, ..., 0.95; ``count_error`` and ``count_bias``, mean of
+        the absolute and of the signed difference, found less true, of an image's count. Then the
+        bounds within which 95 % of the resamples lie, as ``f1_low``, ``f1_high`` and so on.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or the sequences differ in number.
+
+    Examples
+    --------
+    >>> from bloodseg.metrics import cell_report
+    >>> true = [[[0, 0, 10, 10], [0, 20, 10, 30]]]
+    >>> found = [[[0, 0, 10, 9]]]
+    >>> report = cell_report(true, found, true_classes=[["red", "white"]], found_classes=[["red"]])
+    >>> report[["class", "tp", "fn", "f1", "count_bias"]].round(2).values.tolist()
+    [['red', 1, 0, 1.0, 0.0], ['white', 0, 1, 0.0, -1.0], ['all', 1, 1, 0.67, -1.0]]
+    """
+    import pandas as pd
+
+    _check_numbers(true, found)
+    if (true_classes is None) != (found_classes is None):
+        raise ValueError(
+            "true_classes and found_classes go together; got only one of the two. Pass both, or "
+            "neither."
+        )
+    if not isinstance(n_resamples, Integral) or n_resamples < 0:
+        raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
+    thresholds = [_check_iou(iou), *_THRESHOLDS]
+    tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
+    of_class: dict[Any, list[np.ndarray]] = {}
+    if true_classes is not None and found_classes is not None:
+        _check_numbers(true_classes, found_classes, "true_classes", "found_classes")
+        _check_numbers(true, true_classes, "true", "true_classes")
+        sides = [
+            [_check_classes(*each) for each in zip(classes, sizes, strict=True)]
+            for classes, sizes in (
+                (true_classes, [len(table) for table in tables]),
+                (found_classes, [table.shape[1] for table in tables]),
+            )
+        ]
+        names = sorted({name for side in sides for each in side for name in each.tolist()})
+        for name in names:
+            of_class[name] = [
+                table[a == name][:, b == name] for table, a, b in zip(tables, *sides, strict=True)
+            ]
+    of_class["all"] = tables
+    generator = check_random_state(random_state)
+    draws = generator.randint(len(tables), size=(n_resamples, len(tables)))
+    rows = []
+    for name, chosen in of_class.items():
+        counts = _counts(chosen, thresholds)
+        row: dict[str, Any] = {"class": name, "images": len(chosen), **_scores(counts)}
+        resampled = [_scores(counts[draw]) for draw in draws]
+        if resampled:
+            for score in _RATES:
+                values = [each[score] for each in resampled if not np.isnan(each[score])]
+                low, high = np.percentile(values, _INTERVAL) if values else (np.nan, np.nan)
+                row |= {f"{score}_low": float(low), f"{score}_high": float(high)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+_RATES = (
+    "precision",
+    "recall",
+    "f1",
+    "mean_matched_iou",
+    "panoptic_quality",
+    "average_precision",
+    "count_error",
+    "count_bias",
+)
+
+
+def overlaps(true: Any, found: Any) -> np.ndarray:
+    """Return the intersection over union of each true (row) with each found cell (column)."""
+    cells = [_checked(true, "true"), _checked(found, "found")]
+    boxes = [_is_boxes(each) for each in cells]
+    if not any(boxes):
+        return _label_overlaps(*cells)
+    a, b = (each if is_box else _boxes(each) for each, is_box in zip(cells, boxes, strict=True))
+    a = a[:, np.newaxis]
+    shared = np.minimum(a[..., 2:], b[:, 2:]) - np.maximum(a[..., :2], b[:, :2])
+    both = shared.clip(0).prod(axis=-1)
+    sizes = [(each[..., 2:] - each[..., :2]).prod(axis=-1) for each in (a, b)]
+    return np.asarray(both / (sizes[0] + sizes[1] - both))
+
+
+def _label_overlaps(true: np.ndarray, found: np.ndarray) -> np.ndarray:
+    if true.shape != found.shape:
+        raise ValueError(
+            f"found must have the shape of true, {true.shape}; got {found.shape}. Pass the label "
+            "images of one image."
+        )
+    (labels_a, a), (labels_b, b) = (
+        np.unique(each.ravel(), return_inverse=True) for each in (true, found)
+    )
+    shape = len(labels_a), len(labels_b)
+    both = np.bincount(a.ravel() * shape[1] + b.ravel(), minlength=shape[0] * shape[1])
+    both = both.reshape(shape)
+    union = both.sum(axis=1, keepdims=True) + both.sum(axis=0) - both
+    return np.asarray((both / union)[labels_a > 0][:, labels_b > 0])
+
+
+def _boxes(labels: np.ndarray) -> np.ndarray:
+    places = [place for place in ndimage.find_objects(labels) if place is not None]
+    boxes = [[side.start for side in place] + [side.stop for side in place] for place in places]
+    return np.array(boxes, float).reshape(-1, 4)
+
+
+def _matched(table: np.ndarray, iou: float) -> CellMatch:
+    right = table >= iou
+    # The number of pairs counts before the sum of what they share.
+    gain = right + table / (2 * max(min(table.shape), 1))
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    kept = right[rows, columns]
+    pairs = np.stack([rows[kept], columns[kept]], axis=1)
+    return CellMatch(pairs, table[rows[kept], columns[kept]], *table.shape)
+
+
+def _counts(tables: Sequence[np.ndarray], thresholds: Sequence[float]) -> np.ndarray:
+    """Return an image a row: true, found, sum of the ious at the first threshold, tp at each."""
+    rows = []
+    for table in tables:
+        matches = [_matched(table, threshold) for threshold in thresholds]
+        rows.append([*table.shape, matches[0].ious.sum(), *(match.tp for match in matches)])
+    return np.array(rows, float).reshape(-1, 3 + len(thresholds))
+
+
+def _average_precisions(counts: np.ndarray) -> np.ndarray:
+    true, found, _, *right = counts.sum(axis=0)
+    return np.array([_ratio(tp, true + found - tp) for tp in right])
+
+
+def _scores(counts: np.ndarray) -> dict[str, float]:
+    """Return scores of `_counts`, whose first threshold is the caller's."""
+    true, found, shared, tp = counts.sum(axis=0)[:4]
+    errors = counts[:, 1] - counts[:, 0]
+    return {
+        "true": int(true),
+        "found": int(found),
+        "tp": int(tp),
+        "fp": int(found - tp),
+        "fn": int(true - tp),
+        "precision": _ratio(tp, found),
+        "recall": _ratio(tp, true),
+        "f1": _ratio(2 * tp, true + found),
+        "mean_matched_iou": _ratio(shared, tp),
+        "panoptic_quality": _ratio(2 * shared, true + found),
+        "average_precision": float(np.mean(_average_precisions(counts)[1:])),
+        "count_error": float(np.abs(errors).mean()),
+        "count_bias": float(errors.mean()),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _is_boxes(cells: np.ndarray) -> bool:
+    return bool(cells.shape[1] == 4)
+
+
+def _checked(cells: Any, name: str) -> np.ndarray:
+    array = np.asarray(cells)
+    if array.size == 0 and array.ndim == 1:
+        array = array.reshape(0, 4)  # no boxes
+    if array.ndim != 2 or array.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} must be a label image of shape (H, W) or boxes of shape (n, 4); got shape "
+            f"{array.shape} and dtype {array.dtype}. Pass the `labels` of what find_cells returns."
+        )
+    if _is_boxes(array):
+        boxes = array.astype(float)
+        if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
+            raise ValueError(
+                f"{name} must hold boxes as top, left, bottom, right, the last two larger than the "
+                "first; at least one is not so. Width and height in their place must be added."
+            )
+        return boxes
+    if array.dtype.kind == "f" or (array < 0).any():
+        raise ValueError(
+            f"{name} must hold labels: integers, 0 where there is no cell; got dtype "
+            f"{array.dtype}{'' if array.dtype.kind == 'f' else ' with numbers below 0'}."
+        )
+    return array.astype(np.int64)
+
+
+def _check_iou(iou: Any) -> float:
+    number = isinstance(iou, Real) and not isinstance(iou, bool)
+    if not number or not 0 < iou <= 1:
+        raise ValueError(f"iou must be a number above 0 and at most 1; got {iou!r}.")
+    return float(iou)
+
+
+def _check_numbers(true: Any, found: Any, first: str = "true", second: str = "found") -> None:
+    if len(true) != len(found) or len(true) == 0:
+        raise ValueError(
+            f"{first} and {second} must hold the same number of images, at least one; got "
+            f"{len(true)} and {len(found)}. For a single image, pass lists of one."
+        )
+
+
+def _check_classes(classes: Any, n_cells: int) -> np.ndarray:
+    array = np.asarray(classes)
+    if array.shape != (n_cells,):
+        raise ValueError(
+            f"true_classes and found_classes must hold one class a cell; got shape {array.shape} "
+            f"for {n_cells} cells."
+        )
+    return array

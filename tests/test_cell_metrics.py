@@ -1,0 +1,161 @@
+"""Scores of cells against hand-worked values; error texts."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from messages import raises
+
+from bloodseg.metrics import average_precision, cell_report, match_cells
+from bloodseg.metrics._cells import overlaps
+
+
+def squares(*corners, side=10, shape=(40, 60)):
+    """Return a label image of squares, numbered from 1."""
+    labels = np.zeros(shape, int)
+    for number, (row, column) in enumerate(corners, start=1):
+        labels[row : row + side, column : column + side] = number
+    return labels
+
+
+def test_label_images():
+    true = squares((0, 0), (0, 20), (20, 0))
+    found = squares((0, 1), (0, 40), (20, 0))
+    match = match_cells(true, found)
+    assert (match.tp, match.fp, match.fn) == (2, 1, 1)
+    assert match.pairs.tolist() == [[0, 0], [2, 2]]
+    assert match.ious == pytest.approx([90 / 110, 1])
+    assert match.precision == match.recall == match.f1 == pytest.approx(2 / 3)
+    assert match.mean_matched_iou == pytest.approx((9 / 11 + 1) / 2)
+    assert match.panoptic_quality == pytest.approx((9 / 11 + 1) / 3)
+    assert match_cells(true, found, iou=0.9).tp == 1
+
+
+def test_labels_need_not_be_consecutive():
+    true, found = squares((0, 0), (0, 20)), squares((0, 0), (0, 20)) * 7
+    assert match_cells(true, found).pairs.tolist() == [[0, 0], [1, 1]]
+
+
+def test_boxes():
+    true = [[0, 0, 10, 10], [0, 20, 10, 30]]
+    found = [[0, 20, 10, 25], [0, 0, 10, 4]]
+    assert overlaps(true, found) == pytest.approx(np.array([[0, 0.4], [0.5, 0]]))
+    match = match_cells(true, found)
+    assert match.pairs.tolist() == [[1, 0]]  # an IoU of just the threshold is a match
+    assert match_cells(true, found, iou=0.51).tp == 0
+
+
+def test_boxes_beside_a_label_image():
+    labels = squares((0, 0), (5, 30))
+    match = match_cells([[0, 0, 10, 10], [5, 30, 15, 41]], labels)
+    assert match.ious == pytest.approx([1, 10 / 11])
+
+
+def test_most_pairs_count_before_their_overlap():
+    # The second fits the first best, but then nothing is left for the other.
+    true = [[0, 0, 10, 100], [0, 20, 10, 120]]
+    found = [[0, 10, 10, 110], [0, -20, 10, 80]]
+    match = match_cells(true, found)
+    assert match.pairs.tolist() == [[0, 1], [1, 0]]
+
+
+def test_the_matching_is_the_best_of_all(rng):
+    for _ in range(20):
+        low = rng.uniform(0, 6, (5, 2))
+        true = np.hstack([low, low + rng.uniform(3, 8, (5, 2))])
+        found = np.abs(true[:4] + rng.normal(0, 1, (4, 4)))
+        found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
+        table = overlaps(true, found)
+        best = max(
+            (sum(table[r, c] >= 0.3 for c, r in enumerate(rows)),
+             sum(table[r, c] for c, r in enumerate(rows) if table[r, c] >= 0.3))
+            for rows in itertools.permutations(range(5), 4)
+        )  # fmt: skip
+        match = match_cells(true, found, iou=0.3)
+        assert (match.tp, match.ious.sum()) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("nothing", [[], np.empty((0, 4)), np.zeros((40, 60), int)])
+def test_nothing_found_or_nothing_there(nothing):
+    cells = [[0, 0, 10, 10]] if np.shape(nothing) != (40, 60) else squares((0, 0))
+    match = match_cells(cells, nothing)
+    assert (match.tp, match.fp, match.fn, match.recall, match.f1) == (0, 0, 1, 0, 0)
+    assert math.isnan(match.precision)
+    match = match_cells(nothing, cells)
+    assert (match.tp, match.fp, match.fn, match.precision, match.f1) == (0, 1, 0, 0, 0)
+    match = match_cells(nothing, nothing)
+    assert math.isnan(match.f1)
+    assert math.isnan(match.panoptic_quality)
+
+
+def test_average_precision():
+    true = [[[0, 0, 10, 10], [0, 20, 10, 30]], [[0, 0, 10, 10]]]
+    found = [[[0, 0, 10, 8], [0, 20, 10, 30]], [[0, 0, 10, 6], [0, 50, 10, 60]]]
+    # IoU 0.8, 1 and 0.6; one found cell has no match.
+    expected = [3 / 4, 2 / 5, 1 / 6]
+    assert average_precision(true, found, iou=[0.6, 0.7, 0.9]) == pytest.approx(expected)
+    assert len(average_precision(true, found)) == 10
+
+
+def test_a_report_by_class():
+    true = [[[0, 0, 10, 10], [0, 20, 10, 30]], [[0, 0, 10, 10]]]
+    found = [[[0, 0, 10, 10], [0, 20, 10, 30]], [[0, 0, 10, 8], [0, 50, 10, 60]]]
+    report = cell_report(
+        true,
+        found,
+        true_classes=[["red", "red"], ["white"]],
+        found_classes=[["red", "white"], ["white", "red"]],
+    ).set_index("class")
+    assert report.index.tolist() == ["red", "white", "all"]
+    red, white, every = (report.loc[name] for name in report.index)
+    assert (red["true"], red["found"], red.tp, red.fp, red.fn) == (2, 2, 1, 1, 1)
+    assert (white["true"], white["found"], white.tp) == (1, 2, 1)
+    assert (every["true"], every["found"], every.tp, every.images) == (3, 4, 3, 2)
+    assert white.mean_matched_iou == pytest.approx(0.8)
+    assert (red.count_error, red.count_bias) == (1, 0)
+    assert (every.count_error, every.count_bias) == (0.5, 0.5)
+    assert every.average_precision == pytest.approx(np.mean([3 / 4] * 7 + [2 / 5] * 3))
+
+
+def test_intervals_come_of_drawing_images_anew():
+    good, bad = [[0, 0, 10, 10]], [[0, 50, 10, 60]]
+    same = cell_report([good] * 5, [good] * 5).iloc[0]
+    assert (same.f1_low, same.f1, same.f1_high) == (1, 1, 1)
+    mixed = cell_report([good] * 40, [good] * 20 + [bad] * 20).iloc[0]
+    # The share of 40 draws, each of two sides: 0.5 with a standard deviation of 0.08.
+    assert mixed.f1_low == pytest.approx(0.345, abs=0.03)
+    assert mixed.f1_high == pytest.approx(0.655, abs=0.03)
+    again = cell_report([good] * 40, [good] * 20 + [bad] * 20).iloc[0]
+    assert mixed.equals(again)
+    assert "f1_low" not in cell_report([good], [good], n_resamples=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((np.zeros((4, 5), int), np.zeros((4, 6), int)), "must have the shape of true, (4, 5)"),
+        ((np.zeros((4, 5)), np.zeros((4, 5))), "true must hold labels: integers"),
+        ((-np.ones((4, 5), int), np.zeros((4, 5), int)), "with numbers below 0"),
+        (([[0, 0, 5, 5]], [[3, 3, 3, 5]]), "found must hold boxes as top, left, bottom, right"),
+        (([[0, 0, 5, np.nan]], []), "true must hold boxes"),
+        ((np.zeros((2, 4, 5)), []), "true must be a label image of shape (H, W) or boxes"),
+    ],
+)
+def test_cells_that_are_none(arguments, text):
+    with raises(text):
+        match_cells(*arguments)
+
+
+def test_other_bad_arguments():
+    for iou in (0, 1.1, "a", True):
+        with raises(f"iou must be a number above 0 and at most 1; got {iou!r}."):
+            match_cells([], [], iou=iou)
+    with raises("must hold the same number of images, at least one; got 1 and 2."):
+        average_precision([[]], [[], []])
+    with raises("true_classes and found_classes go together"):
+        cell_report([[]], [[]], true_classes=[[]])
+    with raises("must hold one class a cell; got shape (2,) for 1 cells."):
+        cell_report([[[0, 0, 1, 1]]], [[]], true_classes=[[1, 2]], found_classes=[[]])
+    with raises("n_resamples must be an integer of at least 0; got -1."):
+        cell_report([[]], [[]], n_resamples=-1)
