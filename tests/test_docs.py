@@ -4,7 +4,6 @@ And the pages say of the package what is so.
 """
 
 import importlib
-import inspect
 import itertools
 import json
 import pkgutil
@@ -70,11 +69,12 @@ def folder(tmp_path, monkeypatch):
 def small(monkeypatch):
     """Make fits small, and searches try the first value of each parameter alone."""
     for estimator in (BloodCellSegmenter, BloodCellCounter):
-        parameters = inspect.signature(estimator.__init__).parameters
-        defaults = {name: each.default for name, each in parameters.items() if name != "self"}
         small = {"width": 4, "max_epochs": 1, "crop_size": 32}
-        tiny = {name: small.get(name, value) for name, value in defaults.items()}
-        monkeypatch.setattr(estimator.__init__, "__defaults__", tuple(tiny.values()))
+        tiny = {
+            name: small.get(name, value)
+            for name, value in estimator.__init__.__kwdefaults__.items()
+        }
+        monkeypatch.setattr(estimator.__init__, "__kwdefaults__", tiny)
 
     class SmallSearch(sklearn.model_selection.GridSearchCV):
         def __init__(self, estimator, param_grid, scoring=None, cv=None):

@@ -10,6 +10,7 @@ from skimage import data
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import to_geojson
+from bloodseg.cells._scale import Radii
 from bloodseg.datasets import make_smears
 from bloodseg.prediction import Segmented
 from bloodseg.prediction._doubts import doubts as find_doubts
@@ -198,7 +199,7 @@ def test_a_pixel_size_is_doubted_for_any_model(monkeypatch):
     smears = make_smears(2, 64, random_state=0, red_cell_diameter=16)
     segmenter = BloodCellSegmenter(width=2, max_epochs=1, crop_size=32, random_state=0)
     segmenter.fit(smears.images, smears.masks).set_params(pixel_size=30)
-    monkeypatch.setattr(Segmented, "radius", 8.0)  # so little training finds no cells
+    monkeypatch.setattr(Segmented, "radii", Radii(8.0, 13.0))  # so little training finds no cells
     with pytest.warns(UserWarning, match=r"pixels of 30 micrometres make its red cells 480 micro"):
         segmenter.predict(smears.images[:1])
 
