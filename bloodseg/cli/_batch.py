@@ -66,6 +66,12 @@ class Batch:
         self.failed |= failed
         if not images:
             raise CommandError("none of the inputs is an image.")
+        no_text = [image for image in images if not _is_text(image)]
+        if no_text:
+            complain(
+                f"names that are no text, such as {no_text[0]} (of {len(no_text)}), are shown "
+                "and written escaped."
+            )
         return images
 
     def run(
@@ -125,6 +131,14 @@ def find_images(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
         else:
             _list_passed_over(path, others)
     return list(found.values()), failed
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list_passed_over(folder: Path, others: Sequence[tuple[Path, str]]) -> None:

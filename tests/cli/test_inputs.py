@@ -85,7 +85,10 @@ def test_names_of_all_kinds_are_read(command, run, save_smear, tmp_path, capsys,
     assert code == 0
     assert shows(output, "z")
     assert output.name in printed
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == (
+        "bloodseg: names that are no text, such as a\\udcff.png (of 1), are shown and written "
+        "escaped.\n"
+    )
     for table in tmp_path.rglob("*.csv"):
         cells = [row["image"] for row in rows_of(table)]  # which must be UTF-8
         assert not any(cell.startswith("=") or "\n" in cell for cell in cells)
