@@ -99,6 +99,8 @@ class Segmented:
 
     def doubts_of_pixel_size(self) -> list[str]:
         """Return those of the doubts that no picture is needed for: they hold for any model."""
+        if self.pixel_size is None:  # then nobody has to measure cells for it
+            return []
         radius = None if self.radii is None else self.radii.red
         return doubts_of_pixel_size(self.pixel_size, radius, self.pixel_aspect)
 
