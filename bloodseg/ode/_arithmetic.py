@@ -26,6 +26,11 @@ def as_rows(y: Tensor) -> Tensor:
     return y.as_strided((len(y), y[0].numel()), (y[0].numel(), 1))
 
 
+def share_memory(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors lie in the same block of memory."""
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
 def as_column(values: Tensor, y: Tensor) -> Tensor:
     """Return one number a sample in the shape that broadcasts against a state."""
     return values.reshape(-1, *[1] * (y.ndim - 1))

@@ -10,9 +10,14 @@ GRADIENTS = ("checkpoint", "direct", "adjoint")
 BACKENDS = ("bloodseg", "torchdiffeq")
 
 
+def is_number(value: Any) -> bool:
+    """Return whether it is a real number, numpy's and torch's included."""
+    return hasattr(value, "__float__")
+
+
 def check_positive(value: float, name: str) -> None:
     """Raise a ValueError unless a number is positive and finite."""
-    if not (0 < value < math.inf):
+    if not is_number(value) or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a positive, finite number; got {value!r}.")
 
 
@@ -42,7 +47,7 @@ def check_compile(compile: bool | str) -> None:
 
 def check_first_step(first_step: float | None) -> None:
     """Raise a ValueError unless it is None or a length."""
-    if first_step is not None and not 0 < first_step < math.inf:
+    if first_step is not None and not (is_number(first_step) and 0 < first_step < math.inf):
         raise ValueError(
             f"first_step must be None or a positive, finite number; got {first_step!r}."
         )

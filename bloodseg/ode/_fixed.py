@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ._block import ODEBlock
 from ._checks import check_count
-from ._rhs import check_slope
+from ._rhs import evaluate
 from ._step import take_step
 from .methods import N_FIXED_STEPS, Method, check_n_steps, choose_tableau
 
@@ -34,8 +34,8 @@ class FixedStepBlock(nn.Module):
     Raises
     ------
     ValueError
-        If there is no such method, or no such number of steps; in `forward`, if ``func`` returns
-        something of another shape than its state's.
+        If there is no such method, or no such number of steps; in ``forward``, if ``func`` returns
+        something of another shape than its state's, or changes it.
 
     Examples
     --------
@@ -74,9 +74,12 @@ class FixedStepBlock(nn.Module):
         return h
 
     def _slope(self, t: Tensor, h: Tensor) -> Tensor:
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # sizes are tensors there
+            return self._compute_slope(t, h)
+        return evaluate(self._compute_slope, t, h, "FixedStepBlock")
+
+    def _compute_slope(self, t: Tensor, h: Tensor) -> Tensor:
         slope: Tensor = self._evaluate(t, h, *self.weights)
-        if not torch.jit.is_tracing():  # sizes are tensors there
-            check_slope(slope, h, "FixedStepBlock")
         return slope
 
     def extra_repr(self) -> str:

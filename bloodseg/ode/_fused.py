@@ -27,6 +27,7 @@ class FusedSlopes(Slopes):
     def __init__(self, like: Tensor, n_stages: int, lowered: torch.dtype | None = None):
         self._strides = like.stride()[1:]
         self._slopes: list[Tensor] = [torch.empty(0)] * n_stages  # until they are written
+        self._versions: list[int | None] = [None] * n_stages
         self.input_dtype = lowered or like.dtype
 
     def write(self, stage: int, n: int, slope: Tensor) -> None:
@@ -39,7 +40,15 @@ class FusedSlopes(Slopes):
                 device=slope.device,
             )
             slope = laid_out.copy_(slope)
+        if slope.is_inference() != torch.is_inference_mode_enabled():
+            slope = slope.clone()  # memory of the function's own, which it may write to again
+        if any(map(_was_overwritten, self._slopes, self._versions)):
+            raise ValueError(
+                "func must return new memory each time: it has written to what it returned before, "
+                "a slope that is still needed. Return a clone, or use compile=False."
+            )
         self._slopes[stage] = as_rows(slope)
+        self._versions[stage] = None if slope.is_inference() else slope._version
 
     def first(self, rows: Tensor) -> Tensor:
         """Return the slopes at the start of the step."""
@@ -47,12 +56,13 @@ class FusedSlopes(Slopes):
 
     def keep(self, rows: Tensor) -> None:
         """Drop the first slopes of all other samples."""
-        self._slopes[0] = self._slopes[0][rows]
+        self._slopes[0], self._versions[0] = self._slopes[0][rows], None
 
     def carry_over(self, n: int, chosen: Tensor | None) -> None:
         """Make the last stage the first of the next step, for all samples or some."""
         first, last = self._slopes[0], self._slopes[-1]
         self._slopes[0] = last if chosen is None else torch.where(chosen[:, None], last, first)
+        self._versions[0] = self._versions[-1] if chosen is None else None
 
     def weighted_sum(
         self, out: Tensor, y: Tensor | None, weights: Sequence[float], steps: StepSizes
@@ -83,6 +93,10 @@ class FusedSlopes(Slopes):
     def _select_used(self, weights: Sequence[float]) -> tuple[list[float], list[Tensor]]:
         used = [j for j, weight in enumerate(weights) if weight]
         return [weights[j] for j in used], [self._slopes[j] for j in used]
+
+
+def _was_overwritten(slope: Tensor, version: int | None) -> bool:
+    return version is not None and slope._version != version
 
 
 def _weighted_sum(out: Tensor, y: Tensor | None, scaled: Tensor, *slopes: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ._precision import autocast_to, find_lower_dtype
+from ._step import Function
 from ._strays import Watch
 
 
@@ -72,13 +73,28 @@ def watch_module(func: nn.Module, precision: str | None, gradient: str, name: st
     return Watch(evaluate, weights, gradient=gradient, name=name, reached=weights)
 
 
-def check_slope(slope: Tensor, y: Tensor, name: str) -> None:
-    """Raise a ValueError unless a right-hand side returned something of the state's shape."""
+def evaluate(func: Function, t: Tensor, y: Tensor, name: str) -> Tensor:
+    """Return dy/dt, after a look at what the function did.
+
+    Raises
+    ------
+    ValueError
+        If it returned something of another shape than y's, or changed y.
+    """
+    version = None if y.is_inference() else y._version  # inference mode keeps no count
+    slope = func(t, y)
     if slope.shape != y.shape:
         raise ValueError(
             f"{name}: func must return dy/dt of y's shape {tuple(y.shape)}; got "
             f"{tuple(slope.shape)}."
         )
+    if version is not None and y._version != version:
+        raise ValueError(
+            f"{name}: func must not change y, the solver's own memory; it did, in place. Look for "
+            "inplace=True in its first layer, for y += and for methods that end in _, or let it "
+            "begin with y = y.clone()."
+        )
+    return slope
 
 
 def _find_trainable(module: nn.Module) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arithmetic import Slopes, StepSizes, as_rows, compute_rms
+from ._arithmetic import Slopes, StepSizes, as_rows, compute_rms, share_memory
 from ._control import Interval, StepControl
 from ._defect import DefectWatch
-from ._rhs import check_slope
+from ._rhs import evaluate
 from ._solution import Status, make_not_finite_error
 from ._step import Function
 from .methods import Tableau
@@ -266,8 +266,9 @@ class StepSearch:
 
     def _evaluate(self, stage: int, sizes: StepSizes, rows: Tensor) -> None:
         y = self._view_as_state(rows)
-        slope = self.func(sizes.time(stage), y)
-        check_slope(slope, y, self.name)
+        slope = evaluate(self.func, sizes.time(stage), y, self.name)
+        if share_memory(slope, y):  # which is about to be reused
+            slope = slope.clone()
         self.n_evaluations[self.active] += 1
         self.slopes.write(stage, len(y), slope)
 

@@ -19,6 +19,7 @@ from ._checks import (
     check_first_step,
     check_gradient,
     check_positive,
+    is_number,
 )
 from ._control import Flags, Interval
 from ._fused import FusedSlopes
@@ -38,6 +39,9 @@ from ._warnings import warn_of_solve
 from .methods import Method, Tableau, check_n_steps, choose_tableau
 
 MAX_STEPS = 1000
+
+# Share of the interval that the state's dtype must tell times apart by.
+_FINEST_TIME = 1e-3
 
 # On the CPU, samples are solved so many at a time that their states add up to about this: a
 # larger state is best solved alone, where it stays in cache; small ones share the cost of a call.
@@ -156,16 +160,20 @@ def solve(
     >>> solution.method, solution.n_accepted
     ('dopri8', array([1, 1]))
     """
+    if not (is_number(t0) and is_number(t1)):
+        raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
     interval = Interval(float(t0), float(t1), rtol, atol, max_steps, first_step)
     _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
     backend = find_backend(backend, gradient)
     tableau = choose_tableau(interval.tolerance, method, backend=backend)
     interval = replace(interval, n_steps=check_n_steps(n_steps, tableau))
+    _warn_of_time(interval, y0.dtype, name)
     if backend == "torchdiffeq":
         with fix_arithmetic(y0.device, precision):
             solution = solve_with_torchdiffeq(
                 func, y0, interval, tableau, precision, adjoint=gradient == "adjoint", name=name
             )
+        _check_trainable(solution.y.requires_grad, precision, name)
         weights = func.parameters() if isinstance(func, nn.Module) else ()
         keep_arithmetic(solution.y, (y0, *weights), precision)
         return solution
@@ -174,11 +182,7 @@ def solve(
     with fix_arithmetic(y0.device, precision):
         rhs = RightHandSide(func, precision)
         wanted = gradient if _needs_gradient(rhs, y0, interval, gradient) else None
-        if wanted and precision == "float16":
-            raise ValueError(
-                f"{name}: precision='float16' is for prediction: small gradients vanish in it. Use "
-                "'bfloat16' or 'float32' in training, or torch.no_grad() in prediction."
-            )
+        _check_trainable(wanted is not None, precision, name)
         if compile == "auto":
             compile = pays_to_compile(y0[0].numel(), len(y0))
         slopes = FusedSlopes if compile else Slopes
@@ -330,6 +334,25 @@ def _check_arguments(
     if y0.ndim == 0 or y0.numel() == 0:
         raise ValueError(
             f"y0 must have shape (n, ...) with n >= 1 and no empty side; got {tuple(y0.shape)}."
+        )
+
+
+def _check_trainable(training: bool, precision: str | None, name: str) -> None:
+    if training and precision == "float16":
+        raise ValueError(
+            f"{name}: precision='float16' is for prediction: small gradients vanish in it. Use "
+            "'bfloat16' or 'float32' in training, or torch.no_grad() in prediction."
+        )
+
+
+def _warn_of_time(interval: Interval, dtype: torch.dtype, name: str) -> None:
+    spacing = torch.finfo(dtype).eps * max(abs(interval.t0), abs(interval.t1))
+    if spacing > _FINEST_TIME * interval.length:
+        warn_of_solve(
+            f"in {str(dtype).removeprefix('torch.')} times near {interval.t1:g} lie {spacing:.1g} "
+            f"apart, coarse for an interval of {interval.length:g}: func sees them rounded. Use "
+            "float64, or let t begin at 0.",
+            name,
         )
 
 

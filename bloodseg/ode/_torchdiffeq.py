@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ._arithmetic import as_column
 from ._control import Interval
 from ._precision import autocast_to, find_lower_dtype
-from ._rhs import check_slope, watch_module
+from ._rhs import evaluate, watch_module
 from ._solution import ODESolution, SolverError, make_not_finite_error
 from ._strays import Watch
 from .methods import Tableau
@@ -86,8 +86,7 @@ class _Counted(nn.Module):
         t = as_column(t.to(y.dtype).expand(len(y)), y)
         func = self.func if self.watch is None or torch.is_grad_enabled() else self.watch
         with autocast_to(self.dtype, y.device):  # in backward, too, where the caller's has ended
-            slope = func(t, y).to(y.dtype)
-        check_slope(slope, y, self.name)
+            slope = evaluate(func, t, y, self.name).to(y.dtype)
         self.slope = slope.detach()
         return slope
 
