@@ -54,7 +54,7 @@ class Block:
         """The window's label image with the block's own cells alone, numbered from 1."""
         number = np.zeros(len(self.owned) + 1, np.int32)
         number[1:][self.owned] = 1 + np.arange(np.count_nonzero(self.owned))
-        return number[self.split.labels]
+        return np.asarray(number[self.split.labels])
 
 
 def blocks_of_cells(class_map: Any, radii: Radii | None, *, side: int = _CORE) -> Iterator[Block]:
@@ -104,7 +104,8 @@ class KeptBlocks:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the class map."""
-        return self._class_map.shape
+        height, width = self._class_map.shape
+        return height, width
 
     def __iter__(self) -> Iterator[Block]:
         if self._kept is None:

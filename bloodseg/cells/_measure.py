@@ -11,10 +11,9 @@ from skimage.filters import threshold_otsu
 from skimage.measure import regionprops_table
 from skimage.segmentation import find_boundaries
 
-from .._images import CLASS_NAMES, check_images, to_rgb
+from .._images import CLASS_NAMES, RED, WHITE, check_images, to_rgb
 from ._blocks import KeptBlocks
 from ._instances import Cells, at_border, mean_confidence
-from ._scale import RED, WHITE
 from ._shapes import distance_inside
 
 if TYPE_CHECKING:

@@ -119,7 +119,8 @@ class _Cuts:
         spread = np.bincount(self.index, down**2 - right**2)
         both = np.bincount(self.index, 2 * down * right)
         angle = (np.arctan2(both, spread) / 2)[self.index]
-        return down * np.cos(angle) + right * np.sin(angle)
+        along: np.ndarray = down * np.cos(angle) + right * np.sin(angle)
+        return along
 
     def most(self, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """Return the largest value of each cut's chosen pixels; NaN of none."""
@@ -139,7 +140,8 @@ def _parted(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, usual: Usual) -
     ends = np.where(np.isnan(ends), ends[::-1], ends)
     areas = np.bincount(pieces.ravel())
     large = areas[cuts.first] + areas[cuts.second] > usual.largest * np.pi * usual.radius**2
-    return large | (length < _SHORT * usual.radius) | ~(ends.sum(axis=0) < _NOTCHES)
+    short = length < _SHORT * usual.radius
+    return np.asarray(large | short | ~(ends.sum(axis=0) < _NOTCHES))
 
 
 def _bends(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, radius: float) -> np.ndarray:
@@ -185,4 +187,4 @@ def _too_wide(pieces: np.ndarray, group: np.ndarray, widest: float) -> np.ndarra
     ]
     corners = np.full((group.max() + 1, 4), np.iinfo(np.intp).max)
     np.minimum.at(corners, group[1:], np.array(boxes))
-    return (-corners[:, 2:] - corners[:, :2]).max(axis=1) > widest
+    return np.asarray((-corners[:, 2:] - corners[:, :2]).max(axis=1) > widest)

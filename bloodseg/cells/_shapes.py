@@ -22,7 +22,8 @@ def distance_inside(mask: np.ndarray, limit: float) -> np.ndarray:
     # Squares of distances between pixels are whole numbers; OpenCV may miss them by a last bit that
     # depends on where in memory the mask lies.
     np.rint(np.square(distance, out=distance), out=distance)
-    return np.minimum(np.sqrt(distance, out=distance), np.float32(limit), out=distance)
+    np.minimum(np.sqrt(distance, out=distance), np.float32(limit), out=distance)
+    return distance
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Regions:
     @property
     def sides(self) -> np.ndarray:
         """The longer side of the box around each, in pixels."""
-        return self.boxes[:, 2:].max(axis=1)
+        return np.asarray(self.boxes[:, 2:].max(axis=1))
 
     @property
     def whole(self) -> np.ndarray:
@@ -62,7 +63,7 @@ class Regions:
         left, top, width, height = self.boxes.T
         whole = (left > 0) & (top > 0)
         whole &= (left + width < self.labels.shape[1]) & (top + height < self.labels.shape[0])
-        return whole & (self.areas > 0)
+        return np.asarray(whole & (self.areas > 0))
 
     def cut_out(self, region: Any) -> tuple[tuple[slice, slice], np.ndarray]:
         """Return the box around a region, and the mask of the region in it."""

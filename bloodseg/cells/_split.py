@@ -14,9 +14,10 @@ import numpy as np
 from skimage.measure import label
 from skimage.segmentation import watershed
 
+from .._images import RED, WHITE
 from ._necks import Usual, cells_of_pieces
 from ._outline import KERNEL_SUM, Outline, blurred
-from ._scale import LARGEST_HOLE, RED, WHITE, Radii
+from ._scale import LARGEST_HOLE, Radii
 from ._shapes import Regions, distance_inside, is_convex, without_holes
 
 
@@ -170,7 +171,7 @@ def _score(mask: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]
     it has one ridge for many cells; there the outline votes, see `_outline`.
     """
     depth = distance_inside(mask, radius) / np.float32(radius)
-    score = depth + _votes(mask, rule, radius)
+    score: np.ndarray = depth + _votes(mask, rule, radius)
     # The inside of a sheet of merged cells is flat. This lattice divides it into cells of usual
     # size, which is the best guess there is, and keeps every cell's extent bounded.
     row, column = (np.arange(n) + o for n, o in zip(mask.shape, origin, strict=True))

@@ -7,8 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .._images import middle, to_rgb
-from ..cells._scale import RED, WHITE, typical_radius
+from .._images import RED, WHITE, middle, to_rgb
+from ..cells._scale import typical_radius
 from ._stain import check_colours
 
 _WINDOW = 1024  # pixels: the middle of a large image tells enough

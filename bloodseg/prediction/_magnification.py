@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .._images import ScaledRows, middle
+from .._images import RED, ScaledRows, middle
 from ..cells._diameter import measured_diameter
-from ..cells._scale import LEAST, MOST, RED, is_diameter, peak_shift, scale_to, typical_radius
+from ..cells._scale import LEAST, MOST, is_diameter, peak_shift, scale_to, typical_radius
 from ..ode._warnings import warn_caller
 from ._doubts import LEAST_CELLS, is_about
 
