@@ -17,7 +17,9 @@ from ._classes import (
     RED,
     WHITE,
 )
+from ._marks import find_marks, paint_over
 from ._rescaling import ScaledRows, rescale_labels, rescaled_shape, restore_size
+from ._surround import find_surround, levels
 from ._tiling import STRIDE, blend_tiles, cut_spans
 
 __all__ = [
@@ -34,8 +36,12 @@ __all__ = [
     "check_images",
     "check_masks",
     "cut_spans",
+    "find_marks",
+    "find_surround",
     "in_container_of",
+    "levels",
     "middle",
+    "paint_over",
     "rescale_labels",
     "rescaled_shape",
     "restore_size",

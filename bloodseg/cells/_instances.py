@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from .._images import CLASS_NAMES, check_masks
@@ -123,15 +124,17 @@ def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> np.ndarray |
     return values
 
 
-def assemble(blocks: KeptBlocks, confidence: Any) -> Cells:
+def assemble(blocks: KeptBlocks, confidence: Any, *, outside: Any = None) -> Cells:
     """Return the cells of a class map, put together from its blocks."""
     labels = np.zeros(blocks.shape, np.int32)
-    number, classes, scores, touches_border = label_into(labels, blocks, confidence)
+    number, classes, scores, touches_border = label_into(
+        labels, blocks, confidence, outside=outside
+    )
     return Cells(number[labels], classes, scores, touches_border)
 
 
 def label_into(
-    labels: Any, blocks: KeptBlocks, confidence: Any
+    labels: Any, blocks: KeptBlocks, confidence: Any, *, outside: Any = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Write provisional labels block by block, and return what gives them their final numbers.
 
@@ -143,6 +146,8 @@ def label_into(
         Of the class map.
     confidence : array-like of shape (H, W) or None
         As for `mean_confidence`.
+    outside : array-like of shape (H, W), bool, optional
+        What is no picture.
 
     Returns
     -------
@@ -158,7 +163,7 @@ def label_into(
         keys.append(np.column_stack([block.split.classes, block.split.seeds]))
         owners.append(block.owned)
         scores.append(mean_confidence(block, confidence))
-        borders.append(at_border(block, blocks.shape))
+        borders.append(at_border(block, blocks.shape, outside))
         offset += len(block.owned)
     number, order, classes = _numbering(np.concatenate(keys), np.concatenate(owners))
     return number, classes, np.concatenate(scores)[order], np.concatenate(borders)[order]
@@ -206,8 +211,8 @@ def mean_confidence(block: Block, confidence: Any) -> np.ndarray:
     return (sums / scale / np.maximum(pixels, 1)).astype(np.float32)
 
 
-def at_border(block: Block, shape: tuple[int, int]) -> np.ndarray:
-    """Return which of the cells that a block owns reach the image's border."""
+def at_border(block: Block, shape: tuple[int, int], outside: Any = None) -> np.ndarray:
+    """Return which of the cells that a block owns reach the border of the image or its picture."""
     labels = block.owned_labels
     edges = [
         labels.take(place, axis)
@@ -215,6 +220,10 @@ def at_border(block: Block, shape: tuple[int, int]) -> np.ndarray:
         for place, at in ((0, window.start == 0), (-1, window.stop == shape[axis]))
         if at
     ]
+    if outside is not None:
+        rows, columns = block.window
+        beyond = np.asarray(outside[rows])[:, columns].astype(np.uint8)
+        edges.append(labels[cv2.dilate(beyond, np.ones((3, 3), np.uint8)) > 0])
     touching = np.zeros(np.count_nonzero(block.owned) + 1, bool)
     touching[np.concatenate([*edges, [0]])] = True
     return touching[1:]

@@ -140,6 +140,7 @@ def measure_blocks(
     confidence: Any,
     image: Any,
     *,
+    outside: Any = None,
     pixel_size: float | None = None,
     outlines: bool = False,
 ) -> pd.DataFrame:
@@ -160,7 +161,7 @@ def measure_blocks(
             outlines=outlines,
         )
         table["confidence"] = mean_confidence(block, confidence)
-        table["touches_border"] = at_border(block, blocks.shape)
+        table["touches_border"] = at_border(block, blocks.shape, outside)
         seeds = block.split.seeds[block.owned]
         table["seed_y"], table["seed_x"] = seeds.T
         tables.append(table)

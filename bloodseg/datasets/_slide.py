@@ -84,11 +84,21 @@ class Slide:
 
 
 def read_whole(file: Path, name: str, pixel_sides: tuple[float, float] | None = None) -> Slide:
-    """Return an image that is decoded here and now, as RGB."""
-    pixels = as_rgb(decode(read_bytes(file, limit=MAX_IMAGE_BYTES)))
+    """Return an image that is decoded here and now, as RGB, or RGBA where some is transparent."""
+    pixels = decode(read_bytes(file, limit=MAX_IMAGE_BYTES))
+    if not is_transparent(pixels):
+        pixels = as_rgb(pixels)
     return Slide(
         lambda start, stop: pixels[start:stop], pixels.shape, pixels.dtype, pixel_sides, name
     )
+
+
+def is_transparent(pixels: np.ndarray) -> bool:
+    """Tell whether any decoded pixel is less than opaque."""
+    if pixels.ndim != 3 or pixels.shape[2] != 4:
+        return False
+    opaque = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    return bool((pixels[..., 3] < opaque).any())
 
 
 def as_rgb(pixels: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ def doubts(
     expected_diameter: float | None,
     *,
     guessed: bool = False,
+    outside: Any = None,
 ) -> list[str]:
     """Return why an image is perhaps no stained smear in focus; nothing where it looks like one.
 
@@ -45,22 +46,25 @@ def doubts(
         How wide red cells are in this image if it has the magnification that the network was shown.
     guessed : bool
         Whether only the network could tell that; of 183 real fields, one.
+    outside : array-like of shape (H, W), bool, optional
+        What is no picture.
     """
     pixels, classes, sure = (middle(each, _WINDOW) for each in (image, class_map, confidence))
+    seen = np.ones(classes.shape, bool) if outside is None else ~middle(outside, _WINDOW)
     cells = classes > 0
     radius = typical_radius(classes, expected_diameter)
-    if radius is None or cells.mean() < LEAST_CELLS:
+    if radius is None or cells.sum() < LEAST_CELLS * seen.sum():
         return ["it has no cells"]
     checks = [
         _check_sizes(radius, expected_diameter),
-        _check_confidence(sure),
+        _check_confidence(sure[seen]),
         _check_white_cells(classes, radius),
         _check_nesting(classes, radius),
     ]
     if guessed:
         checks.append("no outlines in it tell how wide red cells are")
-    if not cells.all():
-        checks += check_colours(to_rgb(pixels), classes, np.ones(classes.shape, bool), radius)
+    if (seen & ~cells).any():
+        checks += check_colours(to_rgb(pixels), classes, seen, radius)
     return [text for text in checks if text]
 
 

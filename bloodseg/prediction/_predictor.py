@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,8 +19,11 @@ from ..ode._warnings import WarningOnce
 from ..preprocessing import transform_images
 from ._magnification import Ruler, Scaling
 from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
+from ._picture import Picture, find_picture
 from ._segmented import Segmented
 from ._sources import OpenImage, Source, Sources, check_sources, preprocess_rows
+
+_LOGGER = logging.getLogger("bloodseg")
 
 _OVERLAPS = (96, 128)  # pixels: a quarter of a tile's side within these, if it has room
 
@@ -37,13 +41,16 @@ class PreparedImage:
     ----------
     opened : OpenImage
         As the caller gave it.
+    picture : Picture
+        The same without what is no picture.
     enhanced : array-like of shape (H, W[, C])
-        As the preprocessor gives it; of a large file, read by strips of rows.
+        As the preprocessor gives that; of a large file, read by strips of rows.
     scaling : Scaling
         By how much to scale it for the network.
     """
 
     opened: OpenImage
+    picture: Picture
     enhanced: Any
     scaling: Scaling
 
@@ -141,23 +148,32 @@ class Predictor:
 
     def _prepare(self, sources: list[Source], once: WarningOnce) -> Iterator[PreparedImage]:
         """Yield the images, opened and enhanced, with the scaling that the network wants."""
-        arrays = [source.given for source in sources if isinstance(source.given, np.ndarray)]
+        given = [source.given for source in sources if isinstance(source.given, np.ndarray)]
+        pictures = [find_picture(array) for array in given]
+        arrays = [picture.pixels for picture in pictures]
         enhanced = iter(transform_images(self._preprocessor, arrays) if arrays else [])
+        together = iter(pictures)
         for place, source in enumerate(sources):
             opened = source.open()  # only now: a list may have more files than fit into memory
             if place == 0:
                 self._decide_compilation(opened, len(sources))
-            if isinstance(opened.pixels, Slide):
-                ready = preprocess_rows(self._preprocessor, opened.pixels)
-            elif isinstance(source.given, np.ndarray):
+            at_once = isinstance(source.given, np.ndarray)
+            picture = next(together) if at_once else find_picture(opened.pixels)
+            if picture.share_left_out > 0:
+                _LOGGER.info(
+                    "%.1f %% of %s is no picture.", 100 * picture.share_left_out, source.label
+                )
+            if at_once:
                 ready = next(enhanced)
+            elif isinstance(opened.pixels, Slide):
+                ready = preprocess_rows(self._preprocessor, picture.pixels)
             else:
-                (ready,) = transform_images(self._preprocessor, [opened.pixels])
+                (ready,) = transform_images(self._preprocessor, [picture.pixels])
             with once.watch():
                 scaling = self._ruler.measure(
-                    opened.pixels, ready, self.network, label=source.label
+                    picture.pixels, ready, self.network, label=source.label
                 )
-            yield PreparedImage(opened, ready, scaling)
+            yield PreparedImage(opened, picture, ready, scaling)
 
     def _decide_compilation(self, first: OpenImage, n_images: int) -> None:
         """Let the first image stand for all: whether to compile depends on sizes."""
@@ -173,7 +189,10 @@ class Predictor:
         height, width = opened.pixels.shape[:2]
         make = ArrayFile if isinstance(opened.pixels, Slide) else np.zeros
         class_map, confidence = (make((height, width), np.uint8) for _ in range(2))
+        outside = image.picture.outside
         for rows, strips in _join_strips(self._logits(image), width):
+            if outside is not None:
+                strips[:, outside[rows]] = 0
             for array, strip in zip((class_map, confidence), strips, strict=True):
                 array[rows, slice(0, width)] = strip
         return Segmented(
@@ -183,6 +202,7 @@ class Predictor:
             confidence,
             opened.pixel_size if self._pixel_size is None else self._pixel_size,
             opened.pixel_aspect if self._pixel_size is None else 1.0,
+            image.picture,
             label=image.label,
             evaluations=self.evaluations[-1],
             expected_diameter=self._ruler.expected_diameter(image.scaling),
@@ -196,6 +216,8 @@ class Predictor:
                 shape = (*image.opened.pixels.shape[:2], len(logits))
                 probabilities = np.empty(shape, np.float32)
             probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
+        if image.picture.outside is not None:
+            probabilities[image.picture.outside[:]] = np.eye(probabilities.shape[2])[0]
         return probabilities
 
     def _logits(self, image: PreparedImage) -> Iterator[Block]:

@@ -16,6 +16,7 @@ from ..cells._instances import assemble, count_cells, label_into
 from ..cells._measure import measure_blocks
 from ..cells._scale import Radii, typical_radii
 from ._doubts import doubts, doubts_of_pixel_size
+from ._picture import Picture
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Segmented:
         square of its area.
     pixel_aspect : float
         Height of a pixel over its width.
+    picture : Picture, optional
+        What of the image was looked at; by default all.
     label : str
         What messages call the image.
     evaluations : dict of int to int
@@ -53,6 +56,7 @@ class Segmented:
     confidence: Any
     pixel_size: float | None
     pixel_aspect: float = 1.0
+    picture: Picture | None = None
     label: str = "the image"
     evaluations: Mapping[int, int] = field(default_factory=dict)
     expected_diameter: float | None = None
@@ -69,12 +73,28 @@ class Segmented:
 
     @property
     def mean_confidence(self) -> float:
-        """Mean probability of the pixels' classes, in [0, 1]."""
-        height = self.class_map.shape[0]
-        strips = (np.asarray(self.confidence[top : top + 512]) for top in range(0, height, 512))
-        return sum(int(strip.sum(dtype=np.int64)) for strip in strips) / (
-            255 * height * self.class_map.shape[1]
-        )
+        """Mean probability of the pixels' classes, in [0, 1]; of those of the picture."""
+        height, width = self.class_map.shape
+        total, n_pixels = 0, height * width
+        for top in range(0, height, 512):
+            total += int(np.asarray(self.confidence[top : top + 512]).sum(dtype=np.int64))
+            if self.outside is not None:  # there confidence is 0
+                n_pixels -= int(np.count_nonzero(self.outside[top : top + 512]))
+        return total / (255 * max(n_pixels, 1))
+
+    @property
+    def outside(self) -> Any:
+        """What surrounds the picture, array-like of shape (H, W), bool; None where nothing does."""
+        return None if self.picture is None else self.picture.outside
+
+    @property
+    def share_left_out(self) -> float:
+        """Share of the pixels that are no picture: a surround, transparent ones, writing."""
+        return 0.0 if self.picture is None else self.picture.share_left_out
+
+    @property
+    def _looked_at(self) -> Any:
+        return self.image if self.picture is None else self.picture.pixels
 
     def doubts(self) -> list[str]:
         """Return why what was found in the image is perhaps wrong, in words; none if all is well.
@@ -88,11 +108,12 @@ class Segmented:
     def _doubts(self) -> list[str]:
         return (
             doubts(
-                self.image,
+                self._looked_at,
                 self.class_map,
                 self.confidence,
                 self.expected_diameter,
                 guessed=self.guessed_diameter,
+                outside=self.outside,
             )
             + self.doubts_of_pixel_size()
         )
@@ -106,14 +127,14 @@ class Segmented:
 
     def cells(self) -> Cells:
         """Return the single cells."""
-        return assemble(self._blocks, self.confidence)
+        return assemble(self._blocks, self.confidence, outside=self.outside)
 
     def count(self) -> dict[str, Any]:
         """Return a row of the table of counts."""
         row: dict[str, Any] = {"image": self.name, **count_cells(self._blocks)}
         if self.pixel_size is not None:
             height, width = self.class_map.shape
-            area = height * width * self.pixel_size**2 / 1e6
+            area = (1 - self.share_left_out) * height * width * self.pixel_size**2 / 1e6
             row |= {"area_mm2": area}
             row |= {f"{name}_per_mm2": row[name] / area for name in ("white", "red")}
         return row | {"confidence": self.mean_confidence, "doubts": "; ".join(self.doubts())}
@@ -123,7 +144,8 @@ class Segmented:
         table = measure_blocks(
             self._blocks,
             self.confidence,
-            self.image,
+            self._looked_at,
+            outside=self.outside,
             pixel_size=self.pixel_size,
             outlines=outlines,
         )

@@ -121,8 +121,8 @@ def _is_file(item: Any) -> bool:
     return isinstance(item, (str, os.PathLike, Slide))
 
 
-def preprocess_rows(preprocessor: Any, slide: Slide) -> Any:
-    """Return a slide as the preprocessor gives it, read by strips of rows."""
+def preprocess_rows(preprocessor: Any, slide: Any) -> Any:
+    """Return a slide, or what is read like one, as the preprocessor gives it by strips of rows."""
     if preprocessor is None:
         return slide
     if type(preprocessor) is Preprocessor:
@@ -137,7 +137,7 @@ def preprocess_rows(preprocessor: Any, slide: Slide) -> Any:
 class _TransformedRows:
     """A slide through any transformer of images, strip by strip."""
 
-    def __init__(self, transformer: Any, slide: Slide):
+    def __init__(self, transformer: Any, slide: Any):
         self.shape = slide.shape
         self._transformer = transformer
         self._slide = slide

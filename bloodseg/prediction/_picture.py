@@ -1,0 +1,109 @@
+"""What of an image is picture: the rest is hidden from ruler, preprocessor and network.
+
+Surrounds and transparent pixels get the colour of the light, are background and are not counted.
+Scale bars and writing lie over cells: they are painted over from what is around them, and what the
+network says of the cells below stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._images import find_marks, find_surround, levels, paint_over, to_rgb
+from ..datasets import Slide
+from ..preprocessing import light_of
+
+_VIEW = 1024  # pixels a side: what large files are looked at in
+_STRIP = 512  # rows read at a time
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image without what is no picture.
+
+    Attributes
+    ----------
+    pixels : array-like of shape (H, W[, C])
+        To be looked at; where all is picture, those of the image itself.
+    outside : array-like of shape (H, W), bool, or None
+        What surrounds the picture; of a large file, read by strips of rows.
+    share_left_out : float
+        Share of the pixels that are no picture, marks too.
+    """
+
+    pixels: Any
+    outside: Any = None
+    share_left_out: float = 0.0
+
+
+def find_picture(pixels: np.ndarray | Slide) -> Picture:
+    """Return a checked image without what is no picture.
+
+    Of a large file, which is read by rows, only the surround is looked for, in one pixel of
+    several; it is read once for that.
+    """
+    if isinstance(pixels, Slide):
+        return _find_in_rows(pixels)
+    if pixels.dtype == bool:
+        return Picture(pixels)
+    outside = find_surround(pixels)
+    marks = find_marks(levels(pixels), None if outside is None else ~outside)
+    if outside is None and marks is None:
+        return Picture(pixels)
+    rgb = to_rgb(pixels)
+    if outside is not None:
+        rgb = _fill(rgb, outside, light_of(rgb[~outside][np.newaxis]))
+    if marks is None:
+        return Picture(rgb, outside, float(outside.mean()))  # type: ignore[union-attr]
+    left_out = marks if outside is None else marks | outside
+    return Picture(paint_over(rgb, marks), outside, float(left_out.mean()))
+
+
+def _find_in_rows(slide: Slide) -> Picture:
+    height, width = slide.shape[:2]
+    every = -(-max(height, width) // _VIEW)
+    strip = -(-_STRIP // every) * every
+    view = np.concatenate(
+        [slide[top : top + strip][::every, ::every].copy() for top in range(0, height, strip)]
+    )
+    outside = find_surround(view)
+    if outside is None:
+        return Picture(slide)
+    rgb = to_rgb(view)
+    rows = _Outside(outside, every, (height, width))
+    filled = _Filled(slide, rows, light_of(rgb[~outside][np.newaxis]))
+    return Picture(filled, rows, float(outside.mean()))
+
+
+def _fill(rgb: np.ndarray, outside: np.ndarray, light: np.ndarray) -> np.ndarray:
+    filled = rgb.copy()
+    filled[outside] = np.rint(light) if rgb.dtype == np.uint8 else light
+    return filled
+
+
+class _Outside:
+    """What surrounds the picture of a large file, from a small view of it; read by rows."""
+
+    def __init__(self, view: np.ndarray, every: int, shape: tuple[int, int]):
+        self.shape = shape
+        self._view, self._every = view, every
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, step = rows.indices(self.shape[0])
+        mask = self._view[np.arange(start, stop, step) // self._every]
+        return mask.repeat(self._every, axis=1)[:, : self.shape[1]]
+
+
+class _Filled:
+    """A large file whose surround has the colour of the light, as RGB; read by rows."""
+
+    def __init__(self, slide: Slide, outside: _Outside, light: np.ndarray):
+        self.shape = (*slide.shape[:2], 3)
+        self.name = slide.name
+        self._slide, self._outside, self._light = slide, outside, light
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return _fill(to_rgb(self._slide[rows]), self._outside[rows], self._light)
