@@ -115,7 +115,7 @@ def _check_white_cells(classes: np.ndarray, radius: float) -> str:
     if not (classes == RED).any() or len(areas) == 0:
         return ""
     typical = float(np.median(areas)) / (np.pi * radius**2)
-    if typical < _WHITE_AREAS[0]:
+    if typical < _WHITE_AREAS[0] and len(areas) > 1:  # one may be a speck, which is not counted
         return "its white cells are smaller than its red ones; perhaps they are platelets"
     if typical > _WHITE_AREAS[1]:
         return "its white cells are too large for its red ones"
