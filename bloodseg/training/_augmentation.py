@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -38,17 +39,24 @@ class RandomStainShift(nn.Module):
         super().__init__()
         self.scale, self.p = scale, p
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward_parameters(self, shape: torch.Size) -> dict[str, Tensor]:
+        """Draw what changes images of a shape (n, 3, H, W); named as kornia does."""
+        return {
+            "factors": 2 * torch.rand(3, shape[0], 3, 1, 1) - 1,
+            "changed": torch.rand(shape[0], 1, 1, 1) < self.p,
+        }
+
+    def forward(self, images: Tensor, params: dict[str, Tensor] | None = None) -> Tensor:
         """Return changed images (n, 3, H, W) in [0, 1]."""
+        params = self.forward_parameters(images.shape) if params is None else params
         to_stains = torch.as_tensor(hed_from_rgb, dtype=images.dtype, device=images.device)
         to_density = torch.as_tensor(rgb_from_hed, dtype=images.dtype, device=images.device)
-        shape = (len(images), 3, 1, 1)
-        scale, shift, light = (2 * torch.rand(3, *shape) - 1).to(images)
+        scale, shift, light = params["factors"].to(images)
         density = -torch.log10(images.clamp_min(1e-3))
         stains = torch.einsum("nihw,ij->njhw", density, to_stains)
         stains = stains * (1 + self.scale * scale) + _STAIN_SHIFT * shift
         density = torch.einsum("nihw,ij->njhw", stains, to_density) + _LIGHT_SHIFT * light
-        changed = (torch.rand(shape[0], 1, 1, 1) < self.p).to(images.device)
+        changed = params["changed"].to(images.device)
         return torch.where(changed, torch.pow(10.0, -density).clamp(0, 1), images)
 
 
@@ -90,7 +98,7 @@ class Augmentation:
             # kornia's own adds align_corners=None, on which torch warns time and again.
             extra_args={DataKey.MASK: {"resample": Resample.NEAREST}},
         )
-        self._look = _make_laboratory_changes() if strong else RandomStainShift()
+        self._look = _make_laboratory_changes() if strong else [RandomStainShift()]
 
     @torch.no_grad()
     def __call__(self, images: Tensor, masks: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
@@ -98,9 +106,11 @@ class Augmentation:
 
         The same seed gives the same change; torch's global generator is left as it was.
         """
-        with DrawnFrom(seed):
-            images, maps = self._together(images, masks[:, None].to(images.dtype))
-            images = self._look(images.clamp(0, 1)).clamp(0, 1)
+        draws = DrawnFrom(seed)
+        with draws:
+            params = self._together.forward_parameters(images.shape)
+        images, maps = self._together(images, masks[:, None].to(images.dtype), params=params)
+        images = _change_all(images.clamp(0, 1), self._look, draws).clamp(0, 1)
         return images, maps[:, 0].round().to(masks.dtype)
 
 
@@ -108,8 +118,7 @@ class WholeImageAugmentation:
     """Flips, right angles, brightness, colour and stain: what changes no number of cells."""
 
     def __init__(self) -> None:
-        self._colour = _make_colour_jiggle()
-        self._stain = RandomStainShift()
+        self._look = [_make_colour_jiggle(), RandomStainShift()]
 
     @torch.no_grad()
     def __call__(self, images: Tensor, targets: Any, *, seed: int) -> tuple[Tensor, Any]:
@@ -117,28 +126,40 @@ class WholeImageAugmentation:
 
         The same seed gives the same change; torch's global generator is left as it was.
         """
-        with DrawnFrom(seed):
-            for axis in (-2, -1):
-                flipped = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
-                images = torch.where(flipped, images.flip(axis), images)
+        draws = DrawnFrom(seed)
+        with draws:
+            flips = torch.rand(2, len(images), 1, 1, 1).to(images.device) < 0.5
             # The whole batch, so that its images stay of one size.
-            if torch.rand(()) < 0.5:
-                images = images.transpose(-2, -1)
-            images = self._stain(self._colour(images).clamp(0, 1))
-        return images, targets
+            turned = torch.rand(()) < 0.5
+        for axis, flipped in zip((-2, -1), flips, strict=True):
+            images = torch.where(flipped, images.flip(axis), images)
+        images = images.transpose(-2, -1) if turned else images
+        return _change_all(images, self._look, draws), targets
 
 
-def _make_laboratory_changes() -> Any:
+def _change_all(images: Tensor, changes: Iterable[Any], draws: DrawnFrom) -> Tensor:
+    """Change images (n, 3, H, W) one way after the other.
+
+    Parameters are drawn before, for the context in which they are makes all else slower.
+    """
+    for change in changes:
+        with draws:
+            params = change.forward_parameters(images.shape)
+        images = change(images.clamp(0, 1), params=params)
+    return images
+
+
+def _make_laboratory_changes() -> list[Any]:
     """Return what changes images as stain, lamp, focus, camera and file format do."""
     kornia = _import_kornia()
-    return nn.Sequential(
+    return [
         RandomStainShift(scale=0.3, p=0.8),
         kornia.ColorJiggle(brightness=0.2, contrast=0.3, saturation=0.4, hue=0.05, p=0.7),
         kornia.RandomGamma((0.7, 1.4), p=0.4),
         kornia.RandomGaussianBlur((9, 9), (0.3, 1.8), p=0.25),
         kornia.RandomGaussianNoise(std=0.03, p=0.25),
         kornia.RandomJPEG((40.0, 90.0), p=0.2),
-    )
+    ]
 
 
 def _make_colour_jiggle() -> Any:
