@@ -58,10 +58,12 @@ def find_cells(
 ) -> Cells:
     """Find the single cells of a class map.
 
-    Cells that touch or overlap are split. The distance to the background and votes of the outline
-    for the centre it bends around make a map of scores; its peaks are the seeds of a watershed.
-    Lobes of a white cell that lie close together are one cell, small holes (the pallor of red
-    cells) are filled, and specks smaller than an eighth of a typical red cell are left out.
+    A free convex region is one cell, whatever its size and shape. In a clump, the distance to the
+    background and votes of the outline for the centre it bends around make a map of scores, whose
+    peaks are the seeds of a watershed; two of its pieces that together are of the usual size are
+    two cells only if the cut between them ends in notches of the outline or is a neck. Lobes of a
+    white cell that lie close together are one cell, holes (the pallor of red cells) are filled, and
+    specks smaller than an eighth of a typical red cell are left out.
 
     Parameters
     ----------
