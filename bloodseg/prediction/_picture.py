@@ -47,8 +47,8 @@ def find_picture(pixels: np.ndarray | Slide) -> Picture:
     """
     if isinstance(pixels, Slide):
         return _find_in_rows(pixels)
-    if pixels.dtype == bool:
-        return Picture(pixels)
+    if ((pixels == pixels.min()) | (pixels == pixels.max())).all():
+        return Picture(pixels)  # of two levels, bool or not: all of it looks like writing, or none
     outside = find_surround(pixels)
     marks = find_marks(levels(pixels), None if outside is None else ~outside)
     if outside is None and marks is None:
