@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cli import main
@@ -80,17 +80,18 @@ def test_a_saved_model_knows_its_pretrained_weights(pretrained, tmp_path):
 
 
 def test_fine_tuning_in_searches(smears):
+    """Clones start from the weights, too: without them, one epoch would give next to nothing."""
     segmenter = BloodCellSegmenter.from_pretrained(max_epochs=1, random_state=0)
-    scores = cross_val_score(
-        segmenter, smears.images, smears.masks, cv=2, scoring=mean_iou_scorer, error_score="raise"
-    )
-    assert (scores > 0.5).all()
     search = GridSearchCV(
-        segmenter, {"learning_rate": [1e-9, 1e-4]}, cv=2, scoring=mean_iou_scorer,
+        segmenter,
+        {"learning_rate": [1e-9, 1e-4]},
+        cv=2,
+        scoring=mean_iou_scorer,
+        refit=False,
         error_score="raise",
-    )  # fmt: skip
-    search.fit(smears.images, smears.masks)
-    assert search.best_score_ > 0.5
+    )
+    search.fit(smears.images[:4], smears.masks[:4])
+    assert (search.cv_results_["mean_test_score"] > 0.5).all()
 
 
 def test_other_networks_do_not_take_the_weights(smears):

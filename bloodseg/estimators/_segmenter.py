@@ -428,7 +428,7 @@ class BloodCellSegmenter(NetworkEstimator):
         >>> from bloodseg.datasets import make_smears
         >>> segmenter = BloodCellSegmenter.from_pretrained()
         >>> segmenter.count(make_smears(1, random_state=0).images).columns.tolist()
-        ['image', 'white', 'red', 'confidence']
+        ['image', 'white', 'red', 'confidence', 'doubts']
         """
         name = list_models()[0] if name is None else name
         segmenter = cls.load(model_path(name))
