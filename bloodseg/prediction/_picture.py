@@ -47,11 +47,11 @@ def find_picture(pixels: np.ndarray | Slide) -> Picture:
     """
     if isinstance(pixels, Slide):
         return _find_in_rows(pixels)
-    if ((pixels == pixels.min()) | (pixels == pixels.max())).all():
-        return Picture(pixels)  # of two levels, bool or not: all of it looks like writing, or none
+    if pixels.dtype == bool:
+        return Picture(pixels)
     outside = find_surround(pixels)
     marks = find_marks(levels(pixels), None if outside is None else ~outside)
-    if outside is None and marks is None:
+    if (outside is None and marks is None) or _has_two_levels(pixels):
         return Picture(pixels)
     rgb = to_rgb(pixels)
     if outside is not None:
@@ -60,6 +60,11 @@ def find_picture(pixels: np.ndarray | Slide) -> Picture:
         return Picture(rgb, outside, float(outside.mean()))  # type: ignore[union-attr]
     left_out = marks if outside is None else marks | outside
     return Picture(paint_over(rgb, marks), outside, float(left_out.mean()))
+
+
+def _has_two_levels(pixels: np.ndarray) -> bool:
+    """Return whether an image is black and white, so that all of it looks like writing, or none."""
+    return bool(((pixels == pixels.min()) | (pixels == pixels.max())).all())
 
 
 def _find_in_rows(slide: Slide) -> Picture:

@@ -148,32 +148,35 @@ class Predictor:
 
     def _prepare(self, sources: list[Source], once: WarningOnce) -> Iterator[PreparedImage]:
         """Yield the images, opened and enhanced, with the scaling that the network wants."""
-        given = [source.given for source in sources if isinstance(source.given, np.ndarray)]
-        pictures = [find_picture(array) for array in given]
-        arrays = [picture.pixels for picture in pictures]
-        enhanced = iter(transform_images(self._preprocessor, arrays) if arrays else [])
-        together = iter(pictures)
+        arrays = [source.given for source in sources if isinstance(source.given, np.ndarray)]
+        pictures = [find_picture(array) for array in arrays]
+        looked_at = [picture.pixels for picture in pictures]
+        enhanced = transform_images(self._preprocessor, looked_at) if looked_at else []
+        of_arrays = zip(pictures, enhanced, strict=True)
         for place, source in enumerate(sources):
             opened = source.open()  # only now: a list may have more files than fit into memory
             if place == 0:
                 self._decide_compilation(opened, len(sources))
-            at_once = isinstance(source.given, np.ndarray)
-            picture = next(together) if at_once else find_picture(opened.pixels)
+            if isinstance(source.given, np.ndarray):
+                picture, ready = next(of_arrays)
+            else:
+                picture = find_picture(opened.pixels)
+                ready = self._enhance(opened, picture)
             if picture.share_left_out > 0:
                 _LOGGER.info(
                     "%.1f %% of %s is no picture.", 100 * picture.share_left_out, source.label
                 )
-            if at_once:
-                ready = next(enhanced)
-            elif isinstance(opened.pixels, Slide):
-                ready = preprocess_rows(self._preprocessor, picture.pixels)
-            else:
-                (ready,) = transform_images(self._preprocessor, [picture.pixels])
             with once.watch():
                 scaling = self._ruler.measure(
                     picture.pixels, ready, self.network, label=source.label
                 )
             yield PreparedImage(opened, picture, ready, scaling)
+
+    def _enhance(self, opened: OpenImage, picture: Picture) -> Any:
+        """Return the picture in a file as the preprocessor gives it."""
+        if isinstance(opened.pixels, Slide):
+            return preprocess_rows(self._preprocessor, picture.pixels)
+        return transform_images(self._preprocessor, [picture.pixels])[0]
 
     def _decide_compilation(self, first: OpenImage, n_images: int) -> None:
         """Let the first image stand for all: whether to compile depends on sizes."""
