@@ -195,7 +195,7 @@ def test_readme_opens_with_the_two_commands_and_ci_runs_the_second():
     text = (ROOT / "README.md").read_text()
     first, second = re.findall(r"^python3 -m venv .+$", text, flags=re.MULTILINE)[:2]
     assert first.endswith("bloodseg demo")
-    assert second.endswith("pytest")
+    assert second.endswith("pytest -n auto")
     assert text.index(second) < text.index("##")
     assert "grep -m1 '^python3 -m venv .venv-test ' README.md" in (ROOT / ".ci" / "run").read_text()
     assert second.startswith("python3 -m venv .venv-test ")
