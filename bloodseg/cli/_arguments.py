@@ -199,6 +199,12 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         type=int,
     )
     add(group, "ode_gradient", "how gradients pass the solver", choices=sorted(GRADIENTS))
+    add(
+        group,
+        "ode_regularization",
+        "how much training counts dynamics that one step of the solver cannot carry; try 0.01",
+        type=float,
+    )
 
     group = parser.add_argument_group("training")
     add(group, "max_epochs", "epochs", type=int)

@@ -125,6 +125,7 @@ class NetworkEstimator(BaseEstimator):
         "ode_method": [StrOptions({"auto", *METHODS})],
         "ode_n_steps": [Interval(Integral, 1, None, closed="left"), None],
         "ode_gradient": [StrOptions(set(GRADIENTS))],
+        "ode_regularization": [Interval(Real, 0, None, closed="left")],
         "width": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -245,6 +246,7 @@ class NetworkEstimator(BaseEstimator):
             accelerator=accelerator,
             keep_statistics=self.keep_statistics and start is not None,
             network_of_the_package=isinstance(self.network, str),
+            ode_regularization=self.ode_regularization,
         )
         examples = _examples(settings.task.make_training_set(valid or training, seed))
         unet = unet_of(network)

@@ -69,6 +69,12 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         notice of the tolerances and cannot judge their error; None is 4. Not for the others.
     ode_gradient : {"checkpoint", "direct", "adjoint"}, default="checkpoint"
         How gradients pass the solver, see `bloodseg.ode.solve`.
+    ode_regularization : float, default=0.0
+        How much training counts an ODE-block's dynamics that one step of the solver cannot carry:
+        the weight in the loss of ``log(1 + e)``, e the error of a step over the whole interval in
+        units of ``ode_tol``, averaged over samples, summed over blocks. Around 0.01 makes blocks
+        that take fewer evaluations in prediction; each costs a training step one more step of the
+        solver. Not for fixed-step methods.
     width : int, default=32
         Channels of the first stage; all others scale with it.
     dropout : float in [0, 1), default=0.1
@@ -184,6 +190,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         ode_method: str = "auto",
         ode_n_steps: int | None = None,
         ode_gradient: str = "checkpoint",
+        ode_regularization: float = 0.0,
         width: int = 32,
         dropout: float = 0.1,
         loss: str = "huber",
@@ -213,6 +220,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         self.ode_method = ode_method
         self.ode_n_steps = ode_n_steps
         self.ode_gradient = ode_gradient
+        self.ode_regularization = ode_regularization
         self.width = width
         self.dropout = dropout
         self.loss = loss

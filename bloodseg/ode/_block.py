@@ -14,8 +14,10 @@ from ._checks import (
     check_gradient,
     check_positive,
 )
-from ._precision import check_precision, settle_precision
+from ._precision import check_precision, fix_arithmetic, settle_precision
+from ._rhs import RightHandSide
 from ._solve import MAX_STEPS, find_backend, solve
+from ._step import estimate_error
 from .methods import Method, Tableau, check_n_steps, choose_tableau
 
 
@@ -169,6 +171,57 @@ class ODEBlock(nn.Module):
         self.n_evaluations = solution.n_evaluations
         self.n_rejected = solution.n_rejected
         return solution.y
+
+    def estimate_error(self, h: Tensor) -> Tensor:
+        """Return the error of one step over the whole interval, in units of the tolerance.
+
+        It is what the solver judges such a step by, at the tolerance of the mode that the block is
+        in: where it is at most 1, the step is accepted. Gradients pass it, so that training can
+        make the block's dynamics calm (Pal et al. [1]_ do so with the errors of all steps).
+
+        Parameters
+        ----------
+        h : Tensor of shape (n, ...)
+            Input of the block.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            In [0, inf), of h's dtype, at least float32.
+
+        Raises
+        ------
+        ValueError
+            If the block's method takes fixed steps, which cannot judge their error.
+
+        References
+        ----------
+        .. [1] Pal et al., "Opening the Blackbox: Accelerating Neural Differential Equations by
+           Regularizing Internal Solver Heuristics", ICML 2021.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from bloodseg.ode import ODEBlock
+        >>> class Decay(torch.nn.Module):
+        ...     def forward(self, t, h):
+        ...         return -h
+        >>> block = ODEBlock(Decay(), tol=1e-2, method="bosh3").eval()
+        >>> round(float(block.estimate_error(torch.ones(1, 1))), 2)  # guard: h^3 / 24
+        2.08
+        """
+        tol = self.tol if self.training else self.predict_tol
+        tableau = self.tableau_at(tol)
+        if not tableau.adaptive:
+            raise ValueError(
+                f"{self.name}: method {tableau.name!r} takes fixed steps, which cannot judge their "
+                "error. Take method='auto', or one that controls its error."
+            )
+        y0 = h if h.dtype == torch.float64 else h.float()
+        precision = settle_precision(self._precision(y0), tol, self.name)
+        with fix_arithmetic(y0.device, precision):
+            rhs = RightHandSide(self.func, precision)
+            return estimate_error(rhs, tableau, y0, rtol=tol, atol=tol)
 
     def extra_repr(self) -> str:
         """Return the settings, for print."""

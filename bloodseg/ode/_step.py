@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arithmetic import as_column
+from ._arithmetic import as_column, compute_rms
 from .methods import Tableau
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -43,12 +43,61 @@ def take_step(
     Tensor of shape (n, ...)
         Of y's dtype.
     """
-    slopes: list[Tensor] = []
     n_used = max(i for i, weight in enumerate(tableau.weights) if weight) + 1
-    for node, row in zip(tableau.nodes[:n_used], tableau.stages[:n_used], strict=True):
+    slopes = _compute_slopes(func, tableau, n_used, y, times, steps)
+    return _add_slopes(y, slopes, tableau.weights[:n_used], steps)
+
+
+def estimate_error(
+    func: Function, tableau: Tableau, y: Tensor, *, rtol: float, atol: float
+) -> Tensor:
+    """Return the error of one step from 0 to 1, in units of the tolerance.
+
+    It is what `StepControl` judges the first attempt by, ``max_e RMS(sum_i(e_i * k_i)) /
+    (atol + rtol * max(RMS(y), RMS(new y)))`` over the method's estimates e, here in operations
+    that autograd follows: where it is at most 1, one step carries the whole interval.
+
+    Parameters
+    ----------
+    func : callable
+        Right-hand side ``func(t, y)``.
+    tableau : Tableau
+        A method that estimates its error.
+    y : Tensor of shape (n, ...)
+        State at 0.
+    rtol, atol : float
+        Tolerances.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        Of y's dtype.
+    """
+    slopes = _compute_slopes(func, tableau, tableau.n_stages, y, 0.0, 1.0)
+    new = _add_slopes(y, slopes, tableau.weights, 1.0)
+    size = torch.maximum(compute_rms(y.flatten(1)), compute_rms(new.flatten(1)))
+    estimates = [each for each in (tableau.error_weights, tableau.guard_weights) if each]
+    nothing = torch.zeros_like(y)
+    errors = [
+        compute_rms(_add_slopes(nothing, slopes, weights, 1.0).flatten(1)) for weights in estimates
+    ]
+    return torch.stack(errors).amax(dim=0) / (atol + rtol * size)
+
+
+def _compute_slopes(
+    func: Function,
+    tableau: Tableau,
+    n_stages: int,
+    y: Tensor,
+    times: float | np.ndarray,
+    steps: float | np.ndarray,
+) -> list[Tensor]:
+    """Return the slopes at the first stages of a step."""
+    slopes: list[Tensor] = []
+    for node, row in zip(tableau.nodes[:n_stages], tableau.stages[:n_stages], strict=True):
         time = _make_column(times + node * steps, y)
         slopes.append(func(time, _add_slopes(y, slopes, row, steps)).to(y.dtype))
-    return _add_slopes(y, slopes, tableau.weights[:n_used], steps)
+    return slopes
 
 
 def _add_slopes(

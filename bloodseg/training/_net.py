@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from skorch import NeuralNet
+from torch import Tensor
 
 from ..networks import seed_dropout, seed_globally
+from ..ode import ODEBlock
 
 
 class AugmentedNet(NeuralNet):
@@ -26,6 +30,9 @@ class AugmentedNet(NeuralNet):
     of_the_package : bool
         Whether dropout of this package is all that the network draws. Another network is taken to
         draw from torch's global generator, which is seeded for each step and put back.
+    ode_regularization : float
+        Weight in the loss of ``sum over ODE-blocks of mean over samples of log(1 + e)``, with e of
+        `bloodseg.ode.ODEBlock.estimate_error`.
     **settings
         As for `skorch.NeuralNet`.
     """
@@ -36,12 +43,14 @@ class AugmentedNet(NeuralNet):
         augmentation: Any = None,
         seed: tuple[int, ...] = (0,),
         of_the_package: bool = True,
+        ode_regularization: float = 0.0,
         **settings: Any,
     ):
         super().__init__(*args, **settings)
         self.augmentation = augmentation
         self.seed = seed
         self.of_the_package = of_the_package
+        self.ode_regularization = ode_regularization
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Augment the batch, then do skorch's step."""
@@ -49,13 +58,42 @@ class AugmentedNet(NeuralNet):
             images, (targets, weights) = batch
             images, targets = self.augmentation(images, targets, seed=self._step_seed(0))
             batch = images, (targets, weights)
-        with self._seed_draws(batch):
+        with self._seed_draws(batch), self._watch_blocks():
             return super().train_step(batch, **fit_params)
 
     def validation_step(self, batch: Any, **fit_params: Any) -> Any:
         """Do skorch's step."""
         with self._seed_draws(batch):
             return super().validation_step(batch, **fit_params)
+
+    def get_loss(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
+        """Add to the criterion what makes the dynamics of the ODE-blocks calm."""
+        loss = super().get_loss(*args, training=training, **kwargs)
+        if not (training and self._errors):
+            return loss
+        # The logarithm: a step that misses the tolerance tenfold shall not drown the criterion.
+        bends = [torch.log1p(errors).mean() for errors in self._errors]
+        return loss + self.ode_regularization * torch.stack(bends).sum()
+
+    @contextmanager
+    def _watch_blocks(self) -> Iterator[None]:
+        """Note by how much one step would miss the tolerance, of each ODE-block that is passed."""
+        self._errors: list[Tensor] = []
+        if self.ode_regularization == 0:
+            yield
+            return
+
+        def note(block: Any, inputs: tuple[Tensor, ...]) -> None:
+            self._errors.append(block.estimate_error(*inputs))
+
+        blocks = [each for each in self.module_.modules() if isinstance(each, ODEBlock)]
+        hooks = [block.register_forward_pre_hook(note) for block in blocks]
+        try:
+            yield
+        finally:
+            self._errors.clear()
+            for hook in hooks:
+                hook.remove()
 
     def _step_seed(self, purpose: int) -> int:
         row = self.history[-1]

@@ -57,6 +57,7 @@ class TrainingSettings:
     accelerator: Any = None
     keep_statistics: bool = False
     network_of_the_package: bool = True
+    ode_regularization: float = 0.0
     verbose: int = 0
 
 
@@ -250,6 +251,7 @@ class _Training:
             augmentation=self.task.make_augmentation() if settings.augment else None,
             seed=(settings.seed, rank),
             of_the_package=settings.network_of_the_package,
+            ode_regularization=settings.ode_regularization,
             verbose=0,
             **place,
         )

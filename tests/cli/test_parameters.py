@@ -18,9 +18,9 @@ ESTIMATORS = [BloodCellSegmenter, BloodCellCounter]
 OF_THE_RESULT = {
     *("augment", "batch_size", "class_weight", "crop_size", "dropout", "early_stopping"),
     *("keep_statistics", "learning_rate", "loss", "max_epochs", "network", "ode_gradient"),
-    *("ode_method", "ode_n_steps", "ode_positions", "ode_tol", "patience", "preprocessor"),
-    *("pretrained", "random_state", "red_cell_diameter", "scale", "validation_fraction"),
-    *("warm_start", "width"),
+    *("ode_method", "ode_n_steps", "ode_positions", "ode_regularization", "ode_tol", "patience"),
+    *("preprocessor", "pretrained", "random_state", "red_cell_diameter", "scale"),
+    *("validation_fraction", "warm_start", "width"),
 }
 
 NOT_IN_THE_SHELL = {
