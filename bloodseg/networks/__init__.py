@@ -8,6 +8,7 @@ from ._draws import seed_globally as seed_globally
 from ._factory import NETWORKS, make_network
 from ._input import image_tensor as image_tensor
 from ._prediction import for_prediction
+from ._prediction import prepare_for_prediction as prepare_for_prediction
 from ._tolerances import resolve_tolerances
 from ._unet import POSITIONS, NODEsUNet, ResNetUNet, UNet, make_plain_body
 from ._unet import STRIDE as STRIDE

@@ -42,12 +42,20 @@ def for_prediction(network: Network) -> Network:
     >>> torch.allclose(for_prediction(network)(images), network(images), atol=1e-5)
     True
     """
-    # The right-hand sides are shared with the original: they would only be copied to be read. So
-    # nothing in them is changed here; what precision they compute in is their block's affair.
+    # The right-hand sides are shared with the original: they would only be copied to be read.
     functions = [block.func for block in _ode_blocks(network)]
-    folded = copy.deepcopy(network, {id(func): func for func in functions}).eval()
+    return prepare_for_prediction(copy.deepcopy(network, {id(func): func for func in functions}))
+
+
+def prepare_for_prediction(network: Network) -> Network:
+    """Do what `for_prediction` does to a network that is there for nothing else; return it.
+
+    Nothing in the right-hand sides is changed, which other networks may share; what precision they
+    compute in is their block's affair.
+    """
+    functions = [block.func for block in _ode_blocks(network)]
     shared = {id(module) for func in functions for module in func.modules()}
-    own = [module for module in folded.modules() if id(module) not in shared]
+    own = [module for module in network.eval().modules() if id(module) not in shared]
     for module in own:
         if isinstance(module, ConvNormReLU):
             _fold(module)
@@ -55,13 +63,13 @@ def for_prediction(network: Network) -> Network:
             _fold(module.second)
     precision = getattr(unet_of(network), "precision", "float32")
     if precision != "float32":
-        for module in folded.modules():
+        for module in network.modules():  # not own, which has the convolutions before folding
             if isinstance(module, nn.Conv2d) and id(module) not in shared:
                 module.to(getattr(torch, precision))
-    for block in _ode_blocks(folded):
+    for block in _ode_blocks(network):
         if hasattr(block.func, "prepare"):
             block.func = PreparedODEFunction(block.func)
-    return folded
+    return network
 
 
 def _ode_blocks(network: nn.Module) -> list[ODEBlock]:

@@ -42,8 +42,8 @@ def check_red_cell_diameter(given: Any, of_network: float | None) -> None:
     if given is not None and of_network is None:
         raise ValueError(
             f"red_cell_diameter={given!r} needs a model that knows how large the red cells of its "
-            "training were; this one does not, for its label maps held none or an earlier version "
-            "saved it. Fit again, or set red_cell_diameter=None."
+            "training were; this one does not, for its label maps held none. Fit again, or set "
+            "red_cell_diameter=None."
         )
 
 

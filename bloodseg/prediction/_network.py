@@ -17,7 +17,7 @@ from torch import nn
 from .._hardware import choose_precision
 from .._images import STRIDE
 from .._typing import Tolerances
-from ..networks import NODEsUNet, for_prediction, image_tensor, unet_of
+from ..networks import NODEsUNet, image_tensor, prepare_for_prediction, unet_of
 from ._magnification import weigh_answer
 
 # "auto": images of more pixels than this go through the network in tiles of these sides.
@@ -71,7 +71,7 @@ class TileNetwork:
         unet.precision = choose_precision(device, precision)
         if isinstance(unet, NODEsUNet):
             unet.set_tolerances(ode_tol, ode_tol if predict_ode_tol is None else predict_ode_tol)
-        return cls(for_prediction(network), device)  # type: ignore[type-var]
+        return cls(prepare_for_prediction(network), device)  # type: ignore[type-var]
 
     @property
     def precision(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .._files import written_whole
+from ..ode._warnings import warn_caller
 from ._claims import METRIC_NAMES, compare_networks, judge_claims
 from ._figures import draw_figures, draw_smears
 from ._paper import TABLES
@@ -90,7 +90,7 @@ def _draw(store: Store, study: str, dataset: str, records: Sequence[Record]) -> 
     try:
         return [*files, *draw_figures(store, study, dataset, records)]
     except ImportError as error:
-        warnings.warn(str(error), stacklevel=3)
+        warn_caller(str(error))
         return files
 
 

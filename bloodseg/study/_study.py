@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
@@ -19,6 +18,7 @@ from .._images import check_images, check_masks
 from ..estimators import BloodCellSegmenter
 from ..estimators._base import of_the_result
 from ..model_selection import check_tolerances
+from ..ode._warnings import warn_caller
 from ._plans import PREDICT_TOLERANCES, TRAIN_TOLERANCES, Job, plan
 from ._protocol import paper_crops
 from ._run import BUSY, DONE, run_job
@@ -146,7 +146,7 @@ def run_study(
         if results is not None:
             merge_results(results, table)
     for name, reason in failures.items():
-        warnings.warn(f"{name} came to no result: {reason}", stacklevel=2)
+        warn_caller(f"{name} came to no result: {reason}")
     table.attrs["failures"] = failures
     return table
 

@@ -7,7 +7,6 @@ import json
 import logging
 import pickle
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 
 from .._files import written_whole
 from .._version import __version__
+from ..ode._warnings import warn_caller
 
 logger = logging.getLogger("bloodseg")
 
@@ -96,7 +96,7 @@ class Checkpoint:
             with written_whole(self.path) as unfinished:
                 torch.save(state, unfinished)
         except (OSError, RuntimeError) as error:  # torch's own for a full disk
-            warnings.warn(f"The checkpoint {self.path} was not written: {error}", stacklevel=2)
+            warn_caller(f"The checkpoint {self.path} was not written: {error}", each_time=True)
 
     def _load(self) -> dict[str, Any] | None:
         if not self.path.exists():
