@@ -1,6 +1,7 @@
 """Arrays of pixels: checked, resized by strips of rows, cut into tiles and blended."""
 
 from ._checks import (
+    check_image,
     check_images,
     check_masks,
     in_container_of,
@@ -17,6 +18,7 @@ from ._classes import (
     RED,
     WHITE,
 )
+from ._lazy import LazyImage, LazyImages, RecentImages, change_image
 from ._marks import find_marks, paint_over
 from ._rescaling import ScaledRows, rescale_labels, rescaled_shape, restore_size
 from ._surround import find_surround, levels
@@ -31,8 +33,13 @@ __all__ = [
     "RED",
     "STRIDE",
     "WHITE",
+    "LazyImage",
+    "LazyImages",
+    "RecentImages",
     "ScaledRows",
     "blend_tiles",
+    "change_image",
+    "check_image",
     "check_images",
     "check_masks",
     "cut_spans",

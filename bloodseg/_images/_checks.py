@@ -75,11 +75,12 @@ def check_images(images: Any, *, name: str = "images") -> list[np.ndarray]:
         )
     arrays = split_batch(images, name=name, item="image (H, W) or (H, W, 3)")
     for index, array in enumerate(arrays):
-        _check_image(array, name=f"{name}[{index}]")
+        check_image(array, name=f"{name}[{index}]")
     return arrays
 
 
-def _check_image(image: np.ndarray, *, name: str) -> None:
+def check_image(image: np.ndarray, *, name: str) -> None:
+    """Check one image of those that `check_images` takes."""
     channels_ok = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
     if not channels_ok or 0 in image.shape:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from ._files import list_images, list_passed_over
 from ._folder import list_pairs, load_folder, read_pair
+from ._folder import read_labels as read_labels  # `as`: for other rooms, not public
 from ._labelme import load_labelme
 from ._slides import Slide, open_slide, read_image
 from ._smears import make_smears

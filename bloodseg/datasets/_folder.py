@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
+from .._files import expanded
 from .._images import CLASS_NAMES, NOT_LABELLED
 from ._bounds import MAX_IMAGE_BYTES
 from ._decoding import decode_labels, label_colours
@@ -234,8 +235,13 @@ def _pair(folder: Path, name: str, images: list[Path], masks: list[Path]) -> Pai
     return Pair(name, only_file(images), only_file(masks))
 
 
+def read_labels(file: str | os.PathLike) -> np.ndarray:
+    """Read a label map (H, W); its labels are not looked at."""
+    return decode_labels(read_bytes(expanded(file), limit=MAX_IMAGE_BYTES), name=str(file))
+
+
 def _read_mask(file: Path, image: np.ndarray, image_file: Path) -> np.ndarray:
-    mask = decode_labels(read_bytes(file, limit=MAX_IMAGE_BYTES), name=str(file))
+    mask = read_labels(file)
     if mask.shape != image.shape[:2]:
         raise ValueError(
             f"{file} must have the size of its image, {image.shape[:2]}; got {mask.shape}. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -25,7 +25,7 @@ from torch import nn
 
 from .._files import expanded
 from .._hardware import PRECISIONS, choose_device, choose_precision
-from .._images import check_images
+from .._images import LazyImage, LazyImages, RecentImages, change_image
 from .._version import __version__
 from ..models import list_models, model_file
 from ..networks import (
@@ -50,7 +50,7 @@ from ..training import (
     split_images,
     train_network,
 )
-from ._fit_inputs import check_sample_weight, check_validation
+from ._fit_inputs import check_sample_weight, check_training_images, check_validation
 from ._model_file import read_model, write_model
 
 logger = logging.getLogger("bloodseg")
@@ -94,6 +94,8 @@ _LEAST_STEP, _MOST_STEPS = 1e-3, 1000
 _OF_A_HEADER = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _N_EXAMPLES = 4  # images that the first steps of the solver are found on
+
+_KEPT_BYTES = 2**30  # of prepared images from files: what does not fit is read anew for each crop
 
 
 def of_the_result(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +181,7 @@ class NetworkEstimator(BaseEstimator):
     # Those that fine-tune, likewise.
     keep_statistics: bool = False
 
-    def _check_targets(self, targets: Any, *, images: list[np.ndarray], name: str = "") -> Any:
+    def _check_targets(self, targets: Any, *, images: list[Any], name: str = "") -> Any:
         """Return the targets of checked images, one for each, or say what is wrong with them."""
         raise NotImplementedError
 
@@ -204,9 +206,9 @@ class NetworkEstimator(BaseEstimator):
         """Return preprocessed data in the magnification that the network learns from."""
         return data
 
-    def _resize(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Return checked images in the size that preprocessor and network see."""
-        return arrays
+    def _resize(self, images: list[Any]) -> list[Any]:
+        """Return checked images, lazy ones too, in the size that preprocessor and network see."""
+        return images
 
     def _fit(
         self,
@@ -219,21 +221,21 @@ class NetworkEstimator(BaseEstimator):
         y_val: Any,
     ) -> None:
         self._check_parameters()
-        arrays = check_images(images)
-        targets = self._check_targets(targets, images=arrays)
-        weights = check_sample_weight(sample_weight, len(arrays))
+        images = check_training_images(images)
+        targets = self._check_targets(targets, images=images)
+        weights = check_sample_weight(sample_weight, len(images))
         validation = check_validation(X_val, y_val, self._check_targets)
-        groups = check_groups(groups, len(arrays))
+        groups = check_groups(groups, len(images))
         accelerator = make_accelerator(self.accelerator)
         device = choose_device(self.device) if accelerator is None else accelerator.device
         seed = share_seed(check_random_state(self.random_state), accelerator)
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
         start = self._read_starting_weights(architecture)
-        data = (arrays, targets, groups, weights, validation, start)
+        data = (images, targets, groups, weights, validation, start)
         checkpoint = self._load_checkpoint(seed, *data)
         if checkpoint is not None:
             seed = checkpoint.seed
-        everything = TrainingData(self._resize(arrays), targets, weights)
+        everything = TrainingData(self._resize(images), targets, weights)
         preprocessor, training, valid = self._split_sides(everything, validation, groups, seed)
         network = self._new_network(architecture, seed, start, training)
         _place(network, device)
@@ -268,7 +270,7 @@ class NetworkEstimator(BaseEstimator):
         """Return the checkpoint of a training on data, if there shall be one."""
         if self.checkpoint_dir is None:
             return None
-        file = f"{self._fingerprint(*data)}.pt"
+        file = f"{self._fingerprint(*map(_by_content, data))}.pt"
         return Checkpoint(expanded(self.checkpoint_dir) / file, seed=seed)
 
     def _make_settings(self, task: Any, **of_this_fit: Any) -> TrainingSettings:
@@ -286,7 +288,7 @@ class NetworkEstimator(BaseEstimator):
     def _split_sides(
         self,
         everything: TrainingData,
-        validation: tuple[list[np.ndarray], Any] | None,
+        validation: tuple[list[Any], Any] | None,
         groups: np.ndarray | None,
         seed: int,
     ) -> tuple[Any, TrainingData, TrainingData | None]:
@@ -307,11 +309,12 @@ class NetworkEstimator(BaseEstimator):
         self._check_sides(training, valid)
         preprocessor = self._new_preprocessor()
         if hasattr(preprocessor, "fit"):
-            preprocessor.fit(training.images, training.targets)
+            preprocessor.fit(_seen_by_fit(preprocessor, training.images), training.targets)
         sides = (
             side and self._rescale(_preprocess(side, preprocessor)) for side in (training, valid)
         )
-        return preprocessor, *sides
+        recent = RecentImages(_KEPT_BYTES)
+        return preprocessor, *(side and _keep_recent(side, recent) for side in sides)
 
     def _copy_network(self, **overrides: Any) -> TileNetwork:
         """Return a copy of the fitted network, set up to predict as the parameters say.
@@ -620,8 +623,41 @@ def _choose(data: TrainingData, chosen: np.ndarray) -> TrainingData:
     return TrainingData(images, targets, relative)
 
 
+def _seen_by_fit(preprocessor: Any, images: Sequence[Any]) -> Any:
+    """Return the images for the fit of a preprocessor; files are opened as it takes them."""
+    if not any(isinstance(image, LazyImage) for image in images):
+        return images
+    learns = not isinstance(preprocessor, BaseEstimator) or get_tags(preprocessor).requires_fit
+    # One that learns nothing still checks its parameters.
+    return LazyImages(images if learns else images[:1])
+
+
 def _preprocess(data: TrainingData, preprocessor: Any) -> TrainingData:
-    return replace(data, images=transform_images(preprocessor, list(data.images)))
+    arrays = [image for image in data.images if isinstance(image, np.ndarray)]
+    if len(arrays) == len(data.images):
+        return replace(data, images=transform_images(preprocessor, arrays))
+
+    def transform(image: np.ndarray) -> np.ndarray:
+        return transform_images(preprocessor, [image])[0]
+
+    return replace(data, images=[change_image(image, transform) for image in data.images])
+
+
+def _by_content(data: Any) -> Any:
+    """Return what a fingerprint is taken of: lazy images by what they show, not all at a time."""
+    if isinstance(data, LazyImage):
+        return fingerprint({}, data[...])
+    if isinstance(data, (list, tuple)):
+        return type(data)(map(_by_content, data))
+    return data
+
+
+def _keep_recent(data: TrainingData, recent: RecentImages) -> TrainingData:
+    """Return data whose lazy images stay in memory as long as there is room."""
+    images = [
+        recent.keep(image) if isinstance(image, LazyImage) else image for image in data.images
+    ]
+    return replace(data, images=images)
 
 
 def _place(network: nn.Module, device: torch.device) -> None:

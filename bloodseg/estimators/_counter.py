@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,12 @@ from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from .._images import check_images, to_rgb
-from .._typing import Images, Tolerances
+from .._images import change_image, rescaled_shape, to_rgb
+from .._typing import Tolerances
 from ..networks import STRIDE
 from ..networks._new import new_counting_network
 from ..ode import one_warning_each
-from ..prediction import explain_memory_errors
+from ..prediction import Sources, check_sources, explain_memory_errors
 from ..preprocessing import transform_images
 from ..training import CountingTask, TrainingData
 from ._base import NetworkEstimator
@@ -243,7 +245,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     @one_warning_each()
     def fit(
         self,
-        images: Images,
+        images: Sources,
         counts: ArrayLike,
         *,
         groups: Any = None,
@@ -257,8 +259,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
 
         Parameters
         ----------
-        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
+            Files are opened as they are needed, the latest GiB of them is kept, shrunk: there may
+            be more than fit into memory.
         counts : array-like of shape (n, 2)
             White and red cells in each image, as `bloodseg.datasets.load_voc` and
             `bloodseg.datasets.make_smears` give them.
@@ -276,6 +280,8 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
             If a parameter, an image or a count is not as described.
         """
@@ -290,12 +296,12 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         return self
 
     @one_warning_each()
-    def predict(self, images: Images) -> np.ndarray:
+    def predict(self, images: Sources) -> np.ndarray:
         """Count the cells.
 
         Parameters
         ----------
-        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `fit`.
 
         Returns
@@ -305,14 +311,21 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             image's do not depend on the other images.
         """
         network = self._copy_network()
-        arrays = check_images(images)
-        resized = self._resize(arrays)
-        network.decide_compilation(self.compile, resized[0][..., 0].size, len(resized))
-        counted = []
-        for index, array in enumerate(transform_images(self.preprocessor_, resized)):
-            label, cure = f"images[{index}]", "cut it into parts, whose counts add up"
-            with explain_memory_errors(label, arrays[index].shape, cure):
-                counted.append(network(array))
+        sources = check_sources(images)
+        arrays = [source.given for source in sources if isinstance(source.given, np.ndarray)]
+        of_arrays = iter(self._prepare(arrays) if arrays else [])
+        counted: list[Any] = []
+        for source in sources:
+            if isinstance(source.given, np.ndarray):
+                ready, shape = next(of_arrays), source.given.shape
+            else:  # only now: there may be more files than fit into memory
+                image = source.read()
+                (ready,), shape = self._prepare([image]), image.shape
+            if not counted:
+                network.decide_compilation(self.compile, ready[..., 0].size, len(sources))
+            cure = "cut it into parts, whose counts add up"
+            with explain_memory_errors(source.label, shape, cure):
+                counted.append(network(ready))
         counts, evaluations = zip(*counted, strict=True)
         self.n_function_evaluations_ = {
             position: np.array([of_image[position] for of_image in evaluations])
@@ -320,12 +333,15 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         }
         return np.array(counts, dtype=float)
 
-    def score(self, images: Images, counts: ArrayLike, sample_weight: Any = None) -> float:
+    def _prepare(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return transform_images(self.preprocessor_, self._resize(arrays))
+
+    def score(self, images: Sources, counts: ArrayLike, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R², at most 1, averaged over both counts.
 
         Parameters
         ----------
-        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `fit`.
         counts : array-like of shape (n, 2)
             White and red cells in each image.
@@ -339,14 +355,18 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         return super().score(images, counts, sample_weight)
 
     def _check_targets(
-        self, targets: Any, *, images: list[np.ndarray], name: str = "counts"
+        self, targets: Any, *, images: list[Any], name: str = "counts"
     ) -> np.ndarray:
         return check_counts(targets, images=images, name=name)
 
-    def _resize(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def _resize(self, images: list[Any]) -> list[Any]:
         if self.scale == 1:
-            return arrays
-        return [shrink(array, self.scale) for array in arrays]
+            return images
+        change = partial(shrink, scale=self.scale)
+        return [
+            change_image(image, change, (*rescaled_shape(image.shape, self.scale), 3))
+            for image in images
+        ]
 
     def _new_network(
         self,
@@ -357,7 +377,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     ) -> nn.Module:
         densities = [1.0, 1.0]
         if training is not None:
-            blocks = [image[..., 0].size / STRIDE**2 for image in training.images]
+            blocks = [math.prod(image.shape[:2]) / STRIDE**2 for image in training.images]
             densities = (training.weights @ training.targets / (training.weights @ blocks)).tolist()
         return new_counting_network(architecture, seed, start, densities)
 
@@ -385,5 +405,5 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
 
 def shrink(image: np.ndarray, scale: float) -> np.ndarray:
     """Return a checked image as smaller RGB; each pixel the mean of those that it covers."""
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    height, width = rescaled_shape(image.shape, scale)
     return cv2.resize(to_rgb(image), (width, height), interpolation=cv2.INTER_AREA)

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .._images import CLASS_NAMES, COUNT_NAMES, N_CLASSES, WHITE, check_images, check_masks
+from .._images import CLASS_NAMES, COUNT_NAMES, N_CLASSES, WHITE, LazyImage, check_masks
+from ..datasets import read_labels
 from ..ode._warnings import warn_caller
+from ..prediction import Source, Sources, check_sources
+
+
+def check_training_images(images: Sources, *, name: str = "images") -> list[Any]:
+    """Return images to learn from: checked arrays, and of files lazy images.
+
+    Each file is read once here, so that a damaged one is found before training, and not kept.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If an image is none, or its file cannot be read.
+    """
+    return [_lazily(source) for source in check_sources(images, name=name)]
+
+
+def _lazily(source: Source) -> Any:
+    if isinstance(source.given, np.ndarray):
+        return source.given
+    return LazyImage(source.read, source.read().shape)
+
+
+def read_masks(masks: Any) -> Any:
+    """Return label maps, those that are given as paths read from their files.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing, or cannot be read.
+    """
+    of_numbers = isinstance(masks, np.ndarray) and masks.dtype.kind in "buif"
+    if of_numbers or isinstance(masks, (str, os.PathLike)) or not hasattr(masks, "__iter__"):
+        return masks
+    return [read_labels(mask) if isinstance(mask, (str, os.PathLike)) else mask for mask in masks]
 
 
 def check_counts(counts: Any, *, images: Sequence[np.ndarray], name: str = "counts") -> np.ndarray:
@@ -70,13 +108,13 @@ def warn_of_absent_classes(masks: Sequence[np.ndarray]) -> None:
 
 def check_validation(
     X_val: Any, y_val: Any, check_targets: Callable[..., Any] = check_masks
-) -> tuple[list[np.ndarray], Any] | None:
+) -> tuple[list[Any], Any] | None:
     """Return the images and targets to validate with, or None where there are none.
 
     Raises
     ------
     ValueError
-        If one is given without the other, or as `check_images` and ``check_targets``.
+        If one is given without the other, or as `check_training_images` and ``check_targets``.
     """
     if (X_val is None) != (y_val is None):
         raise ValueError(
@@ -85,8 +123,8 @@ def check_validation(
         )
     if X_val is None:
         return None
-    arrays = check_images(X_val, name="X_val")
-    return arrays, check_targets(y_val, images=arrays, name="y_val")
+    images = check_training_images(X_val, name="X_val")
+    return images, check_targets(y_val, images=images, name="y_val")
 
 
 def class_weights(

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
 from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
-from .._typing import Images, Masks, Tolerances
+from .._typing import Masks, Tolerances
 from ..cells import Cells
 from ..cells._scale import LEAST, MOST, is_diameter
 from ..datasets import open_slide
@@ -44,7 +44,7 @@ from ..training import (
     scale_to_diameter,
 )
 from ._base import NetworkEstimator
-from ._fit_inputs import check_sample_weight, class_weights, warn_of_absent_classes
+from ._fit_inputs import check_sample_weight, class_weights, read_masks, warn_of_absent_classes
 from ._model_file import read_header
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ class BloodCellSegmenter(NetworkEstimator):
     @one_warning_each()
     def fit(
         self,
-        images: Images,
+        images: Sources,
         masks: Masks,
         *,
         groups: Any = None,
@@ -364,11 +364,13 @@ class BloodCellSegmenter(NetworkEstimator):
 
         Parameters
         ----------
-        images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
+        images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
-        masks : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+            Files are opened as crops are cut from them, the latest GiB of them is kept: there may
+            be more than fit into memory.
+        masks : ndarray of shape (n, H, W), or list of (H, W) ndarrays and paths
             Labels: 0 background, 1 white cells, 2 red cells; 255 where the class is not known,
-            which teaches nothing.
+            which teaches nothing. Files are read at once, one byte a pixel.
         groups : array-like of shape (n,), optional
             Images of one group, such as fields of one slide, stay on one side of the validation
             split.
@@ -383,6 +385,8 @@ class BloodCellSegmenter(NetworkEstimator):
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
             If a parameter, an image or a label map is not as described.
 
@@ -391,13 +395,14 @@ class BloodCellSegmenter(NetworkEstimator):
         UserWarning
             If the label maps hold no white cells or no red ones, as where 1 stands for any cell.
         """
+        masks = read_masks(masks)
         self._fit(
             images,
             masks,
             groups=groups,
             sample_weight=sample_weight,
             X_val=X_val,
-            y_val=y_val,
+            y_val=read_masks(y_val),
         )
         if self.red_cell_diameter is None:
             found = measure_diameter(check_masks(masks, partial=True))
@@ -602,7 +607,7 @@ class BloodCellSegmenter(NetworkEstimator):
         ----------
         images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `predict`.
-        masks : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+        masks : ndarray of shape (n, H, W), or list of (H, W) ndarrays and paths
             As for `fit`.
         sample_weight : array-like of shape (n,), optional
             How much the pixels of each image count, not negative.
@@ -611,7 +616,7 @@ class BloodCellSegmenter(NetworkEstimator):
         -------
         float
         """
-        maps = self.predict(images)
+        maps, masks = self.predict(images), read_masks(masks)
         if sample_weight is None:
             return mean_iou(masks, maps)
         masks = check_masks(masks, partial=True)
@@ -683,7 +688,7 @@ class BloodCellSegmenter(NetworkEstimator):
         return scale_to_diameter(data, self.red_cell_diameter, self._wanted_diameter())
 
     def _check_targets(
-        self, targets: Any, *, images: list[np.ndarray], name: str = "masks"
+        self, targets: Any, *, images: list[Any], name: str = "masks"
     ) -> list[np.ndarray]:
         masks = check_masks(targets, images=images, partial=True, name=name)
         if name == "masks":

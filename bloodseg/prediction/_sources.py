@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._files import expanded
-from .._images import check_images
+from .._images import check_image, check_images
 from .._typing import Images
 from ..datasets import Slide, open_slide
 from ..ode._warnings import warn_caller
@@ -56,8 +56,13 @@ class Source:
         height, width = slide.shape[:2]
         pixels: Any = slide
         if height * width <= _READ_WHOLE:
-            (pixels,) = check_images([slide[:height]], name=slide.name)
+            pixels = _read_whole(slide)
         return OpenImage(self, pixels, slide.pixel_size, slide.pixel_aspect)
+
+    def read(self) -> np.ndarray:
+        """Return the checked pixels, however large the image."""
+        pixels = self.open().pixels
+        return pixels if isinstance(pixels, np.ndarray) else _read_whole(pixels)
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,10 @@ class OpenImage:
     pixel_aspect: float = 1.0
 
 
-def check_sources(images: Sources) -> list[Source]:
+def check_sources(images: Sources, *, name: str = "images") -> list[Source]:
     """Return the images that a caller passed, checked; of files, that they are there.
+
+    ``name`` is what messages call the argument.
 
     Raises
     ------
@@ -98,13 +105,15 @@ def check_sources(images: Sources) -> list[Source]:
     if isinstance(images, Iterator) or (hasattr(images, "__len__") and not of_numbers):
         images = list(images)  # also arrays and series of paths, or what Path.glob gives
     if of_numbers or not isinstance(images, list) or not any(map(_is_file, images)):
-        return [Source(place, array) for place, array in enumerate(check_images(images))]
-    return [_check_source(place, image) for place, image in enumerate(images)]
+        return [Source(place, array) for place, array in enumerate(check_images(images, name=name))]
+    return [_check_source(place, image, name) for place, image in enumerate(images)]
 
 
-def _check_source(place: int, image: Any) -> Source:
+def _check_source(place: int, image: Any, name: str) -> Source:
     if not _is_file(image):
-        return Source(place, check_images([image], name=f"images[{place}]")[0])
+        array = np.asarray(image)
+        check_image(array, name=f"{name}[{place}]")
+        return Source(place, array)
     if isinstance(image, Slide):
         return Source(image.name, _check_slide(image))
     if expanded(image).exists():
@@ -113,8 +122,14 @@ def _check_source(place: int, image: Any) -> Source:
 
 
 def _check_slide(slide: Slide) -> Slide:
-    check_images([slide[:1]], name=slide.name)  # what it holds; the rest as it is read
+    check_image(slide[:1], name=slide.name)  # what it holds; the rest as it is read
     return slide
+
+
+def _read_whole(slide: Slide) -> np.ndarray:
+    pixels = slide[: slide.shape[0]]
+    check_image(pixels, name=slide.name)
+    return pixels
 
 
 def _is_file(item: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
+from .._images import LazyImage
 from ..networks import image_tensor
 
 # Side of the blocks that validation images are cut into: bounds the memory of a validation step.
@@ -31,8 +32,8 @@ class TrainingCrops(Dataset):
 
     Parameters
     ----------
-    images, masks : sequences of ndarray
-        Checked images and label maps.
+    images, masks : sequences
+        Checked images, arrays or lazy ones, and label maps.
     weights : ndarray of shape (n,)
         Weight of each image in the loss.
     crop_size : int
@@ -43,7 +44,7 @@ class TrainingCrops(Dataset):
 
     def __init__(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray | LazyImage],
         masks: Sequence[np.ndarray],
         weights: np.ndarray,
         *,
@@ -80,8 +81,8 @@ class WholeImages(Dataset):
 
     Parameters
     ----------
-    images : sequence of ndarray
-        Checked images.
+    images : sequence
+        Checked images, arrays or lazy ones.
     counts : sequence of ndarray of shape (n_counts,)
         Cells in each image.
     weights : ndarray of shape (n,)
@@ -92,7 +93,7 @@ class WholeImages(Dataset):
 
     def __init__(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray | LazyImage],
         counts: Sequence[np.ndarray],
         weights: np.ndarray,
         *,
@@ -107,7 +108,7 @@ class WholeImages(Dataset):
     def __getitem__(self, number: int) -> Item:
         target = self.counts[number], self.weights[number]
         counts, weight = (torch.as_tensor(each, dtype=torch.float32) for each in target)
-        return image_tensor(self.images[number]), (counts, weight)
+        return image_tensor(self.images[number][...]), (counts, weight)
 
 
 class EpochSampler(Sampler[int]):
@@ -164,7 +165,10 @@ class ValidationBlocks(Dataset):
     """The images as they are, large ones cut into blocks; every pixel once."""
 
     def __init__(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], weights: np.ndarray
+        self,
+        images: Sequence[np.ndarray | LazyImage],
+        masks: Sequence[np.ndarray],
+        weights: np.ndarray,
     ):
         self.images, self.masks, self.weights = images, masks, weights
         self._blocks = [

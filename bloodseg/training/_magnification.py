@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .._images import ScaledRows, middle, rescale_labels
+from .._images import ScaledRows, change_image, middle, rescale_labels
 from ..cells._scale import scale_to, typical_radius
 from ._tasks import TrainingData
 
@@ -70,6 +71,13 @@ def scale_to_diameter(data: TrainingData, given: Any, wanted: float) -> Training
     images, masks = [], []
     for image, mask, diameter in zip(data.images, data.targets, diameters, strict=True):
         factor = scale_to(diameter, wanted)
-        images.append(image if factor == 1 else ScaledRows(image, factor)[:])
-        masks.append(mask if factor == 1 else rescale_labels(mask, factor))
+        if factor != 1:
+            mask = rescale_labels(mask, factor)
+            image = change_image(image, partial(_scale, factor=factor), (*mask.shape, 3))
+        images.append(image)
+        masks.append(mask)
     return replace(data, images=images, targets=masks)
+
+
+def _scale(image: np.ndarray, factor: float) -> np.ndarray:
+    return ScaledRows(image, factor)[:]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler
 
-from .._images import COUNT_NAMES, NOT_LABELLED
+from .._images import COUNT_NAMES, NOT_LABELLED, LazyImage
 from ..metrics import scores_from_confusion
 from ._augmentation import Augmentation, WholeImageAugmentation
 from ._data import EpochSampler, SameSizeBatches, TrainingCrops, ValidationBlocks, WholeImages
@@ -22,10 +22,11 @@ from ._loss import CountLoss, SegmentationLoss
 class TrainingData:
     """Checked images, a target for each, and the weight of each image in the loss.
 
-    A target is a label map (H, W) of uint8, or the numbers of white and red cells.
+    Lazy images are opened as crops are cut from them. A target is a label map (H, W) of uint8, or
+    the numbers of white and red cells.
     """
 
-    images: Sequence[np.ndarray]
+    images: Sequence[np.ndarray | LazyImage]
     targets: Sequence[np.ndarray]
     weights: np.ndarray
 
