@@ -98,7 +98,7 @@ class KeptBlocks:
 
     def __init__(self, class_map: Any, radii: Radii | None):
         self._class_map = class_map
-        self._radii = radii
+        self.radii = radii
         self._kept: list[tuple[Block, bytes]] | None = None
 
     @property
@@ -110,7 +110,7 @@ class KeptBlocks:
     def __iter__(self) -> Iterator[Block]:
         if self._kept is None:
             kept = []
-            for block in blocks_of_cells(self._class_map, self._radii):
+            for block in blocks_of_cells(self._class_map, self.radii):
                 kept.append(
                     (_without_pixels(block), zlib.compress(block.split.labels.tobytes(), level=1))
                 )

@@ -10,9 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from .._images import CLASS_COLOURS, CLASS_NAMES, COUNT_NAMES
+from ._frame import SIDES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MARKS = ("touches_border", *(f"touches_{side}" for side in SIDES), "in_frame")
 
 
 def outlines_of(
@@ -47,8 +50,9 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        One polygon a cell, in pixels, with the measurements as QuPath reads them. ``json.dump``
-        writes it. Where the image is doubted, the collection has ``doubts``, a str.
+        One polygon a cell, in pixels, with the measurements as QuPath reads them; what is true or
+        not, such as ``touches_border`` and ``in_frame``, is 1 or 0. ``json.dump`` writes it. Where
+        the image is doubted, the collection has ``doubts``, a str.
 
     Raises
     ------
@@ -109,7 +113,9 @@ def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[s
     -------
     dict
         ``images``, ``categories`` (1 white, 2 red) and ``annotations``, each with ``bbox``
-        (x, y, width, height) and ``area`` in pixels, ``segmentation`` as a polygon, and ``score``.
+        (x, y, width, height) and ``area`` in pixels, ``segmentation`` as a polygon, ``score``, and
+        as ``attributes`` which sides of the picture the cell touches and whether it counts in the
+        frame (see `CountingFrame`).
 
     Raises
     ------
@@ -144,6 +150,7 @@ def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[s
             "segmentation": [row["outline"].ravel().tolist()],
             "iscrowd": 0,
             "score": _numbers(row).get("confidence"),
+            "attributes": {name: bool(row[name]) for name in _MARKS if name in row},
         }
         for number, row in enumerate(table.to_dict("records"), start=1)
     ]
@@ -164,11 +171,10 @@ def _check_outlines(table: pd.DataFrame) -> None:
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the measurements of a row that are numbers."""
-    left_out = ("label", "touches_border")
     return {
         name: float(value)  # type: ignore[arg-type]  # what is scalar and no text
         for name, value in row.items()
-        if name not in left_out and np.isscalar(value) and not isinstance(value, str)
+        if name != "label" and np.isscalar(value) and not isinstance(value, str)
         if np.isfinite(value)
     }
 

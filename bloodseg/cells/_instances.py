@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from .._images import CLASS_NAMES, check_masks
 from ._blocks import Block, KeptBlocks
+from ._frame import EXCLUDED_SIDES, CountingFrame, check_excluded_sides, counting_frame
 from ._scale import LEAST, MOST, is_diameter, typical_radii
 
 
@@ -26,22 +27,42 @@ class Cells:
     scores : ndarray of shape (n,), float32
         Mean probability that the network gives a cell's pixels for their class, in [0, 1]; NaN
         where no probabilities were given.
-    touches_border : ndarray of shape (n,), bool
-        Whether a cell reaches the border of the image, so that a part of it may be missing.
+    sides : ndarray of shape (n, 4), bool
+        Which sides of the picture a cell touches, so that a part of it may be missing: top, left,
+        bottom, right.
+    in_frame : ndarray of shape (n,), bool
+        Whether a cell counts in the frame.
+    frame : CountingFrame
+        What densities are counted in.
     """
 
     labels: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
-    touches_border: np.ndarray
+    sides: np.ndarray
+    in_frame: np.ndarray
+    frame: CountingFrame
 
     def __len__(self) -> int:
         return len(self.classes)
 
     @property
+    def touches_border(self) -> np.ndarray:
+        """Whether each cell touches any side of the picture: ndarray of shape (n,), bool."""
+        return np.asarray(self.sides.any(axis=1))
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of cells of each class, by name."""
         return count_classes(self.classes)
+
+    @property
+    def counts_in_frame(self) -> dict[str, int]:
+        """Number of cells of each class that count in the frame, by name.
+
+        Over ``frame.area``, these are densities, which do not depend on the size of the image.
+        """
+        return count_classes(self.classes[self.in_frame])
 
 
 def count_classes(classes: np.ndarray) -> dict[str, int]:
@@ -54,7 +75,11 @@ def count_classes(classes: np.ndarray) -> dict[str, int]:
 
 
 def find_cells(
-    class_map: Any, confidence: Any = None, *, red_cell_diameter: float | None = None
+    class_map: Any,
+    confidence: Any = None,
+    *,
+    red_cell_diameter: float | None = None,
+    excluded_sides: Sequence[str] = EXCLUDED_SIDES,
 ) -> Cells:
     """Find the single cells of a class map.
 
@@ -74,6 +99,9 @@ def find_cells(
     red_cell_diameter : float, optional
         Diameter of a typical red cell in pixels. By default it is found from the class map, up to
         256 pixels.
+    excluded_sides : sequence of str, default=("bottom", "right")
+        Sides whose cells do not count in the frame (see `CountingFrame`): one of "top" and
+        "bottom" and one of "left" and "right"; or none, where all cells are to count.
 
     Returns
     -------
@@ -97,8 +125,10 @@ def find_cells(
     {'white': 0, 'red': 2}
     """
     (labels,) = check_masks([np.asarray(class_map)], name="class_map")
+    excluded = check_excluded_sides(excluded_sides)
     radii = typical_radii(labels, red=check_diameter(red_cell_diameter))
-    return assemble(KeptBlocks(labels, radii), _checked_confidence(confidence, labels.shape))
+    checked = _checked_confidence(confidence, labels.shape)
+    return assemble(KeptBlocks(labels, radii), checked, excluded_sides=excluded)
 
 
 def check_diameter(diameter: Any) -> float | None:
@@ -114,6 +144,9 @@ def check_diameter(diameter: Any) -> float | None:
     return float(diameter) / 2
 
 
+_NONE = np.empty(0, bool)
+
+
 def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     if confidence is None:
         return None
@@ -126,18 +159,49 @@ def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> np.ndarray |
     return values
 
 
-def assemble(blocks: KeptBlocks, confidence: Any, *, outside: Any = None) -> Cells:
-    """Return the cells of a class map, put together from its blocks."""
+def assemble(
+    blocks: KeptBlocks,
+    confidence: Any,
+    *,
+    outside: Any = None,
+    excluded_sides: Sequence[str] = EXCLUDED_SIDES,
+) -> Cells:
+    """Return the cells of a class map, put together from its blocks.
+
+    Parameters
+    ----------
+    blocks : KeptBlocks
+        Of the class map.
+    confidence : array-like of shape (H, W) or None
+        As for `mean_confidence`.
+    outside : array-like of shape (H, W), bool, optional
+        What is no picture.
+    excluded_sides : sequence of str
+        As for `counting_frame`.
+    """
+    frame = counting_frame(blocks.shape, blocks.radii, excluded_sides, outside=outside)
     labels = np.zeros(blocks.shape, np.int32)
-    number, classes, scores, touches_border = label_into(
-        labels, blocks, confidence, outside=outside
+    scores, sides, in_frame = [np.empty(0, np.float32)], [np.empty((0, 4), bool)], [_NONE]
+
+    def look_at(block: Block) -> None:
+        scores.append(mean_confidence(block, confidence))
+        sides.append(sides_touched(block, blocks.shape, outside))
+        in_frame.append(counted_in(frame, block))
+
+    number, order, classes = label_into(labels, blocks, look_at)
+    return Cells(
+        number[labels],
+        classes,
+        scores=np.concatenate(scores)[order],
+        sides=np.concatenate(sides)[order],
+        in_frame=np.concatenate(in_frame)[order],
+        frame=frame,
     )
-    return Cells(number[labels], classes, scores, touches_border)
 
 
 def label_into(
-    labels: Any, blocks: KeptBlocks, confidence: Any, *, outside: Any = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    labels: Any, blocks: KeptBlocks, look_at: Callable[[Block], object] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Write provisional labels block by block, and return what gives them their final numbers.
 
     Parameters
@@ -146,29 +210,29 @@ def label_into(
         Written to in rectangles of rows and columns.
     blocks : KeptBlocks
         Of the class map.
-    confidence : array-like of shape (H, W) or None
-        As for `mean_confidence`.
-    outside : array-like of shape (H, W), bool, optional
-        What is no picture.
+    look_at : callable, optional
+        Is called with each block.
 
     Returns
     -------
-    number, classes, scores, touches_border : ndarray
-        The final label of each provisional one, and what `Cells` has of the final cells.
+    number : ndarray of shape (1 + m,), int32
+        The final label of each provisional one.
+    order : ndarray of shape (n,), int
+        Place of each final cell among those that blocks own, block after block.
+    classes : ndarray of shape (n,), uint8
+        Class of each final cell.
     """
-    keys, owners = [np.empty((0, 3), np.int64)], [np.empty(0, bool)]
-    scores, borders = [np.empty(0, np.float32)], [np.empty(0, bool)]
+    keys, owners = [np.empty((0, 3), np.int64)], [_NONE]
     offset = 0
     for block in blocks:
         piece = block.split.labels[block.core]
         labels[block.place] = np.where(piece > 0, piece + offset, 0)
         keys.append(np.column_stack([block.split.classes, block.split.seeds]))
         owners.append(block.owned)
-        scores.append(mean_confidence(block, confidence))
-        borders.append(at_border(block, blocks.shape, outside))
+        if look_at is not None:
+            look_at(block)
         offset += len(block.owned)
-    number, order, classes = _numbering(np.concatenate(keys), np.concatenate(owners))
-    return number, classes, np.concatenate(scores)[order], np.concatenate(borders)[order]
+    return _numbering(np.concatenate(keys), np.concatenate(owners))
 
 
 def _numbering(keys: np.ndarray, owned: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -198,6 +262,19 @@ def count_cells(blocks: KeptBlocks) -> dict[str, int]:
     return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]))
 
 
+def count_in_frame(blocks: KeptBlocks, frame: CountingFrame) -> dict[str, int]:
+    """Return how many white and red cells count in the frame."""
+    classes = [block.split.classes[block.owned][counted_in(frame, block)] for block in blocks]
+    return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]))
+
+
+def counted_in(frame: CountingFrame, block: Block) -> np.ndarray:
+    """Return which of the cells that a block owns count in the frame."""
+    rows, columns = block.window
+    n_cells = int(np.count_nonzero(block.owned))
+    return frame.holds(block.owned_labels, n_cells, (rows.start, columns.start))
+
+
 def mean_confidence(block: Block, confidence: Any) -> np.ndarray:
     """Return the mean confidence of each cell that a block owns, over its pixels of its class."""
     n_cells = np.count_nonzero(block.owned)
@@ -213,19 +290,24 @@ def mean_confidence(block: Block, confidence: Any) -> np.ndarray:
     return (sums / scale / np.maximum(pixels, 1)).astype(np.float32)
 
 
-def at_border(block: Block, shape: tuple[int, int], outside: Any = None) -> np.ndarray:
-    """Return which of the cells that a block owns reach the border of the image or its picture."""
-    labels = block.owned_labels
+def sides_touched(block: Block, shape: tuple[int, int], outside: Any = None) -> np.ndarray:
+    """Return which sides of the picture each cell that a block owns touches, as `Cells.sides`."""
+    labels, (rows, columns) = block.owned_labels, block.window
+    no_labels = labels[:0]
     edges = [
-        labels.take(place, axis)
-        for axis, window in enumerate(block.window)
-        for place, at in ((0, window.start == 0), (-1, window.stop == shape[axis]))
-        if at
+        [labels[:1] if rows.start == 0 else no_labels],
+        [labels[:, :1] if columns.start == 0 else no_labels],
+        [labels[-1:] if rows.stop == shape[0] else no_labels],
+        [labels[:, -1:] if columns.stop == shape[1] else no_labels],
     ]
     if outside is not None:
-        rows, columns = block.window
-        beyond = np.asarray(outside[rows])[:, columns].astype(np.uint8)
-        edges.append(labels[cv2.dilate(beyond, np.ones((3, 3), np.uint8)) > 0])
-    touching = np.zeros(np.count_nonzero(block.owned) + 1, bool)
-    touching[np.concatenate([*edges, [0]])] = True
-    return touching[1:]
+        beyond = np.asarray(outside[rows])[:, columns]
+        edges[0].append(labels[1:][beyond[:-1]])
+        edges[1].append(labels[:, 1:][beyond[:, :-1]])
+        edges[2].append(labels[:-1][beyond[1:]])
+        edges[3].append(labels[:, :-1][beyond[:, 1:]])
+    touched = np.zeros((np.count_nonzero(block.owned) + 1, len(edges)), bool)
+    for side, seen in enumerate(edges):
+        for edge in seen:
+            touched[edge, side] = True
+    return touched[1:]

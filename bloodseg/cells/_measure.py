@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from skimage.segmentation import find_boundaries
 
 from .._images import CLASS_NAMES, RED, WHITE, check_images, to_rgb
 from ._blocks import KeptBlocks
-from ._instances import Cells, at_border, mean_confidence
+from ._frame import EXCLUDED_SIDES, SIDES, counting_frame
+from ._instances import Cells, counted_in, mean_confidence, sides_touched
 from ._shapes import distance_inside
 
 if TYPE_CHECKING:
@@ -87,8 +89,12 @@ def measure_cells(
             and that over the area of the cytoplasm.
         confidence
             Mean probability of the cell's pixels for their class, in [0, 1].
-        touches_border
-            Whether the image's border cuts the cell, so that its sizes are too small.
+        touches_border, touches_top, touches_left, touches_bottom, touches_right
+            Whether the border of the picture cuts the cell, so that its sizes are too small; and at
+            which sides.
+        in_frame
+            Whether the cell counts in the `CountingFrame`, in which densities and the ratios of
+            classes do not depend on the size of the image.
         unit
             "px" or "um": what lengths are in.
         outline
@@ -118,8 +124,7 @@ def measure_cells(
                 f"image must have the cells' size {cells.labels.shape}; got {pixels.shape[:2]}."
             )
     table = _measured(cells.labels, cells.classes, pixels, outlines=outlines)
-    table["confidence"] = cells.scores
-    table["touches_border"] = cells.touches_border
+    _place(table, cells.scores, cells.sides, cells.in_frame)
     return _finished([table], pixel_size)
 
 
@@ -141,6 +146,7 @@ def measure_blocks(
     image: Any,
     *,
     outside: Any = None,
+    excluded_sides: Sequence[str] = EXCLUDED_SIDES,
     pixel_size: float | None = None,
     outlines: bool = False,
 ) -> pd.DataFrame:
@@ -148,6 +154,7 @@ def measure_blocks(
 
     The rows are in the order of `Cells.labels`.
     """
+    frame = counting_frame(blocks.shape, blocks.radii, excluded_sides, outside=outside)
     tables = []
     for block in blocks:
         if not block.owned.any():
@@ -160,18 +167,28 @@ def measure_blocks(
             origin=(rows.start, columns.start),
             outlines=outlines,
         )
-        table["confidence"] = mean_confidence(block, confidence)
-        table["touches_border"] = at_border(block, blocks.shape, outside)
+        sides = sides_touched(block, blocks.shape, outside)
+        _place(table, mean_confidence(block, confidence), sides, counted_in(frame, block))
         seeds = block.split.seeds[block.owned]
         table["seed_y"], table["seed_x"] = seeds.T
         tables.append(table)
     if not tables:  # the columns are there all the same
         no_cells, pixel = np.zeros((1, 1), np.int32), np.zeros((1, 1, 3), np.uint8)
         nothing = _measured(no_cells, np.empty(0, np.uint8), pixel, outlines=outlines)
-        nothing["confidence"] = np.empty(0, np.float32)
-        nothing["touches_border"] = np.empty(0, bool)
+        _place(nothing, np.empty(0, np.float32), np.empty((0, 4), bool), np.empty(0, bool))
         tables = [nothing]
     return _finished(tables, pixel_size)
+
+
+def _place(
+    table: pd.DataFrame, scores: np.ndarray, sides: np.ndarray, in_frame: np.ndarray
+) -> None:
+    """Add what is known of cells beside their shapes and colours, see `Cells`."""
+    table["confidence"] = scores
+    table["touches_border"] = sides.any(axis=1)
+    for name, touched in zip(SIDES, sides.T, strict=True):
+        table[f"touches_{name}"] = touched
+    table["in_frame"] = in_frame
 
 
 def _finished(tables: list[pd.DataFrame], pixel_size: float | None) -> pd.DataFrame:

@@ -64,6 +64,13 @@ class _Parser(argparse.ArgumentParser):
 
 _COMPILE = "fuse the sums of the ODE-solver, which pays for large states in long jobs"
 _COMPILE_CHOICES = {"auto": "auto", "yes": True, "no": False}
+_SIDES: dict[str, tuple[str, ...]] = {
+    "bottom,right": ("bottom", "right"),
+    "bottom,left": ("bottom", "left"),
+    "top,right": ("top", "right"),
+    "top,left": ("top", "left"),
+    "none": (),
+}
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -346,6 +353,7 @@ def _add_count(parser: argparse.ArgumentParser) -> None:
         help="table of the counts, one row an image (default: print only)",
     )
     _add_pixel_size(parser)
+    _add_excluded_sides(parser)
     _add_model(parser)
     _add_overwrite(parser)
     _add_strict(parser)
@@ -372,6 +380,7 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         help='what to write: "csv", "geojson", "coco" or several, as "csv,geojson" (default: csv)',
     )
     _add_pixel_size(parser)
+    _add_excluded_sides(parser)
     _add_model(parser)
     _add_overwrite(parser)
     _add_strict(parser)
@@ -641,6 +650,16 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help=f"{_COMPILE} (default: the model's)",
         **choice(_COMPILE_CHOICES),
+    )
+
+
+def _add_excluded_sides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--excluded-sides",
+        default=argparse.SUPPRESS,
+        help="sides whose cells do not count in the frame that densities are counted in; none "
+        "counts all cells, so that small photos show too many (default: bottom,right)",
+        **choice(_SIDES),
     )
 
 

@@ -24,10 +24,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_output(arguments.output, overwrite=arguments.overwrite)
     model = load_model(arguments)
-    count = _count_by_cells if isinstance(model, BloodCellSegmenter) else _count_by_regression
+    sides = vars(arguments).get("excluded_sides")
+    if isinstance(model, BloodCellSegmenter):
+        count = _by_cells(model, batch, sides)
+    elif sides is None:
+        count = _by_regression(model)
+    else:
+        raise CommandError(
+            f"--excluded-sides means nothing to {arguments.model}, which sees no single cells. "
+            "Leave it out."
+        )
     rows: list[_Row] = []
     try:
-        for row in batch.run(images, count(model, batch), doing="counting"):
+        for row in batch.run(images, count, doing="counting"):
             rows.append(row)
     finally:  # also on Ctrl-C: what was counted is not lost
         if rows:
@@ -37,16 +46,18 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_code
 
 
-def _count_by_cells(segmenter: BloodCellSegmenter, batch: Batch) -> Callable[[Path], _Row]:
+def _by_cells(
+    segmenter: BloodCellSegmenter, batch: Batch, sides: tuple[str, ...] | None
+) -> Callable[[Path], _Row]:
     def count(image: Path) -> _Row:
         found = segment_one(segmenter, image)
         batch.judge(found)
-        return found.count()
+        return found.count(excluded_sides=sides)
 
     return count
 
 
-def _count_by_regression(counter: BloodCellCounter, batch: Batch) -> Callable[[Path], _Row]:
+def _by_regression(counter: BloodCellCounter) -> Callable[[Path], _Row]:
     def count(image: Path) -> _Row:
         ((white, red),) = counter.predict([read_image(image)])
         return {"image": str(image), "white": round(white, 2), "red": round(red, 2)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import write_json
-from ..cells import to_coco, to_geojson
+from ..cells import EXCLUDED_SIDES, to_coco, to_geojson
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
 from ._output import CommandError, check_output, make_folder, refuse_existing, reported, say
@@ -35,10 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     measured, sizes = [], {}
     with_outlines = bool({"geojson", "coco"} & set(arguments.formats))
 
+    sides = vars(arguments).get("excluded_sides", EXCLUDED_SIDES)
+
     def measure(image: Path) -> pd.DataFrame:
         found = segment_one(segmenter, image)
         batch.judge(found)
-        table = found.measure(outlines=with_outlines)
+        table = found.measure(outlines=with_outlines, excluded_sides=sides)
         if image in outlines:
             write_json(outlines[image], to_geojson(table), indent=None)
         sizes[found.name] = found.class_map.shape

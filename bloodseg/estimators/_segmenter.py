@@ -16,7 +16,8 @@ from torch import nn
 
 from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
 from .._typing import Masks, Tolerances
-from ..cells import Cells
+from ..cells import EXCLUDED_SIDES, Cells
+from ..cells._frame import check_excluded_sides
 from ..cells._scale import LEAST, MOST, is_diameter
 from ..datasets import open_slide
 from ..metrics import confusion_matrix, mean_iou, scores_from_confusion
@@ -511,44 +512,79 @@ class BloodCellSegmenter(NetworkEstimator):
         of_size_only = self.red_cell_diameter is None
         return map(partial(_warn_of_doubts, of_size_only=of_size_only), results)
 
-    def predict_instances(self, images: Sources) -> list[Cells]:
+    def predict_instances(
+        self, images: Sources, *, excluded_sides: Sequence[str] = EXCLUDED_SIDES
+    ) -> list[Cells]:
         """Find the single cells.
 
         Parameters
         ----------
         images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `predict`. Files are read by strips, in bounded memory.
+        excluded_sides : sequence of str, default=("bottom", "right")
+            Sides of the counting frame whose cells do not count in it, see
+            `bloodseg.cells.CountingFrame`.
 
         Returns
         -------
         list of Cells
-            One an image: ``labels`` (H, W), int32, and for each cell its class, its score and
-            whether it touches the border; see `bloodseg.cells.Cells`.
+            One an image: ``labels`` (H, W), int32, and for each cell its class, its score, which
+            sides of the picture it touches and whether it counts in the frame; see
+            `bloodseg.cells.Cells`.
         """
-        return [segmented.cells() for segmented in self.segment(images)]
+        excluded = check_excluded_sides(excluded_sides)
+        return [segmented.cells(excluded_sides=excluded) for segmented in self.segment(images)]
 
-    def count(self, images: Sources) -> pd.DataFrame:
+    def count(
+        self, images: Sources, *, excluded_sides: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """Count the cells.
+
+        Cells that the border cuts count whole, so that more of them show in a photo than belong to
+        its area: the smaller the photo, the more. Densities are therefore those of an unbiased
+        frame (see `bloodseg.cells.CountingFrame`), which leaves out the cells at two sides; they do
+        not depend on the size of the photo.
 
         Parameters
         ----------
         images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `predict`. Files are read by strips, in bounded memory.
+        excluded_sides : sequence of str, optional
+            Sides whose cells do not count in the frame: one of "top" and "bottom" and one of "left"
+            and "right". None is the usual rule of counting chambers, ("bottom", "right"); () counts
+            all cells, over all of the picture.
 
         Returns
         -------
         DataFrame
-            One row an image: ``image`` (the path, or the place in the batch), ``white``, ``red``;
-            where the size of a pixel is known, ``area_mm2``, ``white_per_mm2`` and
-            ``red_per_mm2`` too; ``confidence``, the mean probability of the pixels' classes;
-            ``doubts``, why the numbers are perhaps wrong, in words: empty where all is well. Those
-            are there whatever the model, see `segment` for when they are warned of.
+            One row an image: ``image`` (the path, or the place in the batch); ``white`` and
+            ``red``, all cells that show; ``confidence``, the mean probability of the pixels'
+            classes; ``doubts``, why the numbers are perhaps wrong, in words: empty where all is
+            well. Those are there whatever the model, see `segment` for when they are warned of.
+
+            Where the size of a pixel is known, ``area_mm2``, of the picture, and of the frame
+            ``white_in_frame``, ``red_in_frame``, ``frame_mm2``, and the one over the other,
+            ``white_per_mm2`` and ``red_per_mm2`` (NaN where a frame finds no room in the picture).
+            Where it is not, ``white_in_frame`` and ``red_in_frame`` if ``excluded_sides`` is given.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as described.
         """
         import pandas as pd
 
-        return pd.DataFrame([segmented.count() for segmented in self.segment(images)])
+        excluded = None if excluded_sides is None else check_excluded_sides(excluded_sides)
+        rows = [segmented.count(excluded_sides=excluded) for segmented in self.segment(images)]
+        return pd.DataFrame(rows)
 
-    def measure(self, images: Sources, *, outlines: bool = False) -> pd.DataFrame:
+    def measure(
+        self,
+        images: Sources,
+        *,
+        outlines: bool = False,
+        excluded_sides: Sequence[str] = EXCLUDED_SIDES,
+    ) -> pd.DataFrame:
         """Measure the cells.
 
         Parameters
@@ -557,6 +593,9 @@ class BloodCellSegmenter(NetworkEstimator):
             As for `predict`. Files are read by strips, in bounded memory.
         outlines : bool
             Add the cells' outlines, for `bloodseg.cells.to_geojson` and `bloodseg.cells.to_coco`.
+        excluded_sides : sequence of str, default=("bottom", "right")
+            Sides of the counting frame whose cells do not count in it (column ``in_frame``), see
+            `bloodseg.cells.CountingFrame`.
 
         Returns
         -------
@@ -567,7 +606,11 @@ class BloodCellSegmenter(NetworkEstimator):
         """
         import pandas as pd
 
-        tables = [segmented.measure(outlines=outlines) for segmented in self.segment(images)]
+        excluded = check_excluded_sides(excluded_sides)
+        tables = [
+            segmented.measure(outlines=outlines, excluded_sides=excluded)
+            for segmented in self.segment(images)
+        ]
         return pd.concat(tables, ignore_index=True)
 
     def predict_file(self, path: Any, output: Any, *, kind: str = "classes") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .._files import ArrayFile
-from ..cells import Cells
+from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._blocks import KeptBlocks
-from ..cells._instances import assemble, count_cells, label_into
+from ..cells._frame import counting_frame
+from ..cells._instances import assemble, count_cells, count_in_frame, label_into
 from ..cells._measure import measure_blocks
 from ..cells._scale import Radii, typical_radii
 from ._doubts import doubts, doubts_of_pixel_size
@@ -125,27 +126,43 @@ class Segmented:
         radius = None if self.radii is None else self.radii.red
         return doubts_of_pixel_size(self.pixel_size, radius, self.pixel_aspect)
 
-    def cells(self) -> Cells:
+    def cells(self, *, excluded_sides: Sequence[str] = EXCLUDED_SIDES) -> Cells:
         """Return the single cells."""
-        return assemble(self._blocks, self.confidence, outside=self.outside)
+        return assemble(
+            self._blocks, self.confidence, outside=self.outside, excluded_sides=excluded_sides
+        )
 
-    def count(self) -> dict[str, Any]:
+    def count(self, *, excluded_sides: Sequence[str] | None = None) -> dict[str, Any]:
         """Return a row of the table of counts."""
         row: dict[str, Any] = {"image": self.name, **count_cells(self._blocks)}
-        if self.pixel_size is not None:
-            height, width = self.class_map.shape
-            area = (1 - self.share_left_out) * height * width * self.pixel_size**2 / 1e6
-            row |= {"area_mm2": area}
-            row |= {f"{name}_per_mm2": row[name] / area for name in ("white", "red")}
+        if self.pixel_size is not None or excluded_sides is not None:
+            frame = counting_frame(
+                self.class_map.shape,
+                self.radii,
+                EXCLUDED_SIDES if excluded_sides is None else excluded_sides,
+                outside=self.outside,
+            )
+            counts = count_in_frame(self._blocks, frame)
+            row |= {f"{name}_in_frame": count for name, count in counts.items()}
+            if self.pixel_size is not None:
+                mm2 = self.pixel_size**2 / 1e6
+                height, width = self.class_map.shape
+                row["area_mm2"] = (1 - self.share_left_out) * height * width * mm2
+                row["frame_mm2"] = frame.area * mm2
+                for name, count in counts.items():
+                    row[f"{name}_per_mm2"] = count / row["frame_mm2"] if frame.area else np.nan
         return row | {"confidence": self.mean_confidence, "doubts": "; ".join(self.doubts())}
 
-    def measure(self, *, outlines: bool = False) -> Any:
+    def measure(
+        self, *, outlines: bool = False, excluded_sides: Sequence[str] = EXCLUDED_SIDES
+    ) -> Any:
         """Return the table of this image's cells."""
         table = measure_blocks(
             self._blocks,
             self.confidence,
             self._looked_at,
             outside=self.outside,
+            excluded_sides=excluded_sides,
             pixel_size=self.pixel_size,
             outlines=outlines,
         )
@@ -166,7 +183,7 @@ class LabelRows:
     def of(cls, segmented: Segmented) -> LabelRows:
         """Find the cells and write their labels."""
         labels = ArrayFile(segmented.class_map.shape, np.int32)
-        number, *_ = label_into(labels, segmented._blocks, None)
+        number, *_ = label_into(labels, segmented._blocks)
         return cls(labels, number)
 
     @property

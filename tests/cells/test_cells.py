@@ -166,7 +166,11 @@ def test_scores_are_mean_probabilities():
 
 def test_cells_at_the_border_are_flagged():
     class_map = RED * discs((100, 100), (50, 4, 15), (50, 50, 15), (97, 80, 15))
-    assert find_cells(class_map).touches_border.tolist() == [True, False, True]
+    cells = find_cells(class_map)
+    assert cells.touches_border.tolist() == [True, False, True]
+    assert cells.sides.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
+    corner = find_cells(RED * discs((100, 100), (4, 95, 15))).sides
+    assert corner.tolist() == [[True, False, False, True]]  # top, left, bottom, right
 
 
 # ---------------------------------------------------------------- scale
@@ -246,7 +250,8 @@ def test_labels_put_together_from_blocks(smear, monkeypatch):
     blocks = find_cells(smear.masks[0], smear.masks[0] / 2)
     assert (whole.labels == blocks.labels).mean() > 0.9999
     assert np.array_equal(whole.classes, blocks.classes)
-    assert np.array_equal(whole.touches_border, blocks.touches_border)
+    assert np.array_equal(whole.sides, blocks.sides)
+    assert np.array_equal(whole.in_frame, blocks.in_frame)
     assert whole.scores == pytest.approx(blocks.scores)
     counts = count_cells(KeptBlocks(smear.masks[0], typical_radii(smear.masks[0])))
     assert counts == whole.counts
@@ -263,7 +268,7 @@ def test_cells_are_split_once_however_often_they_are_asked_for(smear, monkeypatc
 
     monkeypatch.setattr("bloodseg.cells._blocks.split_cells", never)
     again = assemble(blocks, smear.masks[0] / 2)
-    for name in ("labels", "classes", "scores", "touches_border"):
+    for name in ("labels", "classes", "scores", "sides", "in_frame"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
     assert count_cells(blocks) == first.counts
 

@@ -137,6 +137,9 @@ def test_rows_are_in_the_order_of_the_labels(smear):
     assert table["label"].tolist() == list(range(1, len(cells) + 1))
     assert table["area"].tolist() == np.bincount(cells.labels.ravel())[1:].tolist()
     assert table["touches_border"].tolist() == cells.touches_border.tolist()
+    sides = table[["touches_top", "touches_left", "touches_bottom", "touches_right"]]
+    assert sides.to_numpy().tolist() == cells.sides.tolist()
+    assert table["in_frame"].tolist() == cells.in_frame.tolist()
 
 
 # ---------------------------------------------------------------- other programs' formats
@@ -158,7 +161,9 @@ def test_geojson(smear):
         assert ring[0] == ring[-1]
         assert area_of(ring[:-1]) == row["area"]
         assert feature["properties"]["classification"]["name"] == row["class"]
-        assert feature["properties"]["measurements"]["diameter"] == row["diameter"]
+        measurements = feature["properties"]["measurements"]
+        for name in ("diameter", "touches_border", "touches_left", "in_frame"):
+            assert measurements[name] == row[name]
         low, high = np.min(ring, axis=0), np.max(ring, axis=0)
         assert [*low, *high] == [row["left"], row["top"], row["right"], row["bottom"]]
 
@@ -178,6 +183,8 @@ def test_coco(smear):
         assert annotation["image_id"] == 2
         assert annotation["category_id"] == (RED if row["class"] == "red" else WHITE)
         assert annotation["area"] == row["area"]
+        sides = [f"touches_{side}" for side in ("border", "top", "left", "bottom", "right")]
+        assert annotation["attributes"] == {name: row[name] for name in [*sides, "in_frame"]}
         (polygon,) = annotation["segmentation"]
         corners = np.reshape(polygon, (-1, 2))
         assert area_of(corners) == row["area"]

@@ -69,7 +69,26 @@ def test_count_per_square_millimetre(model, images, tmp_path):
     for row in rows_of(output):
         area = 96 * 96 * 0.1**2 / 1e6
         assert float(row["area_mm2"]) == pytest.approx(area)
-        assert float(row["red_per_mm2"]) == pytest.approx(int(row["red"]) / area)
+        density = int(row["red_in_frame"]) / float(row["frame_mm2"])
+        assert float(row["red_per_mm2"]) == pytest.approx(density)
+        assert 0 < float(row["frame_mm2"]) < area
+
+
+def test_count_in_other_frames(model, images, tmp_path):
+    segmenter = BloodCellSegmenter.load(model)
+    for name, sides in (("top,left", ("top", "left")), ("none", ())):
+        output = tmp_path / f"{name}.csv"
+        assert run("count", images, "-m", model, "-o", output, "--excluded-sides", name) == 0
+        expected = segmenter.count(sorted(images.iterdir()), excluded_sides=sides)
+        assert [int(row["red_in_frame"]) for row in rows_of(output)] == expected[
+            "red_in_frame"
+        ].tolist()
+        assert (
+            run("measure", images, "-m", model, "-o", tmp_path / name, "--excluded-sides", name)
+            == 0
+        )
+        marks = [row["in_frame"] == "True" for row in rows_of(tmp_path / name / "cells.csv")]
+        assert sum(marks) == expected[["white_in_frame", "red_in_frame"]].to_numpy().sum()
 
 
 def test_measure_writes_every_format(model, images, tmp_path, capsys):

@@ -369,11 +369,39 @@ def test_the_pixel_size_is_the_parameter_or_the_files(fitted, slide, field):
         (row,) = fitted.set_params(pixel_size=given).count(slide).to_dict("records")
         area = height * width * expected**2 / 1e6
         assert row["area_mm2"] == pytest.approx(area)
-        assert row["red_per_mm2"] == pytest.approx(row["red"] / area)
+        frame = fitted.predict_instances([field])[0].frame
+        assert row["frame_mm2"] == pytest.approx(frame.area * expected**2 / 1e6)
+        assert 0 < row["red_in_frame"] < row["red"]
+        assert row["red_per_mm2"] == pytest.approx(row["red_in_frame"] / row["frame_mm2"])
         assert set(fitted.measure(slide)["unit"]) == {"um"}
     fitted.set_params(pixel_size=None)
     assert "area_mm2" not in fitted.count([field])
     assert set(fitted.measure([field])["unit"]) == {"px"}
+
+
+def test_cells_at_two_sides_do_not_count_in_the_frame(fitted, field):
+    fitted.set_params(pixel_size=0.1)
+    table = fitted.measure([field])
+    whole = ~(table["touches_bottom"] | table["touches_right"])
+    assert not table["in_frame"][~whole].any()
+    assert 0 < table["in_frame"].sum() <= whole.sum() < len(table)
+    (row,) = fitted.count([field]).to_dict("records")
+    assert row["red_in_frame"] == (table["in_frame"] & table["class"].eq("red")).sum()
+    for sides in (("top", "left"), ("right", "top")):
+        (other,) = fitted.count([field], excluded_sides=sides).to_dict("records")
+        (cells,) = fitted.predict_instances([field], excluded_sides=sides)
+        assert other["red_in_frame"] == cells.counts_in_frame["red"]
+        measured = fitted.measure([field], excluded_sides=sides)
+        assert measured["in_frame"].tolist() == cells.in_frame.tolist()
+        assert cells.in_frame.tolist() != table["in_frame"].tolist()
+        assert other["red"] == row["red"]
+    (every,) = fitted.count([field], excluded_sides=()).to_dict("records")
+    assert every["red_in_frame"] == row["red"]
+    assert every["frame_mm2"] == every["area_mm2"]
+    fitted.set_params(pixel_size=None)
+    assert "red_in_frame" not in fitted.count([field])
+    (row,) = fitted.count([field], excluded_sides=("bottom", "right")).to_dict("records")
+    assert row["red_in_frame"] == (table["in_frame"] & table["class"].eq("red")).sum()
 
 
 def test_height_and_width_of_a_pixel(fitted, field, tmp_path):
