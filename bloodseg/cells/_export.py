@@ -34,6 +34,8 @@ def outlines_of(
         corners = max(contours, key=cv2.contourArea)[:, 0].astype(float)
         # Of the two halves of a pixel, the first lies left of its middle, the second right of it.
         edges = np.floor((corners - 1) / 2) + (corners - 1) % 2
+        # At a diagonal step both halves of a pixel have the same corner.
+        edges = edges[(edges != np.roll(edges, 1, axis=0)).any(axis=1)]
         corner = np.array([place[1].start + origin[1], place[0].start + origin[0]])
         outlines.append(edges + corner)
     return outlines
@@ -50,9 +52,10 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        One polygon a cell, in pixels, with the measurements as QuPath reads them; what is true or
-        not, such as ``touches_border`` and ``in_frame``, is 1 or 0. ``json.dump`` writes it. Where
-        the image is doubted, the collection has ``doubts``, a str.
+        One polygon a cell, in pixels, with the measurements as QuPath reads them; ``id`` and the
+        measurement ``label`` are the cell's label, by which its row is found. What is true or not,
+        such as ``touches_border`` and ``in_frame``, is 1 or 0. ``json.dump`` writes it. Where the
+        image is doubted, the collection has ``doubts``, a str.
 
     Raises
     ------
@@ -81,6 +84,7 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
         features.append(
             {
                 "type": "Feature",
+                "id": row["label"],
                 "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
                 "properties": {
                     "objectType": "detection",
@@ -174,7 +178,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)  # type: ignore[arg-type]  # what is scalar and no text
         for name, value in row.items()
-        if name != "label" and np.isscalar(value) and not isinstance(value, str)
+        if np.isscalar(value) and not isinstance(value, str)
         if np.isfinite(value)
     }
 

@@ -1,5 +1,6 @@
 """Measurements of known shapes, and what is written of them."""
 
+import itertools
 import json
 import re
 
@@ -158,7 +159,9 @@ def test_geojson(smear):
     for feature, row in zip(collection["features"], table.to_dict("records"), strict=True):
         (ring,) = feature["geometry"]["coordinates"]
         assert feature["geometry"]["type"] == "Polygon"
+        assert feature["id"] == feature["properties"]["measurements"]["label"] == row["label"]
         assert ring[0] == ring[-1]
+        assert all(one != two for one, two in itertools.pairwise(ring))
         assert area_of(ring[:-1]) == row["area"]
         assert feature["properties"]["classification"]["name"] == row["class"]
         measurements = feature["properties"]["measurements"]
