@@ -7,15 +7,17 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .estimators import BloodCellCounter, BloodCellSegmenter
+    from .prediction import Segmented
     from .preprocessing import Preprocessor
 
-__all__ = ["BloodCellCounter", "BloodCellSegmenter", "Preprocessor", "__version__"]
+__all__ = ["BloodCellCounter", "BloodCellSegmenter", "Preprocessor", "Segmented", "__version__"]
 
 # Loaded on first use: metrics and datasets then do without the seconds that torch takes.
 _HOME = {
     "BloodCellCounter": ".estimators",
     "BloodCellSegmenter": ".estimators",
     "Preprocessor": ".preprocessing",
+    "Segmented": ".prediction",
 }
 
 

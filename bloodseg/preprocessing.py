@@ -16,8 +16,6 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError
 from ._images import check_images, in_container_of
 from ._typing import Images
 
-__all__ = ["Preprocessor"]
-
 _LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in cv2.COLOR_RGB2YUV
 _N_LEVELS = 256  # bins of a tile's histogram, whatever the image's dtype
 MAX_JOBS = 1024  # threads

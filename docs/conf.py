@@ -7,8 +7,15 @@ author = "The bloodseg founders"
 copyright = "2026, The bloodseg founders"
 release = __version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinxarg.ext",
+]
 exclude_patterns = ["_build"]
+smartquotes_action = "qe"  # quotes and dots, but not dashes: --option stays as it is typed
 html_theme = "furo"
 html_title = f"bloodseg {release}"
 
@@ -18,6 +25,8 @@ templates_path = ["_templates"]
 numpydoc_show_class_members = False  # the template of classes lists them
 default_role = "py:obj"
 myst_heading_anchors = 3
+suppress_warnings = ["myst.domains"]  # sphinxarg's domain knows no references of Markdown
+myst_enable_extensions = ["deflist"]
 
 # A reference that leads nowhere fails the build, but for names of other packages, which have no
 # inventory offline.

@@ -25,7 +25,7 @@ from bloodseg.cli._arguments import make_parser
 from bloodseg.datasets import make_smears
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/guide.md"]
+PAGES = ["README.md", "docs/guide.md", "docs/extend.md"]
 
 
 def blocks(page, language):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,11 +73,30 @@ _SIDES: dict[str, tuple[str, ...]] = {
 }
 
 
+def make_whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with the options of all commands, for the documentation.
+
+    Without the list of exit codes at each command's end, which is layout for terminals.
+    """
+    parser = _make_parser(tuple(_COMMANDS))
+    parsers: list[Any] = [parser]
+    for each in parsers:  # grows as it goes: the studies are commands of a command
+        each.epilog = None
+        for action in each._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return parser
+
+
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser, with the options of one command.
 
     Only of one, since those of ``train`` take seconds to import.
     """
+    return _make_parser((command,))
+
+
+def _make_parser(commands: Sequence[str | None]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
         description="Find red and white cells in images of blood smears.",
@@ -90,7 +109,7 @@ def make_parser(command: str | None = None) -> argparse.ArgumentParser:
         described = parsers.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
         )
-        if name == command:
+        if name in commands:
             _ADD_ARGUMENTS[name](described)
     return parser
 

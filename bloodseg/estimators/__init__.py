@@ -1,6 +1,4 @@
 """The estimators: scikit-learn's contract around training and prediction."""
 
-from ._counter import BloodCellCounter
-from ._segmenter import BloodCellSegmenter
-
-__all__ = ["BloodCellCounter", "BloodCellSegmenter"]
+from ._counter import BloodCellCounter as BloodCellCounter
+from ._segmenter import BloodCellSegmenter as BloodCellSegmenter

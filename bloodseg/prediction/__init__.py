@@ -3,25 +3,16 @@
 Nothing here writes to what was fitted: a `Predictor` owns a copy of the network.
 """
 
-from ._magnification import Ruler, check_red_cell_diameter
-from ._map_files import check_output, write_map
-from ._network import TileNetwork, check_tile_size, explain_memory_errors
-from ._predictor import Predictor
-from ._segmented import LabelRows, Segmented
-from ._sources import Source, Sources, check_sources
-
-__all__ = [
-    "LabelRows",
-    "Predictor",
-    "Ruler",
-    "Segmented",
-    "Source",
-    "Sources",
-    "TileNetwork",
-    "check_output",
-    "check_red_cell_diameter",
-    "check_sources",
-    "check_tile_size",
-    "explain_memory_errors",
-    "write_map",
-]
+from ._magnification import Ruler as Ruler
+from ._magnification import check_red_cell_diameter as check_red_cell_diameter
+from ._map_files import check_output as check_output
+from ._map_files import write_map as write_map
+from ._network import TileNetwork as TileNetwork
+from ._network import check_tile_size as check_tile_size
+from ._network import explain_memory_errors as explain_memory_errors
+from ._predictor import Predictor as Predictor
+from ._segmented import LabelRows as LabelRows
+from ._segmented import Segmented as Segmented
+from ._sources import Source as Source
+from ._sources import Sources as Sources
+from ._sources import check_sources as check_sources

@@ -1,32 +1,18 @@
 """Training of a network: crops or whole images, augmentation, the losses and skorch's loop."""
 
-from ._augmentation import Augmentation
-from ._checkpoint import Checkpoint, fingerprint
-from ._distributed import make_accelerator, share_seed
-from ._magnification import (
-    STANDARD_DIAMETER,
-    measure_diameter,
-    scale_to_diameter,
-)
-from ._split import check_groups, split_images
-from ._tasks import CountingTask, SegmentationTask, TrainingData
-from ._train import TrainingResult, TrainingSettings, train_network
-
-__all__ = [
-    "STANDARD_DIAMETER",
-    "Augmentation",
-    "Checkpoint",
-    "CountingTask",
-    "SegmentationTask",
-    "TrainingData",
-    "TrainingResult",
-    "TrainingSettings",
-    "check_groups",
-    "fingerprint",
-    "make_accelerator",
-    "measure_diameter",
-    "scale_to_diameter",
-    "share_seed",
-    "split_images",
-    "train_network",
-]
+from ._augmentation import Augmentation as Augmentation
+from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import fingerprint as fingerprint
+from ._distributed import make_accelerator as make_accelerator
+from ._distributed import share_seed as share_seed
+from ._magnification import STANDARD_DIAMETER as STANDARD_DIAMETER
+from ._magnification import measure_diameter as measure_diameter
+from ._magnification import scale_to_diameter as scale_to_diameter
+from ._split import check_groups as check_groups
+from ._split import split_images as split_images
+from ._tasks import CountingTask as CountingTask
+from ._tasks import SegmentationTask as SegmentationTask
+from ._tasks import TrainingData as TrainingData
+from ._train import TrainingResult as TrainingResult
+from ._train import TrainingSettings as TrainingSettings
+from ._train import train_network as train_network
