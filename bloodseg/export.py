@@ -17,7 +17,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from ._files import check_place, written_whole
-from ._images import CLASS_NAMES
 from ._version import __version__
 from .estimators import BloodCellSegmenter
 from .model_selection import share_that_differs
@@ -230,7 +229,7 @@ def _metadata(model: BloodCellSegmenter, blocks: Mapping[Any, Any]) -> dict[str,
         "notice": _NOTICE,
         "input": _INPUT + scaled,
         "output": _OUTPUT,
-        "classes": json.dumps(CLASS_NAMES),
+        "classes": json.dumps(model.class_names_),
         "ode_blocks": json.dumps(blocks),
         "preprocessor": json.dumps(described, default=repr),
         "red_cell_diameter": json.dumps(model.red_cell_diameter_),

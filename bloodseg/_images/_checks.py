@@ -151,7 +151,7 @@ def check_masks(
     masks: Any,
     *,
     images: Sequence[np.ndarray] | None = None,
-    n_classes: int = 3,
+    classes: Sequence[str] = CLASS_NAMES,
     partial: bool = False,
     name: str = "masks",
 ) -> list[np.ndarray]:
@@ -160,11 +160,11 @@ def check_masks(
     Parameters
     ----------
     masks : ndarray of shape (n, H, W) or sequence of (H, W) ndarrays
-        Labels 0 to ``n_classes - 1``, of any dtype that holds them exactly.
+        Labels, places in ``classes``, of any dtype that holds them exactly.
     images : sequence of ndarray, optional
         Checked images that the label maps must match in number and size.
-    n_classes : int
-        Number of classes.
+    classes : sequence of str
+        Names of the labels 0, 1, ...
     partial : bool
         Whether pixels may be `NOT_LABELLED`.
     name : str
@@ -197,27 +197,29 @@ def check_masks(
         if array.ndim != 2 or array.size == 0 or array.shape != expected:
             wanted = "(H, W)" if images is None else f"{expected}, as its image has"
             raise ValueError(f"{where} must have shape {wanted}; got {array.shape}.")
-        checked.append(_check_labels(array, n_classes=n_classes, partial=partial, name=where))
+        checked.append(_check_labels(array, classes=classes, partial=partial, name=where))
     return checked
 
 
-def _check_labels(mask: np.ndarray, *, n_classes: int, partial: bool, name: str) -> np.ndarray:
+def _check_labels(
+    mask: np.ndarray, *, classes: Sequence[str], partial: bool, name: str
+) -> np.ndarray:
     if mask.dtype.kind not in "buif":
         raise ValueError(
             f"{name} must hold numbers; got dtype {mask.dtype}. Cast labels with .astype(np.uint8)."
         )
     known = mask[mask != NOT_LABELLED] if partial and mask.max() == NOT_LABELLED else mask
-    if known.size == 0 or (known.min() >= 0 and known.max() < n_classes):
+    if known.size == 0 or (known.min() >= 0 and known.max() < len(classes)):
         labels = mask.astype(np.uint8, copy=False)
         if mask.dtype.kind in "bui" or (labels == mask).all():
             return labels
     found = np.unique(mask)
     shown = ", ".join(str(value) for value in found[:8]) + (", ..." if len(found) > 8 else "")
     raise ValueError(
-        f"{name} must hold the labels 0 to {n_classes - 1}"
-        + (f" ({', '.join(CLASS_NAMES)})" if n_classes == len(CLASS_NAMES) else "")
+        f"{name} must hold the labels 0 to {len(classes) - 1}"
+        + ("" if classes[0] == "0" else f" ({', '.join(classes)})")
         + (f", or {NOT_LABELLED} where the class is not known" if partial else "")
-        + f"; got {shown}. Map your labels to these first."
+        + f"; got {shown}. Map your labels to these first. Or pass the classes that they stand for."
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from .._images import CLASS_NAMES
 from ._scale import Radii
 from ._split import Split, split_cells
 
@@ -57,7 +58,13 @@ class Block:
         return np.asarray(number[self.split.labels])
 
 
-def blocks_of_cells(class_map: Any, radii: Radii | None, *, side: int = _CORE) -> Iterator[Block]:
+def blocks_of_cells(
+    class_map: Any,
+    radii: Radii | None,
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
+    side: int = _CORE,
+) -> Iterator[Block]:
     """Yield the blocks that make up an image, row by row.
 
     Parameters
@@ -66,6 +73,8 @@ def blocks_of_cells(class_map: Any, radii: Radii | None, *, side: int = _CORE) -
         Labels, read by strips of rows.
     radii : Radii or None
         Of typical cells; None, where there are no cells, yields nothing.
+    classes : sequence of str
+        Names of the labels.
     side : int
         Side of the cores in pixels.
     """
@@ -79,7 +88,7 @@ def blocks_of_cells(class_map: Any, radii: Radii | None, *, side: int = _CORE) -
         for left in range(0, width, side):
             columns, core_columns = _with_margin(left, side, width, margin)
             window = strip[:, columns]
-            split = split_cells(window, radii, (rows.start, columns.start))
+            split = split_cells(window, radii, (rows.start, columns.start), classes=classes)
             row, column = split.seeds.T
             owned = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
             yield Block((rows, columns), (core_rows, core_columns), window, split, owned)
@@ -92,11 +101,12 @@ class KeptBlocks:
 
     Parameters
     ----------
-    class_map, radii
+    class_map, radii, classes
         As for `blocks_of_cells`.
     """
 
-    def __init__(self, class_map: Any, radii: Radii | None):
+    def __init__(self, class_map: Any, radii: Radii | None, classes: Sequence[str] = CLASS_NAMES):
+        self.classes = tuple(classes)
         self._class_map = class_map
         self.radii = radii
         self._kept: list[tuple[Block, bytes]] | None = None
@@ -110,7 +120,7 @@ class KeptBlocks:
     def __iter__(self) -> Iterator[Block]:
         if self._kept is None:
             kept = []
-            for block in blocks_of_cells(self._class_map, self.radii):
+            for block in blocks_of_cells(self._class_map, self.radii, classes=self.classes):
                 kept.append(
                     (_without_pixels(block), zlib.compress(block.split.labels.tobytes(), level=1))
                 )

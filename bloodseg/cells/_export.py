@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from scipy import ndimage
 
-from .._images import CLASS_COLOURS, CLASS_NAMES, COUNT_NAMES
+from .._images import CLASS_NAMES, cell_labels, check_classes, colours_of
 from ._frame import SIDES
 
 if TYPE_CHECKING:
@@ -41,13 +41,16 @@ def outlines_of(
     return outlines
 
 
-def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
+def to_geojson(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES) -> dict[str, Any]:
     """Return the cells of one image as a GeoJSON FeatureCollection, for QuPath and the like.
 
     Parameters
     ----------
     table : DataFrame
         Of `measure_cells`, or of ``BloodCellSegmenter.measure`` for one image, with ``outlines``.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of all classes: ``class_names_`` of a segmenter, ``class_names`` of `Cells`. They tell
+        the colours.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the table has no outlines, or holds several images.
+        If the table has no outlines, or holds several images or cells of other classes.
 
     Examples
     --------
@@ -72,7 +75,7 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
     >>> collection["features"][0]["geometry"]["coordinates"]
     [[[10.0, 10.0], [10.0, 30.0], [30.0, 30.0], [30.0, 10.0], [10.0, 10.0]]]
     """
-    _check_outlines(table)
+    colours = colours_of(_check_table(table, classes))
     if "image" in table and table["image"].nunique() > 1:
         raise ValueError(
             "GeoJSON has the coordinates of one image; this table holds "
@@ -90,7 +93,7 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
                     "objectType": "detection",
                     "classification": {
                         "name": row["class"],
-                        "color": list(CLASS_COLOURS[row["class"]]),
+                        "color": list(colours[row["class"]]),
                     },
                     "measurements": _numbers(row),
                 },
@@ -102,7 +105,12 @@ def to_geojson(table: pd.DataFrame) -> dict[str, Any]:
     return collection
 
 
-def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[str, Any]:
+def to_coco(
+    table: pd.DataFrame,
+    sizes: Mapping[Any, tuple[int, int]],
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
+) -> dict[str, Any]:
     """Return the cells of images as a COCO data set of object detection.
 
     Parameters
@@ -112,19 +120,21 @@ def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[s
     sizes : dict
         Height and width of each image, by its entry in the column ``image``; images without
         cells, too.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of all classes: ``class_names_`` of a segmenter, ``class_names`` of `Cells`.
 
     Returns
     -------
     dict
-        ``images``, ``categories`` (1 white, 2 red) and ``annotations``, each with ``bbox``
-        (x, y, width, height) and ``area`` in pixels, ``segmentation`` as a polygon, ``score``, and
-        as ``attributes`` which sides of the picture the cell touches and whether it counts in the
-        frame (see `CountingFrame`).
+        ``images``, ``categories`` (their ids are the labels: 1 white, 2 red) and ``annotations``,
+        each with ``bbox`` (x, y, width, height) and ``area`` in pixels, ``segmentation`` as a
+        polygon, ``score``, and as ``attributes`` which sides of the picture the cell touches and
+        whether it counts in the frame (see `CountingFrame`).
 
     Raises
     ------
     ValueError
-        If the table has no outlines, or an image has no size.
+        If the table has no outlines or cells of other classes, or an image has no size.
 
     Examples
     --------
@@ -136,7 +146,7 @@ def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[s
     >>> to_coco(table, {"a.png": (40, 40)})["annotations"][0]["bbox"]
     [10, 10, 20, 20]
     """
-    _check_outlines(table)
+    labels = cell_labels(_check_table(table, classes))
     absent = sorted({str(name) for name in table["image"] if name not in sizes})
     if absent:
         raise ValueError(f"sizes must have the size of every image; got none of {absent[0]}.")
@@ -145,7 +155,7 @@ def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[s
         {
             "id": number,
             "image_id": numbers[row["image"]],
-            "category_id": CLASS_NAMES.index(row["class"]),
+            "category_id": labels[row["class"]],
             "bbox": [
                 *(row["left"], row["top"]),
                 *(row["right"] - row["left"], row["bottom"] - row["top"]),
@@ -162,15 +172,24 @@ def to_coco(table: pd.DataFrame, sizes: Mapping[Any, tuple[int, int]]) -> dict[s
         {"id": number, "file_name": str(name), "height": sizes[name][0], "width": sizes[name][1]}
         for name, number in numbers.items()
     ]
-    categories = [{"id": CLASS_NAMES.index(name), "name": name} for name in COUNT_NAMES]
+    categories = [{"id": label, "name": name} for name, label in labels.items()]
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def _check_outlines(table: pd.DataFrame) -> None:
+def _check_table(table: pd.DataFrame, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes, those of all cells in the table among them."""
+    names = check_classes(classes)
     if "outline" not in table:
         raise ValueError(
             "table must have the column 'outline'; measure the cells with outlines=True."
         )
+    others = [name for name in table["class"].unique() if name not in names[1:]]
+    if others:
+        raise ValueError(
+            f"classes must name the class of every cell; got {names}, and the table holds cells of "
+            f"class {others[0]!r}. Pass class_names_ of the segmenter that measured them."
+        )
+    return names
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

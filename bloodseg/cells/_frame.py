@@ -145,7 +145,7 @@ def counting_frame(
     if not excluded:
         return CountingFrame(0, 0, height, width, excluded, height * width - _count(outside))
     picture = (0, 0, height, width) if outside is None else _largest_rectangle(outside)
-    guard = 0 if radii is None else int(np.ceil(radii.red))
+    guard = 0 if radii is None else int(np.ceil(radii.typical))
     # A cell in the last row or column of pixels may go on beyond: the excluded sides lie before it.
     steps = [1 if side in excluded else guard for side in SIDES]
     top, left = (edge + step for edge, step in zip(picture[:2], steps[:2], strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._images import CLASS_NAMES, check_masks
+from .._images import CLASS_NAMES, cell_labels, check_classes, check_masks
 from ._blocks import Block, KeptBlocks
 from ._frame import EXCLUDED_SIDES, CountingFrame, check_excluded_sides, counting_frame
 from ._scale import LEAST, MOST, is_diameter, typical_radii
@@ -21,9 +21,9 @@ class Cells:
     Attributes
     ----------
     labels : ndarray of shape (H, W), int32
-        0 where there is no cell, 1 to n the cells: white ones first, each class from the top down.
+        0 where there is no cell, 1 to n the cells: class by class, each from the top down.
     classes : ndarray of shape (n,), uint8
-        Class of cell 1, 2, ...: 1 white, 2 red.
+        Label of the class of cell 1, 2, ...: 1 white, 2 red.
     scores : ndarray of shape (n,), float32
         Mean probability that the network gives a cell's pixels for their class, in [0, 1]; NaN
         where no probabilities were given.
@@ -34,6 +34,8 @@ class Cells:
         Whether a cell counts in the frame.
     frame : CountingFrame
         What densities are counted in.
+    class_names : tuple of str
+        Names of the labels of classes, from 0 on.
     """
 
     labels: np.ndarray
@@ -42,6 +44,7 @@ class Cells:
     sides: np.ndarray
     in_frame: np.ndarray
     frame: CountingFrame
+    class_names: tuple[str, ...] = CLASS_NAMES
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -54,7 +57,7 @@ class Cells:
     @property
     def counts(self) -> dict[str, int]:
         """Number of cells of each class, by name."""
-        return count_classes(self.classes)
+        return count_classes(self.classes, self.class_names)
 
     @property
     def counts_in_frame(self) -> dict[str, int]:
@@ -62,15 +65,13 @@ class Cells:
 
         Over ``frame.area``, these are densities, which do not depend on the size of the image.
         """
-        return count_classes(self.classes[self.in_frame])
+        return count_classes(self.classes[self.in_frame], self.class_names)
 
 
-def count_classes(classes: np.ndarray) -> dict[str, int]:
-    """Return the number of white and of red cells."""
+def count_classes(classes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """Return the number of cells of each class."""
     return {
-        name: int(np.count_nonzero(classes == label))
-        for label, name in enumerate(CLASS_NAMES)
-        if label
+        name: int(np.count_nonzero(classes == label)) for name, label in cell_labels(names).items()
     }
 
 
@@ -80,6 +81,7 @@ def find_cells(
     *,
     red_cell_diameter: float | None = None,
     excluded_sides: Sequence[str] = EXCLUDED_SIDES,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> Cells:
     """Find the single cells of a class map.
 
@@ -90,10 +92,15 @@ def find_cells(
     white cell that lie close together are one cell, holes (the pallor of red cells) are filled, and
     specks smaller than an eighth of a typical red cell are left out.
 
+    These are the rules of the classes named "white" and "red". What hangs together in any other
+    class is one cell, unless notches of the outline or a neck part it; specks are then smaller than
+    an eighth of a typical cell of that class, and cells of less than five pixels across are not
+    found.
+
     Parameters
     ----------
     class_map : array-like of shape (H, W)
-        0 background, 1 white cells, 2 red cells.
+        Labels, places in ``classes``: by default 0 background, 1 white cells, 2 red cells.
     confidence : array-like of shape (H, W), optional
         Probability of each pixel's class: floating point in [0, 1], or uint8 in 255ths.
     red_cell_diameter : float, optional
@@ -102,6 +109,8 @@ def find_cells(
     excluded_sides : sequence of str, default=("bottom", "right")
         Sides whose cells do not count in the frame (see `CountingFrame`): one of "top" and
         "bottom" and one of "left" and "right"; or none, where all cells are to count.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels.
 
     Returns
     -------
@@ -124,11 +133,12 @@ def find_cells(
     >>> cells.counts
     {'white': 0, 'red': 2}
     """
-    (labels,) = check_masks([np.asarray(class_map)], name="class_map")
+    names = check_classes(classes)
+    (labels,) = check_masks([np.asarray(class_map)], classes=names, name="class_map")
     excluded = check_excluded_sides(excluded_sides)
-    radii = typical_radii(labels, red=check_diameter(red_cell_diameter))
+    radii = typical_radii(labels, red=check_diameter(red_cell_diameter), classes=names)
     checked = _checked_confidence(confidence, labels.shape)
-    return assemble(KeptBlocks(labels, radii), checked, excluded_sides=excluded)
+    return assemble(KeptBlocks(labels, radii, names), checked, excluded_sides=excluded)
 
 
 def check_diameter(diameter: Any) -> float | None:
@@ -196,6 +206,7 @@ def assemble(
         sides=np.concatenate(sides)[order],
         in_frame=np.concatenate(in_frame)[order],
         frame=frame,
+        class_names=blocks.classes,
     )
 
 
@@ -257,15 +268,15 @@ def _numbering(keys: np.ndarray, owned: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def count_cells(blocks: KeptBlocks) -> dict[str, int]:
-    """Return the number of white and of red cells in a class map of any size."""
+    """Return the number of cells of each class in a class map of any size."""
     classes = [block.split.classes[block.owned] for block in blocks]
-    return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]))
+    return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]), blocks.classes)
 
 
 def count_in_frame(blocks: KeptBlocks, frame: CountingFrame) -> dict[str, int]:
-    """Return how many white and red cells count in the frame."""
+    """Return how many cells of each class count in the frame."""
     classes = [block.split.classes[block.owned][counted_in(frame, block)] for block in blocks]
-    return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]))
+    return count_classes(np.concatenate([*classes, np.empty(0, np.uint8)]), blocks.classes)
 
 
 def counted_in(frame: CountingFrame, block: Block) -> np.ndarray:

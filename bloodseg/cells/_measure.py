@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import regionprops_table
 from skimage.segmentation import find_boundaries
 
-from .._images import CLASS_NAMES, RED, WHITE, check_images, to_rgb
+from .._images import RED, WHITE, check_images, mask_of, to_rgb
 from ._blocks import KeptBlocks
 from ._frame import EXCLUDED_SIDES, SIDES, counting_frame
 from ._instances import Cells, counted_in, mean_confidence, sides_touched
@@ -66,7 +66,7 @@ def measure_cells(
         label
             Of the cell in ``cells.labels``.
         class
-            "white" or "red".
+            Its name, as "white" or "red".
         area, diameter, perimeter
             In square pixels and pixels, or square micrometres and micrometres. The diameter is
             that of a disc of the same area.
@@ -123,9 +123,9 @@ def measure_cells(
             raise ValueError(
                 f"image must have the cells' size {cells.labels.shape}; got {pixels.shape[:2]}."
             )
-    table = _measured(cells.labels, cells.classes, pixels, outlines=outlines)
+    table = _measured(cells.labels, cells.classes, cells.class_names, pixels, outlines=outlines)
     _place(table, cells.scores, cells.sides, cells.in_frame)
-    return _finished([table], pixel_size)
+    return _finished([table], cells.class_names, pixel_size)
 
 
 def check_pixel_size(pixel_size: Any) -> None:
@@ -163,6 +163,7 @@ def measure_blocks(
         table = _measured(
             block.owned_labels,
             block.split.classes[block.owned],
+            blocks.classes,
             np.asarray(image[rows])[:, columns],
             origin=(rows.start, columns.start),
             outlines=outlines,
@@ -174,10 +175,11 @@ def measure_blocks(
         tables.append(table)
     if not tables:  # the columns are there all the same
         no_cells, pixel = np.zeros((1, 1), np.int32), np.zeros((1, 1, 3), np.uint8)
-        nothing = _measured(no_cells, np.empty(0, np.uint8), pixel, outlines=outlines)
+        no_classes = np.empty(0, np.uint8)
+        nothing = _measured(no_cells, no_classes, blocks.classes, pixel, outlines=outlines)
         _place(nothing, np.empty(0, np.float32), np.empty((0, 4), bool), np.empty(0, bool))
         tables = [nothing]
-    return _finished(tables, pixel_size)
+    return _finished(tables, blocks.classes, pixel_size)
 
 
 def _place(
@@ -191,14 +193,16 @@ def _place(
     table["in_frame"] = in_frame
 
 
-def _finished(tables: list[pd.DataFrame], pixel_size: float | None) -> pd.DataFrame:
+def _finished(
+    tables: list[pd.DataFrame], names: Sequence[str], pixel_size: float | None
+) -> pd.DataFrame:
     """Join the tables of blocks, number the cells and turn pixels into micrometres."""
     import pandas as pd
 
     table = pd.concat(tables, ignore_index=True)
     if "seed_y" in table:
-        white_first = table["class"].eq("red")
-        order = np.lexsort([table["seed_x"], table["seed_y"], white_first])
+        label = table["class"].map(names.index).to_numpy(int)
+        order = np.lexsort([table["seed_x"], table["seed_y"], label])
         table = table.iloc[order].drop(columns=["seed_y", "seed_x"]).reset_index(drop=True)
     table["label"] = np.arange(1, len(table) + 1)
     scale = 1.0 if pixel_size is None else float(pixel_size)
@@ -213,6 +217,7 @@ def _finished(tables: list[pd.DataFrame], pixel_size: float | None) -> pd.DataFr
 def _measured(
     labels: np.ndarray,
     classes: np.ndarray,
+    names: Sequence[str],
     image: np.ndarray | None,
     *,
     origin: tuple[int, int] = (0, 0),
@@ -228,7 +233,7 @@ def _measured(
     geometry = {new: found[old] for old, new in _GEOMETRY.items()}
     columns: dict[str, Any] = {
         "label": np.arange(1, len(classes) + 1),
-        "class": np.array(CLASS_NAMES, dtype=object)[classes],
+        "class": np.array(names, dtype=object)[classes],
     }
     columns |= geometry
     perimeter = np.maximum(geometry["perimeter"], 1e-6)
@@ -239,7 +244,7 @@ def _measured(
     for name in ("left", "right", "centroid_x"):
         columns[name] = columns[name] + origin[1]
     if image is not None:
-        columns |= _looks(labels, classes, geometry["area"], image)
+        columns |= _looks(labels, classes, names, geometry["area"], image)
     table = pd.DataFrame(columns)
     if outlines:
         table["outline"] = pd.Series(outlines_of(labels, len(classes), origin), dtype=object)
@@ -256,7 +261,11 @@ def _inserted(columns: dict[str, Any], *, after: str, **new: Any) -> dict[str, A
 
 
 def _looks(
-    labels: np.ndarray, classes: np.ndarray, areas: np.ndarray, image: np.ndarray
+    labels: np.ndarray,
+    classes: np.ndarray,
+    names: Sequence[str],
+    areas: np.ndarray,
+    image: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Return what the colours tell: mean colour, pallor of red cells, nucleus of white ones."""
     rgb = to_rgb(image)
@@ -266,10 +275,11 @@ def _looks(
     for channel, name in enumerate(("mean_red", "mean_green", "mean_blue")):
         sums = np.bincount(labels.ravel(), rgb[..., channel].ravel(), minlength=n_cells + 1)
         columns[name] = sums[1:] / np.maximum(areas, 1) / white_level
-    columns["pallor"] = np.where(classes == RED, _pallor(labels, n_cells, rgb), np.nan)
+    red, white = (mask_of(classes, names, name) for name in (RED, WHITE))
+    columns["pallor"] = np.where(red, _pallor(labels, n_cells, rgb), np.nan)
     nucleus = np.full(n_cells, np.nan)
     places = ndimage.find_objects(labels)
-    for index in np.flatnonzero(classes == WHITE):
+    for index in np.flatnonzero(white):
         inside = labels[places[index]] == index + 1
         nucleus[index] = _nucleus_area(rgb[places[index]][..., 0], inside)
     with np.errstate(divide="ignore"):

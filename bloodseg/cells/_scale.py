@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from scipy.spatial import KDTree
 
-from .._images import RED, WHITE
+from .._images import CLASS_NAMES, RED, WHITE, cell_labels, label_of
 from ._outline import Outline
 from ._shapes import Regions, distance_inside, is_convex, without_holes
+
+_T = TypeVar("_T")
 
 WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/train: 45 and 27)
 
@@ -25,6 +28,7 @@ _MAX_RADIUS = 128  # pixels; what is wider is not taken for a cell, unless expec
 _COARSE = 4  # one pixel of so many is enough for cells that are wider than that
 _LEAST_RED, _LITTLE_RED = 0.25, 0.05  # radius, and area of all, over those of white cells
 _BIN = 1 / 8  # pixels
+_WIDEST_OTHER = 20  # radii: what a cell of a class without rules of its own is wide at most
 _NOISE = 2  # pixels; what is thinner is a rim or a strand
 _WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed
 _CANDIDATES = np.geomspace(0.65, 1.5, 10)  # radii tried, of the first guess
@@ -39,40 +43,70 @@ _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of ab
 
 @dataclass(frozen=True)
 class Radii:
-    """Radii of typical cells, in pixels."""
+    """Radii of typical cells, in pixels.
 
-    red: float
-    white: float
+    Attributes
+    ----------
+    red, white : float or None
+        Of red and white cells, one of which tells the other's; None where there are neither.
+    others : mapping of str to float
+        Of further classes, by name; those of which nothing is to be seen are left out.
+    """
+
+    red: float | None
+    white: float | None
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, name: str) -> float | None:
+        """Return the radius of a class, None where none of its cells is to be seen."""
+        known = {RED: self.red, WHITE: self.white, **self.others}
+        return known.get(name)
+
+    @property
+    def typical(self) -> float:
+        """Of red cells; where there are neither red nor white ones, of the largest other class."""
+        return max(self.others.values()) if self.red is None else self.red
 
     @property
     def widest(self) -> float:
         """Pixels that a cell is wide at most."""
-        return max(10 * self.red, 4 * self.white)
+        others = (_WIDEST_OTHER * radius for radius in self.others.values())
+        return max(10 * (self.red or 0), 4 * (self.white or 0), *others, 0)
 
     @property
     def reach(self) -> float:
         """Pixels beyond which nothing acts on a cell, its own extent included."""
-        return self.widest + max(4 * self.red, 2 * self.white)
+        others = (4 * radius for radius in self.others.values())
+        return self.widest + max(4 * (self.red or 0), 2 * (self.white or 0), *others, 0)
 
 
-def typical_radius(class_map: Any, expected_diameter: float | None = None) -> float | None:
-    """Return the radius of a typical red cell in pixels, or None where there is no cell.
+def typical_radius(
+    class_map: Any,
+    expected_diameter: float | None = None,
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
+) -> float | None:
+    """Return the radius of a typical red cell in pixels; None where no red or white one is seen.
 
     See `typical_radii`.
     """
-    radii = typical_radii(class_map, expected_diameter)
-    return None if radii is None else radii.red
+    blood = _at_some_scale(class_map, expected_diameter, partial(_blood_radii, classes=classes))
+    return None if blood is None else blood[0]
 
 
 def typical_radii(
-    class_map: Any, expected_diameter: float | None = None, *, red: float | None = None
+    class_map: Any,
+    expected_diameter: float | None = None,
+    *,
+    red: float | None = None,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> Radii | None:
     """Return the radii of typical cells, or None where there is no cell.
 
     Of red cells a first guess comes from inscribed circles; of the radii about it, the one at which
     most votes of the outlines meet is taken (see `_outline`). White cells are no smaller than
     is usual; larger where their inscribed circles are. Where there is no red cell, or what is red
-    is too small for one, the white ones tell.
+    is too small for one, the white ones tell. Of any other class, inscribed circles tell.
 
     Parameters
     ----------
@@ -82,42 +116,69 @@ def typical_radii(
         About how wide red cells are, if known. Large ones are measured in a thinned map.
     red : float, optional
         Radius of red cells, if known.
+    classes : sequence of str
+        Names of the labels.
     """
     if red is not None:
         expected_diameter = 2 * red
+    measure = partial(_blood_radii, classes=classes, red=red)
+    blood = _at_some_scale(class_map, expected_diameter, measure)
+    others = {}
+    for name, label in cell_labels(classes).items():
+        if name not in (RED, WHITE):
+            radius = _at_some_scale(class_map, expected_diameter, partial(_radius, label=label))
+            if radius is not None:
+                others[name] = radius
+    if blood is None and not others:
+        return None
+    red, white = blood or (None, None)
+    return Radii(red, white, others)
+
+
+def _at_some_scale(
+    class_map: Any, expected_diameter: float | None, measure: Callable[[Any, int], _T | None]
+) -> _T | None:
+    """Return what is measured in a class map, or in one pixel of so many along each side of it."""
     every = 1
     while expected_diameter is not None and expected_diameter / every > _MAX_RADIUS:
         every *= 2
-    radii = _radii(class_map, every, red)
-    if radii is None and expected_diameter is None:
-        radii = _radii(class_map, _COARSE, red)
-    return radii
+    found = measure(_Thinned(class_map, every) if every > 1 else class_map, every)
+    if found is None and expected_diameter is None:
+        found = measure(_Thinned(class_map, _COARSE), _COARSE)
+    return found
 
 
-def _radii(class_map: Any, every: int, red: float | None) -> Radii | None:
-    """Return typical radii, measured in one pixel of so many along each side."""
-    thinned = _Thinned(class_map, every) if every > 1 else class_map
-    # At the border, nothing tells a large cell from a field that is all one class.
-    white = _inscribed_radius(thinned, WHITE, whole=every == _COARSE)
-    white = None if white is None else every * white
-    if red is None:
-        guess = _inscribed_radius(thinned, RED, whole=every == _COARSE)
-        if guess is not None:
-            red = every * _red_radius(thinned, guess)
-        if white is not None and (red is None or _are_specks(thinned, red / white)):
-            red = white / WHITE_OVER_RED
-    if red is None:
+def _radius(thinned: Any, every: int, label: int | None) -> float | None:
+    """Return the typical radius of the inscribed circles of a class; None where it has none."""
+    if label is None:
         return None
-    return Radii(red, max(WHITE_OVER_RED * red, white or 0))
+    # At the border, nothing tells a large cell from a field that is all one class.
+    radius = _inscribed_radius(thinned, label, whole=every == _COARSE)
+    return None if radius is None else every * radius
 
 
-def _are_specks(class_map: Any, red_over_white: float) -> bool:
+def _blood_radii(
+    thinned: Any, every: int, classes: Sequence[str], red: float | None = None
+) -> tuple[float, float] | None:
+    """Return the radii of red and white cells, one of which is enough to tell both."""
+    labels = label_of(classes, RED), label_of(classes, WHITE)
+    white = _radius(thinned, every, labels[1])
+    if red is None:
+        guess = _radius(thinned, every, labels[0])
+        if guess is not None:
+            red = every * _red_radius(thinned, guess / every, labels[0])
+        if white is not None and (red is None or _are_specks(thinned, red / white, labels)):
+            red = white / WHITE_OVER_RED
+    return None if red is None else (red, max(WHITE_OVER_RED * red, white or 0))
+
+
+def _are_specks(class_map: Any, red_over_white: float, labels: Sequence[int | None]) -> bool:
     """Return whether what is red is too small for cells, and too little to have a say."""
     if red_over_white > _LEAST_RED:
         return False
     red, white = (
         sum(np.count_nonzero(mask[inner]) for mask, inner in _strips(class_map, label, 0))
-        for label in (RED, WHITE)
+        for label in labels
     )
     return bool(red < _LITTLE_RED * white)
 
@@ -135,7 +196,7 @@ class _Thinned:
         return np.asarray(strip)[:: self._every, :: self._every]
 
 
-def _strips(class_map: Any, label: int, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
+def _strips(class_map: Any, label: int | None, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
     """Yield the mask of a class by strips with a margin, and the rows that are no margin."""
     height, width = class_map.shape
     step = 8 * _MAX_RADIUS
@@ -168,7 +229,7 @@ def _inscribed_radius(class_map: Any, label: int, *, whole: bool = False) -> flo
     return float(np.searchsorted(weights, _QUANTILE * weights[-1]) * _BIN)
 
 
-def _red_radius(class_map: Any, guess: float) -> float:
+def _red_radius(class_map: Any, guess: float, label: int | None) -> float:
     """Return the radius at which the votes of outlines meet best.
 
     Oval cells vote for less; where most of those that lie free are oval, their areas tell.
@@ -177,7 +238,7 @@ def _red_radius(class_map: Any, guess: float) -> float:
     squares, numbers = np.zeros(len(radii)), np.zeros(len(radii))
     free: list[tuple[float, float]] = []
     margin = int(np.ceil((1 + 4 * _BLUR) * radii[-1]))
-    for mask, inner in _strips(class_map, RED, margin):
+    for mask, inner in _strips(class_map, label, margin):
         filled = without_holes(mask, LARGEST_HOLE * np.pi * guess**2)
         free += _free_cells(filled, inner, guess)
         outline = Outline.of(filled, guess)

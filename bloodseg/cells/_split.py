@@ -7,6 +7,7 @@ block that holds its seed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 from skimage.measure import label
 from skimage.segmentation import watershed
 
-from .._images import RED, WHITE
+from .._images import CLASS_NAMES, RED, WHITE, cell_labels
 from ._necks import Usual, cells_of_pieces
 from ._outline import KERNEL_SUM, Outline, blurred
 from ._scale import LARGEST_HOLE, Radii
@@ -25,7 +26,6 @@ from ._shapes import Regions, distance_inside, is_convex, without_holes
 class _Rule:
     """How the cells of a class are told apart. Lengths are in radii of that class."""
 
-    label: int
     join: float  # gaps up to twice this wide are bridged: the lobes of one nucleus
     apart: float  # a seed is the best of the square that reaches so far from it
     blur: float  # of the votes
@@ -34,14 +34,17 @@ class _Rule:
 
 # All numbers were chosen on smear256/train, on its label maps and on those of two networks, by the
 # boxes; see docs/cells.md.
-_RULES = (
-    _Rule(WHITE, join=0.12, apart=0.8, blur=0.2, largest=3),
-    _Rule(RED, join=0.0, apart=0.4, blur=0.25, largest=1.35),
-)
+_RULES = {
+    WHITE: _Rule(join=0.12, apart=0.8, blur=0.2, largest=3),
+    RED: _Rule(join=0.0, apart=0.4, blur=0.25, largest=1.35),
+}
+# Of any other class nothing is known but its radius: what hangs together is one cell, unless
+# notches or a neck part it.
+_OTHERS = _Rule(join=0.0, apart=0.8, blur=0.25, largest=np.inf)
 _RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
 _SAME = 0.15  # maxima closer than this are one seed
-_SMALLEST = 0.12  # in areas of a red cell; what is less is a speck
+_SMALLEST = 0.12  # in areas of a red cell, or one of another class; what is less is a speck
 _LATTICE = 1 / 4096  # a step in the height of a lattice that divides sheets, see `_score`
 
 
@@ -64,39 +67,48 @@ class Split:
     seeds: np.ndarray
 
 
-def split_cells(class_map: np.ndarray, radii: Radii, origin: tuple[int, int] = (0, 0)) -> Split:
+def split_cells(
+    class_map: np.ndarray,
+    radii: Radii,
+    origin: tuple[int, int] = (0, 0),
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
+) -> Split:
     """Split a window's class map into cells of typical radii.
 
-    ``origin`` is the place of the window in the image.
+    ``origin`` is the place of the window in the image; ``classes`` are the names of the labels.
     """
     labels = np.zeros(class_map.shape, np.int32)
-    classes, seeds = [], []
+    cell_classes, seeds = [np.empty(0, np.uint8)], [np.empty((0, 2), np.intp)]
     n_cells = 0
-    smallest = _SMALLEST * np.pi * radii.red**2
-    for rule in _RULES:
-        radius = radii.white if rule.label == WHITE else radii.red
+    for name, own_label in cell_labels(classes).items():
+        radius = radii.of(name)
+        if radius is None:
+            continue
+        rule = _RULES.get(name, _OTHERS)
         usual = Usual(radius, rule.largest, radii.widest)
-        found, own_seeds = _split_class(class_map, rule, usual, origin)
+        found, own_seeds = _split_class(class_map, own_label, rule, usual, origin)
         areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
-        kept = areas >= smallest
+        whole = radii.red if name in _RULES and radii.red is not None else radius
+        kept = areas >= _SMALLEST * np.pi * whole**2
         number = np.zeros(len(kept) + 1, np.int32)
         number[1:][kept] = n_cells + 1 + np.arange(np.count_nonzero(kept))
         labels += number[found]  # classes do not overlap
-        classes.append(np.full(np.count_nonzero(kept), rule.label, np.uint8))
+        cell_classes.append(np.full(np.count_nonzero(kept), own_label, np.uint8))
         seeds.append(own_seeds[kept])
         n_cells += np.count_nonzero(kept)
-    return Split(labels, np.concatenate(classes), np.concatenate(seeds))
+    return Split(labels, np.concatenate(cell_classes), np.concatenate(seeds))
 
 
 def _split_class(
-    class_map: np.ndarray, rule: _Rule, usual: Usual, origin: tuple[int, int]
+    class_map: np.ndarray, own_label: int, rule: _Rule, usual: Usual, origin: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return label image and seeds of one class, specks included.
 
     A watershed on the score of `_score`, from its maxima, makes pieces; see `_necks` for which of
     them are one cell.
     """
-    mask = class_map == rule.label
+    mask = class_map == own_label
     if not mask.any():
         return np.zeros(class_map.shape, np.int32), np.empty((0, 2), np.intp)
     others = (class_map > 0) & ~mask

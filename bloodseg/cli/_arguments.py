@@ -17,6 +17,7 @@ from ..models import list_models
 from ._output import PROGRAM
 from ._values import (
     choice,
+    class_names,
     class_weights,
     diameter,
     formats,
@@ -41,7 +42,7 @@ _COMMANDS = {
     "train": "train a network on a folder of images and label maps",
     "predict": "label the pixels of images",
     "evaluate": "score a model on a folder of images and label maps",
-    "count": "count the white and red cells of images",
+    "count": "count the cells of images, white and red ones",
     "measure": "measure the cells of images one by one",
     "report": "count and measure the cells of images and show them on one HTML page",
     "models": "list the published models and what is known of them",
@@ -188,12 +189,21 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
         "left at their defaults are then its own",
         type=path,
     )
+    add(
+        group,
+        "classes",
+        'what the labels 0, 1, ... stand for, background first: "background,white,red,platelet", '
+        "or names of your own",
+        type=class_names,
+        metavar="NAMES",
+    )
     group.add_argument(
         "--counts",
         metavar="CSV",
         type=path,
         help="train a network that only counts, without label maps: from a table with the columns "
-        "image, white and red about the images of DIR (or DIR/images); for `bloodseg count`",
+        "image, white and red (or the names of --classes) about the images of DIR (or DIR/images); "
+        "for `bloodseg count`",
     )
     group.add_argument(
         "--scale",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
             "Leave it out."
         )
     rows: list[_Row] = []
+    names = model.class_names_[1:]
     try:
         for row in batch.run(images, count, doing="counting"):
             rows.append(row)
     finally:  # also on Ctrl-C: what was counted is not lost
         if rows:
-            _write(rows, arguments.output)
+            _write(rows, names, arguments.output)
     if not rows:
         raise CommandError("no image could be counted.")
     return batch.exit_code
@@ -59,35 +60,41 @@ def _by_cells(
 
 def _by_regression(counter: BloodCellCounter) -> Callable[[Path], _Row]:
     def count(image: Path) -> _Row:
-        ((white, red),) = counter.predict([read_image(image)])
-        return {"image": str(image), "white": round(white, 2), "red": round(red, 2)}
+        (counts,) = counter.predict([read_image(image)]).round(2).tolist()
+        return {"image": str(image), **dict(zip(counter.class_names_[1:], counts, strict=True))}
 
     return count
 
 
-def _write(rows: list[_Row], output: Path | None) -> None:
+def _write(rows: list[_Row], names: Sequence[str], output: Path | None) -> None:
     if output is not None:  # first: what is printed may go nowhere
         with reported(output):
             write_csv(output, rows)
-    say(*_table(rows))
+    say(*_table(rows, names))
     if output is not None:
         say(f"Table: {output}")
 
 
-def _table(rows: list[_Row]) -> Iterator[str]:
+def _table(rows: list[_Row], names: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a table with a last one for all images."""
-    yield f"{'white':>8}{'red':>8}{'confidence':>12}  image"
+    widths = {name: max(8, len(name) + 2) for name in names}
+    yield (
+        "".join(f"{name:>{width}}" for name, width in widths.items()) + f"{'confidence':>12}  image"
+    )
     for row in rows:
         confidence = f"{row['confidence']:.3f}" if "confidence" in row else ""
         doubted = "  (doubtful, see the messages)" if row.get("doubts") else ""
-        yield _line(row["white"], row["red"], confidence, row["image"] + doubted)
+        yield _line(row, widths, confidence, row["image"] + doubted)
     if len(rows) > 1:
-        white, red = (sum(row[name] for row in rows) for name in ("white", "red"))
-        yield _line(white, red, "", f"{len(rows)} images")
+        sums = {name: sum(row[name] for row in rows) for name in names}
+        yield _line(sums, widths, "", f"{len(rows)} images")
 
 
-def _line(white: float, red: float, confidence: str, text: str) -> str:
-    counts = (
-        f"{count:>8.1f}" if isinstance(count, float) else f"{count:>8}" for count in (white, red)
+def _line(counts: Mapping[str, Any], widths: Mapping[str, int], confidence: str, text: str) -> str:
+    shown = (
+        f"{counts[name]:>{width}.1f}"
+        if isinstance(counts[name], float)
+        else f"{counts[name]:>{width}}"
+        for name, width in widths.items()
     )
-    return f"{''.join(counts)}{confidence:>12}  {text}"
+    return f"{''.join(shown)}{confidence:>12}  {text}"

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from .._files import write_json
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, PLATELET
 from ..datasets import Slide, list_pairs, read_pair
 from ..datasets._folder import Pair
 from ..estimators import BloodCellSegmenter
-from ..metrics import confusion_matrix, scores_from_confusion
-from ..plotting._pictures import LEGEND, overlay
+from ..metrics import as_masks_know, confusion_matrix, know_platelets, scores_from_confusion
+from ..plotting._pictures import legend, overlay
 from ..prediction import Segmented
 from ._batch import Batch, list_evaluations, segment_one
 from ._model import load_segmenter
@@ -42,35 +42,50 @@ METRICS_FILES = ("metrics.json", "metrics.csv")
 class Evaluation:
     """Scores of images as they come, pooled and one by one."""
 
-    confusion: np.ndarray = field(
-        default_factory=lambda: np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
-    )
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    classes: Sequence[str] = CLASS_NAMES
+    matrices: list[np.ndarray] = field(default_factory=list)
+    about: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, name: str, mask: Any, predicted: Any, seconds: float, **more: Any) -> None:
-        """Add the scores of one image."""
-        confusion = confusion_matrix([mask], [predicted])
-        self.confusion += confusion
-        scores = scores_from_confusion(confusion)
-        self.rows.append({"image": name, **scores, "seconds": seconds, **more})
+        """Add one image."""
+        self.matrices.append(confusion_matrix([mask], [predicted], n_classes=len(self.classes)))
+        self.about.append({"image": name, "seconds": seconds, **more})
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Confusion matrix over all pixels of all images."""
+        return np.sum(self.matrices, axis=0)
 
     @property
     def scores(self) -> dict[str, float]:
         """Scores over all pixels of all images."""
-        return scores_from_confusion(self.confusion)
+        return self._scores_of(self.confusion)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What there is to say of each image."""
+        return [
+            {"image": about["image"], **self._scores_of(matrix), **about}
+            for matrix, about in zip(self.matrices, self.about, strict=True)
+        ]
+
+    def _scores_of(self, matrix: np.ndarray) -> dict[str, float]:
+        known = as_masks_know(matrix, self.classes, of_set=self.confusion)
+        return scores_from_confusion(known, classes=self.classes)
 
     @property
     def seconds(self) -> float:
         """Time that the predictions took."""
-        return sum(row["seconds"] for row in self.rows)
+        return sum(about["seconds"] for about in self.about)
 
     def table(self) -> list[str]:
         """Return the lines of the pooled scores in print."""
         scores = self.scores
-        lines = ["".join(f"{text:>12}" for text in ("", *CLASS_NAMES))]
+        widths = {name: max(12, len(name) + 2) for name in self.classes}
+        lines = [" " * 12 + "".join(f"{name:>{width}}" for name, width in widths.items())]
         for title, prefix in (("CPA", "cpa"), ("IoU", "iou")):
-            cells = (_shown(scores[f"{prefix}_{name}"]) for name in CLASS_NAMES)
-            lines.append(f"{title:<12}" + "".join(f"{cell:>12}" for cell in cells))
+            cells = [f"{_shown(scores[f'{prefix}_{name}']):>{widths[name]}}" for name in widths]
+            lines.append(f"{title:<12}" + "".join(cells))
         lines.append("")
         for title, key in (
             ("pixel accuracy (PA)", "pixel_accuracy"),
@@ -78,9 +93,12 @@ class Evaluation:
             ("mean Dice", "mean_dice"),
         ):
             lines.append(f"{title:<36}{_shown(scores[key]):>12}")
-        n = len(self.rows)
+        n = len(self.about)
         lines.append(f"{'seconds an image':<36}{self.seconds / n:>12.2f}")
-        return [*lines, "", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
+        lines += ["", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
+        if not know_platelets(self.confusion, self.classes):
+            lines.append(f"No label map holds a {PLATELET}: those found count as background.")
+        return lines
 
     def write(self, folder: Path, **more: Any) -> None:
         """Write metrics.json and metrics.csv."""
@@ -89,8 +107,8 @@ class Evaluation:
             write_csv(folder / "metrics.csv", [pooled, *self.rows])
         report = {
             **more,
-            "classes": CLASS_NAMES,
-            "n_images": len(self.rows),
+            "classes": self.classes,
+            "n_images": len(self.about),
             "seconds": self.seconds,
             "scores": self.scores,
             "confusion_matrix": self.confusion.tolist(),
@@ -116,23 +134,25 @@ def time_prediction(
 
 def run(arguments: argparse.Namespace) -> int:
     """Score a model on a folder; what fails is reported and left out."""
-    batch, result = Batch(arguments), Evaluation()
+    batch = Batch(arguments)
     segmenter = load_segmenter(arguments)
+    classes = segmenter.class_names_
+    result = Evaluation(classes)
     pairs = list_pairs(arguments.data, on_error=batch.fail)
     overlays = _prepare(arguments, [pair.name for pair in pairs])
 
     def score(pair: Pair) -> None:
-        image, mask = read_pair(pair)
+        image, mask = read_pair(pair, classes=classes)
         found, cost = time_prediction(segmenter, image, pair.name)
         batch.judge(found)
         doubts = "; ".join(found.doubts())
         result.add(pair.name, mask, found.class_map[:], **cost, doubts=doubts)
         if overlays:
-            _write_overlay(overlays[pair.name], image, found.class_map[:])
+            _write_overlay(overlays[pair.name], image, found)
 
     for _ in batch.run(pairs, score, doing="evaluating", name=attrgetter("name")):
         pass
-    if not result.rows:
+    if not result.about:
         raise CommandError(f"no image of {arguments.data} could be evaluated.")
     if overlays:
         result.write(
@@ -145,7 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
     if batch.failed:
         say(f"{len(batch.failed)} left out, see the messages.")
     if overlays:
-        say(f"Results: {arguments.output} (overlays: {LEGEND})")
+        say(f"Results: {arguments.output} (overlays: {legend(classes)})")
     return batch.exit_code
 
 
@@ -162,9 +182,9 @@ def _prepare(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, P
     return overlays
 
 
-def _write_overlay(path: Path, image: np.ndarray, predicted: np.ndarray) -> None:
+def _write_overlay(path: Path, image: np.ndarray, found: Segmented) -> None:
     try:
-        write_png(path, overlay(image, predicted))
+        write_png(path, overlay(image, found.class_map[:], classes=found.classes))
     except (OSError, MemoryError) as error:  # the scores do not depend on it
         complain(f"{path} not written: {first_line(error)}")
 

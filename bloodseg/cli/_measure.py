@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch.judge(found)
         table = found.measure(outlines=with_outlines, excluded_sides=sides)
         if image in outlines:
-            write_json(outlines[image], to_geojson(table), indent=None)
+            write_json(outlines[image], to_geojson(table, classes=found.classes), indent=None)
         sizes[found.name] = found.class_map.shape
         return table
 
@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
             measured.append(table)
     finally:  # also on Ctrl-C: what was measured is not lost
         if measured:
-            _write_tables(tables, pd.concat(measured, ignore_index=True), sizes)
+            cells = pd.concat(measured, ignore_index=True)
+            _write_tables(tables, cells, sizes, segmenter.class_names_)
     if not measured:
         raise CommandError("no image could be measured.")
     say(
@@ -79,11 +80,14 @@ def _outline_files(arguments: argparse.Namespace, images: Sequence[Path]) -> dic
 
 
 def _write_tables(
-    tables: dict[str, Path], cells: pd.DataFrame, sizes: dict[Any, tuple[int, int]]
+    tables: dict[str, Path],
+    cells: pd.DataFrame,
+    sizes: dict[Any, tuple[int, int]],
+    classes: Sequence[str],
 ) -> None:
     if "coco" in tables:
         with reported(tables["coco"]):
-            write_json(tables["coco"], to_coco(cells, sizes), indent=None)
+            write_json(tables["coco"], to_coco(cells, sizes, classes=classes), indent=None)
     if "csv" in tables:
         cells = cells.drop(columns="outline", errors="ignore")
         with reported(tables["csv"]):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .._images import CLASS_NAMES, to_rgb
+from .._images import to_rgb
 from ..datasets import Slide, open_slide
 from ..datasets._bounds import MAX_PIXELS
-from ..plotting._pictures import LEGEND, overlay
+from ..plotting._pictures import legend, overlay
 from ..prediction import Segmented
 from ._batch import Batch, list_evaluations, segment_one
 from ._model import load_segmenter
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{folder}"
     )
     if n_done and not arguments.no_overlay:
-        say(f"Overlays: {LEGEND}.")
+        say(f"Overlays: {legend(segmenter.class_names_)}.")
     return batch.exit_code
 
 
@@ -73,7 +73,7 @@ def _draw(found: Segmented, *, with_overlay: bool) -> dict[str, bytes]:
     mask = found.class_map[:]
     pictures = {"mask": mask}
     if with_overlay:
-        pictures["overlay"] = overlay(to_rgb(found.image[:]), mask)
+        pictures["overlay"] = overlay(to_rgb(found.image[:]), mask, classes=found.classes)
     return {kind: _encode_png(pixels) for kind, pixels in pictures.items()}
 
 
@@ -86,8 +86,9 @@ def _encode_png(pixels: np.ndarray) -> bytes:
 def _describe(found: Segmented) -> dict[str, Any]:
     """Return what the table says of an image."""
     mask = found.class_map[:]
-    shares = np.bincount(mask.ravel(), minlength=len(CLASS_NAMES)) / mask.size
-    named = {f"share_{name}": float(share) for name, share in zip(CLASS_NAMES, shares, strict=True)}
+    shares = np.bincount(mask.ravel(), minlength=len(found.classes)) / mask.size
+    by_name = zip(found.classes, shares, strict=True)
+    named = {f"share_{name}": float(share) for name, share in by_name}
     return named | list_evaluations(found) | {"doubts": "; ".join(found.doubts())}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from .._images import check_classes, in_words
 from ..datasets import load_folder, read_image
 from ..datasets._files import IMAGE_SUFFIXES, files_by_stem, read_table
 from ..estimators import BloodCellCounter, BloodCellSegmenter
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_outputs(arguments, model_file, history_file)
     estimator = _make_estimator(arguments)
     try:
-        images, targets, groups = _load(arguments)
+        images, targets, groups = _load(arguments, check_classes(estimator.classes))
     except (OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
     seconds = fit(estimator, images, targets, groups=groups)
@@ -99,18 +100,18 @@ def _starting_point(pretrained: Path | None) -> BloodCellSegmenter:
         raise CommandError(f"--pretrained: {first_line(error)}") from error
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+def _load(arguments: argparse.Namespace, classes: tuple[str, ...]) -> tuple[Any, Any, Any]:
     """Return images, label maps or counts, and groups."""
     if arguments.counts is None:
-        data = load_folder(arguments.data)
+        data = load_folder(arguments.data, classes=classes)
         return data.images, data.masks, data.groups
     folder = arguments.data / "images"
     files = files_by_stem(folder if folder.is_dir() else arguments.data, IMAGE_SUFFIXES)
     if not files:
         raise ValueError(f"{arguments.data} holds no image.")
-    table = read_table(arguments.counts, ("white", "red"), list(files))
+    table = read_table(arguments.counts, classes[1:], list(files))
     try:
-        counts = np.stack([table["white"], table["red"]], axis=1).astype(float)
+        counts = np.stack([table[name] for name in classes[1:]], axis=1).astype(float)
     except ValueError as error:
         raise ValueError(f"{arguments.counts} must hold numbers of cells: {error}.") from error
     groups, file = None, arguments.data / "groups.csv"
@@ -159,6 +160,11 @@ def ended_early(estimator: NetworkEstimator) -> bool:
     return estimator.end_reason_ in ("interrupted", "broke down")
 
 
+def _errors(estimator: NetworkEstimator) -> list[tuple[str, str]]:
+    """Return the classes that are counted, and what the history calls their errors."""
+    return [(name, f"valid_mae_{name}") for name in estimator.class_names_[1:]]
+
+
 def summary(estimator: NetworkEstimator, seconds: float) -> str:
     """Return in words what a training came to."""
     best = estimator.history_[estimator.best_epoch_ - 1]
@@ -167,9 +173,9 @@ def summary(estimator: NetworkEstimator, seconds: float) -> str:
         text += f": validation loss {best['valid_loss']:.4f}"
     if "valid_mean_iou" in best:
         text += f", mean IoU {best['valid_mean_iou']:.4f}"
-    if "valid_mae_red" in best:
-        text += (
-            f", off by {best['valid_mae_white']:.1f} white and {best['valid_mae_red']:.1f} red "
-            "cells an image"
-        )
+    errors = [
+        f"{best[key]:.1f} {in_words(name)}" for name, key in _errors(estimator) if key in best
+    ]
+    if errors:
+        text += f", off by {' and '.join(errors)} an image"
     return f"{text}. {seconds:.1f} s."

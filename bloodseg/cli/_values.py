@@ -83,6 +83,11 @@ def class_weights(text: str) -> Any:
         ) from None
 
 
+def class_names(text: str) -> tuple[str, ...]:
+    """Parse names of classes: "background,white,red"."""
+    return tuple(part.strip() for part in text.split(","))
+
+
 def step_numbers(text: str) -> Any:
     """Parse numbers of steps: "2" or "4=2,5=3"."""
     try:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from .._images import N_CLASSES, NOT_LABELLED, check_images, to_rgb
+from .._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
 from ._bounds import check_whole_size
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -79,11 +79,17 @@ def decode_rgb(data: bytes, *, name: str) -> np.ndarray:
 
 
 def decode_labels(
-    data: bytes, *, name: str, shape: tuple[int, int] | None = None, what: str = "a label map"
+    data: bytes,
+    *,
+    name: str,
+    shape: tuple[int, int] | None = None,
+    what: str = "a label map",
+    n_classes: int = len(CLASS_NAMES),
 ) -> np.ndarray:
     """Decode the bytes of a one-channel image file; of a paletted one, what its colours say.
 
-    ``shape`` is the size that the header must declare, checked before pixels are decoded.
+    ``shape`` is the size that the header must declare, checked before pixels are decoded;
+    ``n_classes`` says which greys of a palette are labels.
     """
     try:
         with _open(data) as image:
@@ -91,7 +97,9 @@ def decode_labels(
             wrong = shape is not None and size != shape
             if not wrong and mode in ("1", "L", "P", "I", "I;16", "I;16B"):
                 _keep_as_stored(image)
-                return _labels_of_palette(image, name) if mode == "P" else np.array(image)
+                if mode == "P":
+                    return _labels_of_palette(image, n_classes, name)
+                return np.array(image)
     except Image.UnidentifiedImageError as error:
         raise ValueError(
             f"{name} cannot be read as {what}: it is no image, or its pixels are of an unusual "
@@ -118,7 +126,7 @@ class _PaletteError(ValueError):
     """A palette that leaves open which label a pixel has."""
 
 
-def _labels_of_palette(image: Image.Image, name: str) -> np.ndarray:
+def _labels_of_palette(image: Image.Image, n_classes: int, name: str) -> np.ndarray:
     """Return the labels of a paletted image.
 
     Tools for labels keep them as indices, with black for 0 and colours as they like; tools that
@@ -129,7 +137,7 @@ def _labels_of_palette(image: Image.Image, name: str) -> np.ndarray:
     used = np.unique(indices)
     if used[-1] >= len(palette):
         raise _PaletteError(f"{name} has pixels that its palette has no colour for.")
-    if _is_of_labels(palette[used]):
+    if _is_of_labels(palette[used], n_classes):
         return palette[:, 0][indices]
     greys = palette[used, 0].astype(int)
     in_order = (palette[used] == greys[:, np.newaxis]).all() and (np.diff(greys) > 0).all()
@@ -145,17 +153,19 @@ def _palette(image: Image.Image) -> np.ndarray:
     return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
 
 
-def _is_of_labels(colours: np.ndarray) -> bool:
+def _is_of_labels(colours: np.ndarray, n_classes: int) -> bool:
     """Return whether colours (n, 3) are greys that are labels."""
     grey = (colours == colours[:, :1]).all()
-    return bool(grey and np.isin(colours[:, 0], (*range(N_CLASSES), NOT_LABELLED)).all())
+    return bool(grey and np.isin(colours[:, 0], (*range(n_classes), NOT_LABELLED)).all())
 
 
-def label_colours(data: bytes) -> dict[int, tuple[int, ...]]:
+def label_colours(data: bytes, n_classes: int) -> dict[int, tuple[int, ...]]:
     """Return the colours that an image has for its labels, where these are a palette's indices."""
     with _open(data) as image:
-        colours = _palette(image)[:N_CLASSES] if image.mode == "P" else np.empty((0, 3), np.uint8)
-    return {} if _is_of_labels(colours) else dict(enumerate(map(tuple, colours.tolist())))
+        colours = _palette(image)[:n_classes] if image.mode == "P" else np.empty((0, 3), np.uint8)
+    return (
+        {} if _is_of_labels(colours, n_classes) else dict(enumerate(map(tuple, colours.tolist())))
+    )
 
 
 def orientation_of(data: bytes) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .._files import expanded
-from .._images import CLASS_NAMES
+from .._images import PLATELET, RED, WHITE
 from ._decoding import START, foreign_format_of, format_of
 
 IMAGE_SUFFIXES = (
@@ -22,18 +22,15 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 _ZARR = ("zarr.json", ".zarray", ".zgroup")  # one of them lies in the folder of an array or group
 
 _ALIASES = {
-    "background": ("background", "platelet", "platelets", "plt", "thrombocyte", "thrombocytes"),
-    "white": (
+    PLATELET: ("platelet", "platelets", "plt", "thrombocyte", "thrombocytes"),
+    WHITE: (
         *("white", "wbc", "wbcs", "white cell", "white cells", "white blood cell"),
         *("white blood cells", "leukocyte", "leukocytes", "leucocyte", "leucocytes"),
     ),
-    "red": (
+    RED: (
         *("red", "rbc", "rbcs", "red cell", "red cells", "red blood cell"),
         *("red blood cells", "erythrocyte", "erythrocytes"),
     ),
-}
-_KNOWN_LABELS = {
-    alias: CLASS_NAMES.index(name) for name, aliases in _ALIASES.items() for alias in aliases
 }
 
 
@@ -213,9 +210,20 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
     return path.read_bytes()
 
 
-def check_class_map(mapping: Mapping | None, *, name: str) -> dict[str, int]:
+def _known_labels(classes: Sequence[str]) -> dict[str, int]:
+    """Return the labels of texts that need no mapping; platelets are background if no class."""
+    known = dict.fromkeys(_ALIASES[PLATELET], 0)
+    for name, aliases in _ALIASES.items():
+        if name in classes:
+            known |= dict.fromkeys(aliases, classes.index(name))
+    return known | {_normalised(name): label for label, name in enumerate(classes)}
+
+
+def check_class_map(
+    mapping: Mapping | None, classes: Sequence[str], *, name: str
+) -> dict[str, int]:
     """Return a user's mapping from label texts to classes, laid over the known label texts."""
-    known = dict(_KNOWN_LABELS)
+    known = _known_labels(classes)
     if mapping is None:
         return known
     if not isinstance(mapping, Mapping):
@@ -225,33 +233,35 @@ def check_class_map(mapping: Mapping | None, *, name: str) -> dict[str, int]:
         )
     for label, value in mapping.items():
         is_index = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if is_index and 0 <= value < len(CLASS_NAMES):
+        if is_index and 0 <= value < len(classes):
             known[_normalised(str(label))] = int(value)
-        elif isinstance(value, str) and value in CLASS_NAMES:
-            known[_normalised(str(label))] = CLASS_NAMES.index(value)
+        elif isinstance(value, str) and value in classes:
+            known[_normalised(str(label))] = classes.index(value)
         else:
             raise ValueError(
-                f"{name}[{label!r}] must be one of {', '.join(map(repr, CLASS_NAMES))} or their "
-                f"numbers 0, 1, 2; got {value!r}."
+                f"{name}[{label!r}] must be one of {', '.join(map(repr, classes))} or their "
+                f"numbers {', '.join(map(str, range(len(classes))))}; got {value!r}."
             )
     return known
 
 
-def class_of(label: str, classes: Mapping[str, int]) -> int | None:
+def class_of(label: str, known: Mapping[str, int]) -> int | None:
     """Return the class of a label text, or None."""
-    return classes.get(_normalised(label))
+    return known.get(_normalised(label))
 
 
-def check_labels_known(labels: Iterable[str], classes: Mapping[str, int], *, name: str) -> None:
+def check_labels_known(
+    labels: Iterable[str], known: Mapping[str, int], classes: Sequence[str], *, name: str
+) -> None:
     """Raise if a label text has no class, naming all that were found."""
     found = sorted(set(labels))
-    unknown = [label for label in found if class_of(label, classes) is None]
+    unknown = [label for label in found if class_of(label, known) is None]
     if unknown:
         shown = ", ".join(repr(label[:60]) for label in found[:30])
         raise ValueError(
             f"{name} must say what {', '.join(repr(label[:60]) for label in unknown[:30])} is; the "
-            f'files hold the labels {shown}. Pass {name}={{{unknown[0][:60]!r}: "white"}}, with '
-            '"background", "white" or "red" for each.'
+            f'files hold the labels {shown}. Pass {name}={{{unknown[0][:60]!r}: "{classes[1]}"}}, '
+            f"with {', '.join(map(repr, classes))} for each, or name it in classes."
         )
 
 

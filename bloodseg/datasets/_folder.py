@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from .._files import expanded
-from .._images import CLASS_NAMES, NOT_LABELLED
+from .._images import CLASS_NAMES, NOT_LABELLED, check_classes, with_labels
 from ._bounds import MAX_IMAGE_BYTES
 from ._decoding import decode_labels, label_colours
 from ._files import (
@@ -28,20 +28,22 @@ from ._slides import read_image
 _LAYOUT = "subfolders images and masks"
 
 
-def load_folder(path: str | os.PathLike) -> Bunch:
+def load_folder(path: str | os.PathLike, *, classes: Sequence[str] = CLASS_NAMES) -> Bunch:
     """Load images and label maps from a folder.
 
     The folder holds ``images/NAME.png`` (or jpg, jpeg, tif, tiff, bmp) and for each image
     ``masks/NAME.png`` (or tif, tiff, bmp): one channel with the labels 0 background, 1 white cells,
-    2 red cells, or 255 where the class is not known. Of paletted masks the colours are the labels
-    where they are greys of these values, in whatever order; else the palette's indices are, if its
-    first colour is black. A file ``groups.csv`` with the columns image and group may say which
-    images show the same patient or field.
+    2 red cells, or those of other ``classes``, or 255 where the class is not known. Of paletted
+    masks the colours are the labels where they are greys of these values, in whatever order; else
+    the palette's indices are, if its first colour is black. A file ``groups.csv`` with the columns
+    image and group may say which images show the same patient or field.
 
     Parameters
     ----------
     path : str or path-like
         The folder.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels 0, 1, ..., as `bloodseg.BloodCellSegmenter` takes them.
 
     Returns
     -------
@@ -49,13 +51,13 @@ def load_folder(path: str | os.PathLike) -> Bunch:
         images : list of ndarray of shape (H, W, 3)
             RGB, uint8; or float32 in [0, 1] for files of 16 bits a channel.
         masks : list of ndarray of shape (H, W), uint8
-            Labels 0, 1 and 2, and 255.
+            Labels, places in ``classes``, and 255.
         names : list of str
             File names without suffix; all lists are sorted by them.
         groups : ndarray of str of shape (n,), or None
             For GroupKFold and its like; None without ``groups.csv``.
         target_names : tuple of str
-            Names of the labels 0, 1, 2.
+            ``classes``.
 
     Raises
     ------
@@ -79,31 +81,33 @@ def load_folder(path: str | os.PathLike) -> Bunch:
     >>> data.names, data.images[0].shape, data.masks[0].shape
     (['a'], (32, 32, 3), (32, 32))
     """
+    target_names = check_classes(classes)
     pairs = list_pairs(path)
     names = [pair.name for pair in pairs]
     images, masks = [], []
     for pair in pairs:
-        image, mask = read_pair(pair)
+        image, mask = read_pair(pair, classes=target_names)
         images.append(image)
         masks.append(mask)
-    _check_colours_agree(pairs)
+    _check_colours_agree(pairs, len(target_names))
     labels = set().union(*(np.unique(mask).tolist() for mask in masks))
     if labels == {0, NOT_LABELLED}:  # the two values of a mask of cells, more likely
         raise ValueError(
-            f"{path} must have cells in its label maps, 1 (white) and 2 (red); got only 0 and "
-            f"{NOT_LABELLED}, which is for pixels whose class is not known. Map your values to "
-            "these labels and save the label maps again."
+            f"{path} must have cells in its label maps, {with_labels(target_names, first=1)}; got "
+            f"only 0 and {NOT_LABELLED}, which is for pixels whose class is not known. Map your "
+            "values to these labels and save the label maps again."
         )
     table = Path(path) / "groups.csv"
     groups = read_table(table, ["group"], names)["group"] if table.exists() else None
-    return Bunch(images=images, masks=masks, names=names, groups=groups, target_names=CLASS_NAMES)
+    return Bunch(images=images, masks=masks, names=names, groups=groups, target_names=target_names)
 
 
-def _check_colours_agree(pairs: Sequence[Pair]) -> None:
+def _check_colours_agree(pairs: Sequence[Pair], n_classes: int) -> None:
     """Raise where palettes give a label several colours: then its indices are no labels."""
     seen: dict[int, tuple[Any, Path]] = {}
     for pair in pairs:
-        for label, colour in label_colours(read_bytes(pair.mask, limit=MAX_IMAGE_BYTES)).items():
+        data = read_bytes(pair.mask, limit=MAX_IMAGE_BYTES)
+        for label, colour in label_colours(data, n_classes).items():
             earlier, file = seen.setdefault(label, (colour, pair.mask))
             if earlier != colour:
                 raise ValueError(
@@ -181,13 +185,15 @@ def list_pairs(
     return pairs
 
 
-def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(pair: Pair, *, classes: Sequence[str] = CLASS_NAMES) -> tuple[np.ndarray, np.ndarray]:
     """Read one image and its label map.
 
     Parameters
     ----------
     pair : Pair
         An element of what `list_pairs` returns.
+    classes : sequence of str, default=("background", "white", "red")
+        As for `load_folder`.
 
     Returns
     -------
@@ -218,7 +224,7 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     ((4, 6, 3), (4, 6))
     """
     image = read_image(pair.image)
-    return image, _read_mask(pair.mask, image, pair.image)
+    return image, _read_mask(pair.mask, image, pair.image, check_classes(classes))
 
 
 def _pair(folder: Path, name: str, images: list[Path], masks: list[Path]) -> Pair:
@@ -235,24 +241,27 @@ def _pair(folder: Path, name: str, images: list[Path], masks: list[Path]) -> Pai
     return Pair(name, only_file(images), only_file(masks))
 
 
-def read_labels(file: str | os.PathLike) -> np.ndarray:
-    """Read a label map (H, W); its labels are not looked at."""
-    return decode_labels(read_bytes(expanded(file), limit=MAX_IMAGE_BYTES), name=str(file))
+def read_labels(file: str | os.PathLike, *, classes: Sequence[str] = CLASS_NAMES) -> np.ndarray:
+    """Read a label map (H, W); whether its labels are those of the classes is not looked at."""
+    data = read_bytes(expanded(file), limit=MAX_IMAGE_BYTES)
+    return decode_labels(data, name=str(file), n_classes=len(classes))
 
 
-def _read_mask(file: Path, image: np.ndarray, image_file: Path) -> np.ndarray:
-    mask = read_labels(file)
+def _read_mask(
+    file: Path, image: np.ndarray, image_file: Path, classes: Sequence[str]
+) -> np.ndarray:
+    mask = read_labels(file, classes=classes)
     if mask.shape != image.shape[:2]:
         raise ValueError(
             f"{file} must have the size of its image, {image.shape[:2]}; got {mask.shape}. "
             f"Export it again from {image_file.name}."
         )
     found = np.unique(mask)
-    if not np.isin(found, (*range(len(CLASS_NAMES)), NOT_LABELLED)).all():
+    if not np.isin(found, (*range(len(classes)), NOT_LABELLED)).all():
         shown = ", ".join(map(str, found[:8])) + (", ..." if found.size > 8 else "")
         raise ValueError(
-            f"{file} must hold the labels 0 (background), 1 (white) and 2 (red), or "
-            f"{NOT_LABELLED} where the class is not known; got {shown}. Map your values to these "
-            "labels and save it again."
+            f"{file} must hold the labels {with_labels(classes)}, or {NOT_LABELLED} where the "
+            f"class is not known; got {shown}. Map your values to these labels and save it again, "
+            "or name further classes."
         )
     return mask.astype(np.uint8)

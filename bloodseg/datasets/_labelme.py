@@ -8,14 +8,14 @@ import json
 import math
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, check_classes
 from ._decoding import decode_labels, decode_rgb
 from ._files import (
     check_class_map,
@@ -39,7 +39,10 @@ _N_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
 
 
 def load_labelme(
-    path: str | os.PathLike, label_names: Mapping[str, str | int] | None = None
+    path: str | os.PathLike,
+    label_names: Mapping[str, str | int] | None = None,
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> Bunch:
     """Load images and cells annotated with LabelMe.
 
@@ -51,10 +54,12 @@ def load_labelme(
     ----------
     path : str or path-like
         A folder of LabelMe's JSON files, or one such file.
-    label_names : mapping from str to {"background", "white", "red", 0, 1, 2}, optional
-        Classes of label texts, beside those that are known: red, RBC, red cell, erythrocyte; white,
-        WBC, white cell, leukocyte; platelet (background), and the like. Case, ``_`` and ``-`` do
-        not matter.
+    label_names : mapping from str to str or int, optional
+        Classes of label texts, or their numbers, beside those that are known: the names of the
+        classes; red, RBC, red cell, erythrocyte; white, WBC, white cell, leukocyte; platelet (where
+        it is no class, background), and the like. Case, ``_`` and ``-`` do not matter.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels 0, 1, ..., as `bloodseg.BloodCellSegmenter` takes them.
 
     Returns
     -------
@@ -62,17 +67,17 @@ def load_labelme(
         images : list of ndarray of shape (H, W, 3)
             RGB, uint8; or float32 in [0, 1] for files of 16 bits a channel.
         masks : list of ndarray of shape (H, W), uint8
-            0 background, 1 white cells, 2 red cells.
+            Labels, places in ``classes``: by default 0 background, 1 white cells, 2 red cells.
         instances : list of ndarray of shape (H, W), int32
             0 background, 1 to k the cells of which something is seen, in drawing order.
-        counts : ndarray of shape (n, 2), int
-            White and red cells in ``instances``.
+        counts : ndarray of shape (n, n_classes - 1), int
+            Cells of each class in ``instances``, by default white and red ones.
         names : list of str
             Names of the JSON files without suffix; all lists are sorted by them.
         groups : None
             LabelMe knows no groups of images.
         target_names : tuple of str
-            Names of the labels 0, 1, 2.
+            ``classes``.
 
     Raises
     ------
@@ -109,19 +114,21 @@ def load_labelme(
     >>> int((data.masks[0] == 2).sum())
     12
     """
-    classes = check_class_map(label_names, name="label_names")
+    names = check_classes(classes)
+    known = check_class_map(label_names, names, name="label_names")
     documents = {name: (file, _read_document(file)) for name, file in _find(Path(path)).items()}
     labels = [shape["label"] for _, document in documents.values() for shape in document["shapes"]]
-    check_labels_known(labels, classes, name="label_names")
-    data = Bunch(images=[], masks=[], instances=[], counts=np.zeros((len(documents), 2), np.int64))
+    check_labels_known(labels, known, names, name="label_names")
+    counts = np.zeros((len(documents), len(names) - 1), np.int64)
+    data = Bunch(images=[], masks=[], instances=[], counts=counts)
     for index, (file, document) in enumerate(documents.values()):
         image = _read_annotated_image(file, document)
-        instances, cell_classes = _draw(file, document, image.shape[:2], classes)
+        instances, cell_classes = _draw(file, document, image.shape[:2], known)
         data.images.append(image)
         data.instances.append(instances)
         data.masks.append(cell_classes[instances])
-        data.counts[index] = [(cell_classes == number).sum() for number in (1, 2)]
-    data.update(names=list(documents), groups=None, target_names=CLASS_NAMES)
+        data.counts[index] = np.bincount(cell_classes, minlength=len(names))[1:]
+    data.update(names=list(documents), groups=None, target_names=names)
     return data
 
 
@@ -231,7 +238,7 @@ def _decode_base64(text: Any, *, where: str) -> bytes:
 
 
 def _draw(
-    file: Path, document: dict[str, Any], size: tuple[int, int], classes: Mapping[str, int]
+    file: Path, document: dict[str, Any], size: tuple[int, int], known: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells' numbers (H, W) and the class of each number, 0 included."""
     drawn = np.zeros(size, np.int32)
@@ -246,7 +253,7 @@ def _draw(
                 f"{file} has shapes that cover the image more than {_MOST_DRAWN} times. Remove "
                 "those that lie over each other."
             )
-        label = class_of(shape["label"], classes) or 0
+        label = class_of(shape["label"], known) or 0
         group = shape.get("group_id")
         number = 0
         if label:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from .._images import CLASS_NAMES, RED, WHITE
+from .._images import CLASS_NAMES, PLATELET
 from ._drawing import (
     WHITE_KINDS,
     Optics,
@@ -37,12 +37,13 @@ def make_smears(
     red_cell_diameter: float = 40,
     white_cells: tuple[int, int] = (0, 2),
     density: tuple[float, float] = (0.35, 1.0),
+    platelets: str = "background",
 ) -> Bunch:
     """Draw blood smears together with their label maps and cells.
 
     Red cells overlap and are translucent, with a pale middle; white cells are neutrophils,
-    lymphocytes, monocytes, eosinophils and basophils; platelets count as background. Stain, lamp,
-    focus and noise differ from image to image. Colour follows the Beer-Lambert law.
+    lymphocytes, monocytes, eosinophils and basophils; there are platelets, too. Stain, lamp, focus
+    and noise differ from image to image. Colour follows the Beer-Lambert law.
 
     Parameters
     ----------
@@ -62,6 +63,9 @@ def make_smears(
     density : (float, float)
         Least and greatest total area of the red cells over the area of the image, each from 0 to 4.
         Overlap counts twice and crowded places refuse cells, so less than this is covered.
+    platelets : {"background", "label"}
+        Whether platelets count as background or have a class of their own, 3 ``"platelet"``. The
+        images are the same.
 
     Returns
     -------
@@ -69,12 +73,12 @@ def make_smears(
         images : ndarray of shape (n_samples, H, W, 3), uint8
             RGB.
         masks : ndarray of shape (n_samples, H, W), uint8
-            0 background, 1 white cells, 2 red cells.
+            0 background, 1 white cells, 2 red cells, and perhaps 3 platelets.
         instances : ndarray of shape (n_samples, H, W), int32
-            0 background, 1 to k the cells of an image, white ones first; where cells overlap, the
-            upper one.
-        counts : ndarray of shape (n_samples, 2), int
-            White and red cells in ``instances``.
+            0 background, 1 to k the cells of an image, white ones first, then red ones, then
+            platelets; where cells overlap, the upper one.
+        counts : ndarray of shape (n_samples, n_classes - 1), int
+            White cells, red cells and perhaps platelets in ``instances``.
         feature_names, target_names, count_names : tuple of str
             Names of the channels, of the labels and of the columns of ``counts``.
 
@@ -107,26 +111,33 @@ def make_smears(
         white_cells, name="white_cells", kind=Integral, limit=_MAX_WHITE_CELLS
     )
     loosest, tightest = _check_range(density, name="density", kind=Real, limit=_MAX_DENSITY)
+    if platelets not in ("background", "label"):
+        raise ValueError(f"platelets must be 'background' or 'label'; got {platelets!r}.")
+    names = (*CLASS_NAMES, PLATELET) if platelets == "label" else CLASS_NAMES
     rng = check_random_state(random_state)
     images = np.empty((n_samples, *shape, 3), np.uint8)
     masks = np.empty((n_samples, *shape), np.uint8)
     instances = np.empty((n_samples, *shape), np.int32)
-    counts = np.empty((n_samples, 2), np.int64)
+    counts = np.empty((n_samples, len(names) - 1), np.int64)
     for index in range(n_samples):
         # A generator of its own for each image: what one image draws does not move the next.
         own = np.random.RandomState(rng.randint(np.iinfo(np.int32).max))
         n_white, share = own.randint(fewest, most + 1), own.uniform(loosest, tightest)
-        images[index], masks[index], instances[index], counts[index] = _draw_smear(
+        images[index], instances[index], counted = _draw_smear(
             own, shape, float(red_cell_diameter), n_white, share
         )
+        counts[index] = counted[: len(names) - 1]
+        instances[index][instances[index] > counts[index].sum()] = 0
+        labels = np.repeat(range(len(names)), [1, *counts[index]])
+        masks[index] = labels.astype(np.uint8)[instances[index]]
     return Bunch(
         images=images,
         masks=masks,
         instances=instances,
         counts=counts,
         feature_names=("red", "green", "blue"),
-        target_names=CLASS_NAMES,
-        count_names=("white", "red"),
+        target_names=names,
+        count_names=names[1:],
     )
 
 
@@ -164,7 +175,8 @@ def _check_range(value: Any, *, name: str, kind: type, limit: int) -> tuple[Any,
 
 def _draw_smear(
     rng: np.random.RandomState, shape: tuple[int, int], diameter: float, n_white: int, share: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
+    """Return an image, its cells and platelets, and how many white and red ones and platelets."""
     habit = draw_habit(rng)
     kinds, discs = _place_white(rng, shape, diameter, n_white)
     white = [
@@ -178,21 +190,21 @@ def _draw_smear(
     # From the top down, so that what an upper cell hides is known when the lower one comes.
     instances = np.zeros(shape, np.int32)
     seen_white = _show(white, instances)
-    n_white = int(instances.max())
     seen_red = _show(red, instances)
     optics = Optics(shape)
     for _, outline, patch in reversed(seen_red):
         optics.add_red(rng, outline, patch, habit)
     for index, outline, patch in reversed(seen_white):
         optics.add_white(rng, outline, patch, kinds[index])
-    _add_platelets(rng, optics, instances, diameter)
+    platelets = _add_platelets(rng, optics, instances, diameter)
     image = optics.expose(rng, scale=diameter)
-    mask = np.where(instances > n_white, np.uint8(RED), np.uint8(WHITE))
-    mask[instances == 0] = 0
-    return image, mask, instances, (len(seen_white), len(seen_red))
+    seen_platelets = _show(platelets, instances, least=1)
+    return image, instances, (len(seen_white), len(seen_red), len(seen_platelets))
 
 
-def _show(outlines: list[Outline], instances: np.ndarray) -> list[tuple[int, Outline, Patch]]:
+def _show(
+    outlines: list[Outline], instances: np.ndarray, *, least: int = _MIN_VISIBLE_PIXELS
+) -> list[tuple[int, Outline, Patch]]:
     """Write the cells of which enough is seen into ``instances``, upper ones first."""
     seen = []
     number = int(instances.max())
@@ -202,7 +214,7 @@ def _show(outlines: list[Outline], instances: np.ndarray) -> list[tuple[int, Out
             continue
         free = (patch.depth > 0) & (instances[patch.window] == 0)
         whole = np.pi * outline.size**2
-        if np.count_nonzero(free) < max(_MIN_VISIBLE_PIXELS, _MIN_VISIBLE_SHARE * whole):
+        if np.count_nonzero(free) < max(least, _MIN_VISIBLE_SHARE * whole):
             continue
         number += 1
         instances[patch.window][free] = number
@@ -275,7 +287,9 @@ def _gaps(y: np.ndarray, x: np.ndarray, radius: float, discs: np.ndarray) -> np.
 
 def _add_platelets(
     rng: np.random.RandomState, optics: Optics, instances: np.ndarray, diameter: float
-) -> None:
+) -> list[Outline]:
+    """Lay platelets over the field, and return their outlines."""
+    added = []
     area_in_cells = instances.size / diameter**2
     for _ in range(rng.poisson(0.1 * area_in_cells)):
         y, x = rng.uniform(0, instances.shape[0]), rng.uniform(0, instances.shape[1])
@@ -285,3 +299,5 @@ def _add_platelets(
         # Platelets are background: one that lay on a cell would contradict the label map.
         if patch is not None and not instances[patch.window].any():
             optics.add_platelet(rng, outline, patch)
+            added.append(outline)
+    return added

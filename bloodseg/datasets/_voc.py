@@ -6,14 +6,14 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, check_classes
 from ._files import (
     IMAGE_SUFFIXES,
     check_class_map,
@@ -36,6 +36,8 @@ def load_voc(
     path: str | os.PathLike,
     images: str | os.PathLike | None = None,
     class_names: Mapping[str, str | int] | None = None,
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> Bunch:
     """Load images and boxes around cells, annotated in the format of Pascal VOC.
 
@@ -48,9 +50,11 @@ def load_voc(
     images : str or path-like, optional
         Folder of the images; by default ``images`` or ``JPEGImages`` in ``path``. An image goes
         with the XML file of its own name; the paths inside of the XML files are not followed.
-    class_names : mapping from str to {"background", "white", "red", 0, 1, 2}, optional
-        Classes of object names, beside those that are known: RBC, WBC, Platelets (background), and
-        the like; see `load_labelme`.
+    class_names : mapping from str to str or int, optional
+        Classes of object names, or their numbers, beside those that are known: RBC, WBC, Platelets
+        (where they are no class, background), and the like; see `load_labelme`.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels 0, 1, ..., as `bloodseg.BloodCellSegmenter` takes them.
 
     Returns
     -------
@@ -60,9 +64,9 @@ def load_voc(
         boxes : list of ndarray of shape (k, 4), float64
             xmin, ymin, xmax, ymax in pixels as the file has them, cut off at the image's borders.
         labels : list of ndarray of shape (k,), int
-            0 background (platelets), 1 white cells, 2 red cells.
-        counts : ndarray of shape (n, 2), int
-            White and red cells.
+            Places in ``classes``: by default 0 background (platelets), 1 white cells, 2 red cells.
+        counts : ndarray of shape (n, n_classes - 1), int
+            Boxes of each class, by default of white and red cells.
         n_dropped : ndarray of shape (n,), int
             Boxes without area inside the image, which are left out: stray clicks.
         names : list of str
@@ -72,7 +76,7 @@ def load_voc(
         fold : ndarray of int of shape (n,), or None
             Fold of each image for cross-validation; None without ``split.csv``.
         target_names : tuple of str
-            Names of the labels 0, 1, 2.
+            ``classes``.
 
     Raises
     ------
@@ -110,7 +114,8 @@ def load_voc(
     >>> data.boxes[0], data.counts
     (array([[1., 2., 5., 6.]]), array([[1, 0]]))
     """
-    classes = check_class_map(class_names, name="class_names")
+    names = check_classes(classes)
+    known = check_class_map(class_names, names, name="class_names")
     folder = check_folder(path, holds="annotations/*.xml and images")
     files = _find_annotations(folder)
     pictures = _find_images(folder, images)
@@ -119,7 +124,7 @@ def load_voc(
             raise FileNotFoundError(f"{file} has no image: there is no image {name}. Add it.")
     objects = {name: _read_objects(file) for name, file in files.items()}
     found = [label for _, items in objects.values() for label, _ in items]
-    check_labels_known(found, classes, name="class_names")
+    check_labels_known(found, known, names, name="class_names")
     data = Bunch(images=[], boxes=[], labels=[])
     dropped = []
     for name, (declared, items) in objects.items():
@@ -135,16 +140,16 @@ def load_voc(
         boxes = np.array([box for _, box in items], np.float64).reshape(-1, 4)
         boxes = np.clip(boxes, 0, np.tile(image.shape[1::-1], 2))
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        labels = np.array([class_of(label, classes) for label, _ in items], np.int64)
+        labels = np.array([class_of(label, known) for label, _ in items], np.int64)
         data.images.append(image)
         data.boxes.append(boxes[kept])
         data.labels.append(labels[kept])
         dropped.append(int((~kept).sum()))
         if dropped[-1]:
             _LOGGER.info("%s: %d boxes without area left out.", files[name], dropped[-1])
-    counts = [[(labels == number).sum() for number in (1, 2)] for labels in data.labels]
+    counts = [np.bincount(labels, minlength=len(names))[1:] for labels in data.labels]
     data.update(counts=np.array(counts, np.int64), n_dropped=np.array(dropped, np.int64))
-    data.update(names=list(files), target_names=CLASS_NAMES, **_read_split(folder, list(files)))
+    data.update(names=list(files), target_names=names, **_read_split(folder, list(files)))
     return data
 
 

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from skimage.filters import threshold_otsu
 
-from .._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
+from .._images import (
+    CLASS_NAMES,
+    NOT_LABELLED,
+    check_classes,
+    check_images,
+    to_rgb,
+    with_labels,
+)
 from .._typing import Images
 from ..preprocessing import optical_density
 
@@ -21,7 +28,11 @@ _CUT = 2  # pixels; boxes as close to the border are taken for parts of cells
 
 
 def masks_from_boxes(
-    images: Images, boxes: Sequence[ArrayLike], labels: Sequence[ArrayLike]
+    images: Images,
+    boxes: Sequence[ArrayLike],
+    labels: Sequence[ArrayLike],
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> list[np.ndarray]:
     """Make label maps from boxes around cells, as weak labels to train with.
 
@@ -36,12 +47,15 @@ def masks_from_boxes(
     boxes : sequence of array-like of shape (k, 4)
         xmin, ymin, xmax, ymax of each image's cells in pixels, as `load_voc` returns them.
     labels : sequence of array-like of shape (k,)
-        Class of each box: 0 background (platelets), 1 white cells, 2 red cells.
+        Class of each box, a place in ``classes``: by default 0 background (platelets), 1 white
+        cells, 2 red cells.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels 0, 1, ..., as `bloodseg.BloodCellSegmenter` takes them.
 
     Returns
     -------
     list of ndarray of shape (H, W), uint8
-        0 background, 1 white cells, 2 red cells, 255 not known.
+        Places in ``classes``: by default 0 background, 1 white cells, 2 red cells; 255 not known.
 
     Raises
     ------
@@ -59,29 +73,39 @@ def masks_from_boxes(
     (2, 0, 255)
     """
     arrays = check_images(images)
+    names = check_classes(classes)
     for name, given in (("boxes", boxes), ("labels", labels)):
         if len(given) != len(arrays):
             raise ValueError(
                 f"{name} must have an entry for each of {len(arrays)} images; got {len(given)}. "
                 "Pass an empty one for an image without cells."
             )
+    checked = [
+        _checked(index, *of_image, shape=image.shape, names=names)
+        for index, (image, *of_image) in enumerate(zip(arrays, boxes, labels, strict=True))
+    ]
     return [
-        _mask_from_boxes(image, *_checked(index, of_image, classes, image.shape))
-        for index, (image, of_image, classes) in enumerate(zip(arrays, boxes, labels, strict=True))
+        _mask_from_boxes(image, *of_image, n_classes=len(names))
+        for image, of_image in zip(arrays, checked, strict=True)
     ]
 
 
 def _checked(
-    index: int, boxes: ArrayLike, labels: ArrayLike, shape: tuple[int, ...]
+    index: int,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    *,
+    shape: tuple[int, ...],
+    names: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     corners = np.asarray(boxes, dtype=float).reshape(-1, 4)
     classes = np.asarray(labels, dtype=int).ravel()
-    known = np.isin(classes, range(len(CLASS_NAMES))).all()
+    known = np.isin(classes, range(len(names))).all()
     in_order = (corners[:, 2:] > corners[:, :2]).all()
     if len(classes) != len(corners) or not known or not in_order:
         raise ValueError(
-            f"boxes[{index}] must be rows of xmin < xmax and ymin < ymax, each with a label: 0 (no "
-            f"cell), 1 (white) or 2 (red); got {len(corners)} boxes, labels {classes.tolist()}."
+            f"boxes[{index}] must be rows of xmin < xmax and ymin < ymax, each with a label: "
+            f"{with_labels(names)}; got {len(corners)} boxes, labels {classes.tolist()}."
         )
     inside = (corners[:, :2] < shape[1::-1]).all() and (corners[:, 2:] > 0).all()
     if not inside:
@@ -92,12 +116,14 @@ def _checked(
     return corners, classes
 
 
-def _mask_from_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _mask_from_boxes(
+    image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, *, n_classes: int
+) -> np.ndarray:
     density = optical_density(to_rgb(image)).max(axis=2)
     density = cv2.GaussianBlur(density, (0, 0), 1)
     stained = density > threshold_otsu(density)
     # How far out a pixel lies in the box of each class that it is most inside of.
-    out = np.full((len(CLASS_NAMES), *stained.shape), np.inf, np.float32)
+    out = np.full((n_classes, *stained.shape), np.inf, np.float32)
     cut = np.zeros(stained.shape, bool)
     height, width = stained.shape
     for (left, top, right, bottom), label in zip(boxes, labels, strict=True):
@@ -105,7 +131,7 @@ def _mask_from_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -
         out[label][window] = np.minimum(out[label][window], distance)
         if min(left, top, width - right, height - bottom) < _CUT:
             cut[window] = True
-    nearest, second, _ = np.sort(out, axis=0)
+    nearest, second = np.partition(out, 1, axis=0)[:2]
     mask = np.where(stained, NOT_LABELLED, 0).astype(np.uint8)
     mask[cut & ~stained] = NOT_LABELLED  # the ellipse in what is left of a box is not the cell's
     cell = (nearest < _SURE) | (stained & (nearest < _AT_MOST))

@@ -25,13 +25,15 @@ from torch import nn
 
 from .._files import expanded
 from .._hardware import PRECISIONS, choose_device, choose_precision
-from .._images import LazyImage, LazyImages, RecentImages, change_image
+from .._images import LazyImage, LazyImages, RecentImages, change_image, check_classes
 from .._version import __version__
 from ..models import list_models, model_file
 from ..networks import (
     NETWORKS,
     NODEsUNet,
+    Start,
     check_positions,
+    classes_of,
     resolve_tolerances,
     unet_of,
 )
@@ -84,6 +86,7 @@ _ARCHITECTURE = (
     "ode_method",
     "ode_n_steps",
     "ode_gradient",
+    "classes",
 )
 
 # First steps of the solver that a model file may ask for (those of fit are a half to an eighth),
@@ -121,6 +124,7 @@ class NetworkEstimator(BaseEstimator):
         "preprocessor": [StrOptions({"default"}), HasMethods(["transform", "get_params"]), None],
         "network": [StrOptions(set(NETWORKS))],
         "pretrained": [str, Path, None],
+        "classes": ["array-like"],
         "ode_positions": ["array-like"],
         "ode_tol": [Real, dict, "array-like", StrOptions({"paper"})],
         "predict_ode_tol": [Real, dict, "array-like", StrOptions({"paper"}), None],
@@ -181,6 +185,9 @@ class NetworkEstimator(BaseEstimator):
     # Those that fine-tune, likewise.
     keep_statistics: bool = False
 
+    classes: Any
+    class_names_: tuple[str, ...]
+
     def _check_targets(self, targets: Any, *, images: list[Any], name: str = "") -> Any:
         """Return the targets of checked images, one for each, or say what is wrong with them."""
         raise NotImplementedError
@@ -189,7 +196,7 @@ class NetworkEstimator(BaseEstimator):
         self,
         architecture: dict[str, Any],
         seed: int,
-        start: Mapping[str, Any] | None,
+        start: Start | None,
         training: TrainingData | None = None,
     ) -> nn.Module:
         """Return a network with new weights, fit for the training data, or with ``start``."""
@@ -230,6 +237,7 @@ class NetworkEstimator(BaseEstimator):
         device = choose_device(self.device) if accelerator is None else accelerator.device
         seed = share_seed(check_random_state(self.random_state), accelerator)
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
+        architecture["classes"] = check_classes(self.classes)
         start = self._read_starting_weights(architecture)
         data = (images, targets, groups, weights, validation, start)
         checkpoint = self._load_checkpoint(seed, *data)
@@ -322,6 +330,11 @@ class NetworkEstimator(BaseEstimator):
         ``overrides`` of ``device`` and ``precision`` take the place of the parameters.
         """
         check_is_fitted(self, "network_")
+        if check_classes(self.classes) != self.class_names_:
+            warn_caller(
+                f"classes={self.classes!r} wait for the next fit: what follows has the classes "
+                f"that this model was fitted for, {self.class_names_}."
+            )
         settings = {"device": self.device, "precision": self.precision} | overrides
         return TileNetwork.copy_of(
             self.network_,
@@ -329,6 +342,7 @@ class NetworkEstimator(BaseEstimator):
             precision=settings["precision"],
             ode_tol=self.ode_tol_,
             predict_ode_tol=self.predict_ode_tol,
+            classes=self.class_names_,
         )
 
     def check_prediction(self) -> None:
@@ -414,7 +428,8 @@ class NetworkEstimator(BaseEstimator):
                     raise TypeError(f"{name} is {fitted[name]!r}")
                 setattr(estimator, name, fitted[name])
             estimator._check_fitted()
-            network = estimator._new_network(estimator.architecture_, seed=0, start=weights)
+            start = Start(weights, classes_of(estimator.architecture_))
+            network = estimator._new_network(estimator.architecture_, seed=0, start=start)
             unet = unet_of(network)
             if isinstance(unet, NODEsUNet):
                 unet.set_tolerances(fitted["ode_tol_"])
@@ -443,6 +458,7 @@ class NetworkEstimator(BaseEstimator):
             {name: getattr(described, name) for name in _ARCHITECTURE},
             caller_name="architecture_",
         )
+        check_classes(described.classes)
         positions = check_positions(described.ode_positions)
         resolve_tolerances(described.ode_tol, positions)
         check_n_steps(described.ode_n_steps, described.ode_method, name="ode_n_steps")
@@ -482,6 +498,7 @@ class NetworkEstimator(BaseEstimator):
     def _take_over(self, network: nn.Module, history: list[dict], precision: str) -> None:
         """Set the attributes of a fitted model."""
         self.network_ = network.eval()
+        self.class_names_ = classes_of(self.architecture_)
         self.precision_ = precision
         self.history_ = history
         blocks = getattr(network, "ode_blocks", {})
@@ -499,15 +516,16 @@ class NetworkEstimator(BaseEstimator):
                 "BloodCellSegmenter such a network: network=lambda: NODEsUNet(ode_method=...)."
             )
         self._validate_params()
+        check_classes(self.classes)
         check_n_steps(self.ode_n_steps, self.ode_method, name="ode_n_steps")
         positions = check_positions(self.ode_positions)
         resolve_tolerances(self.ode_tol, positions)
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
 
-    def _read_starting_weights(self, architecture: dict[str, Any]) -> dict[str, np.ndarray] | None:
+    def _read_starting_weights(self, architecture: dict[str, Any]) -> Start | None:
         if self.warm_start and hasattr(self, "network_"):
-            weights = self.network_.state_dict()
+            weights, classes = self.network_.state_dict(), self.class_names_
         elif self.pretrained is not None:
             weights, header = read_model(model_file(self.pretrained))
             kind = header["fitted"].get("estimator")
@@ -516,16 +534,20 @@ class NetworkEstimator(BaseEstimator):
                     f"pretrained must be a model that {type(self).__name__} can start from; "
                     f"{self.pretrained} is a {kind}."
                 )
-            self._check_same_network(header["fitted"], architecture)
+            classes = self._check_same_network(header["fitted"], architecture)
         else:
             return None
-        return {name: weight.cpu().numpy() for name, weight in weights.items()}
+        arrays = {name: weight.cpu().numpy() for name, weight in weights.items()}
+        return Start(arrays, classes)
 
-    def _check_same_network(self, fitted: dict[str, Any], architecture: dict[str, Any]) -> None:
-        """Raise where the weights of `pretrained` are those of another network."""
+    def _check_same_network(
+        self, fitted: dict[str, Any], architecture: dict[str, Any]
+    ) -> tuple[str, ...]:
+        """Return the classes of `pretrained`; raise where its weights are of another network."""
         try:
             theirs, ours = _describe(fitted["architecture_"]), _describe(architecture)
-        except (KeyError, TypeError) as error:
+            classes = check_classes(classes_of(fitted["architecture_"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{self.pretrained} does not hold a model that bloodseg {__version__} knows: "
                 f"{error}"
@@ -535,6 +557,7 @@ class NetworkEstimator(BaseEstimator):
                 f"pretrained must be a model of the network that the parameters describe, {ours}; "
                 f"got {self.pretrained}, which has {theirs}. Set these parameters."
             )
+        return classes
 
     def _fingerprint(self, *data: Any) -> str:
         parameters = of_the_result(self.get_params())

@@ -1,9 +1,9 @@
-"""BloodCellCounter: images in, numbers of white and red cells out, without a map between."""
+"""BloodCellCounter: images in, numbers of cells out, without a map between."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -18,9 +18,9 @@ from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from .._images import change_image, rescaled_shape, to_rgb
+from .._images import CLASS_NAMES, change_image, check_classes, rescaled_shape, to_rgb
 from .._typing import Tolerances
-from ..networks import STRIDE
+from ..networks import STRIDE, Start, classes_of
 from ..networks._new import new_counting_network
 from ..ode import one_warning_each
 from ..prediction import Sources, check_sources, explain_memory_errors
@@ -31,7 +31,7 @@ from ._fit_inputs import check_counts
 
 
 class BloodCellCounter(RegressorMixin, NetworkEstimator):
-    """Count white and red cells without outlining them: a regression straight to the numbers.
+    """Count cells without outlining them: a regression straight to the numbers.
 
     What the paper plans as its next step [1]_: a 1x1 convolution on the map of every scale of
     NODEs-UNet, all of them fused, a fully connected layer and a linear regression. It learns from
@@ -51,7 +51,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     pretrained : path, optional
         Saved model whose weights training starts from: a `BloodCellCounter`, or a
         `BloodCellSegmenter`, whose U-Net then learns to count. Its network must be the same. Set
-        ``scale`` so that cells are as large as those that the segmenter was trained on.
+        ``scale`` so that cells are as large as those that the segmenter was trained on. Its classes
+        may be others.
+    classes : sequence of str, default=("background", "white", "red")
+        Names as `BloodCellSegmenter` takes them; cells of each but the background are counted.
     scale : float in (0, 1], default=0.5
         How much images are shrunk before anything else. Counting needs less detail than
         outlining; cells should stay above some 20 pixels across.
@@ -125,10 +128,12 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         The fitted preprocessor.
     architecture_ : dict
         The parameters that the network was built from.
+    class_names_ : tuple of str
+        ``classes`` of the fit.
     history_ : list of dict
         One row an epoch: train_loss, valid_loss, valid_mae_white and valid_mae_red (mean absolute
-        errors), evaluations_P (mean evaluations of f for an image, at each ODE-position P),
-        learning_rate, seconds.
+        errors, of each class), evaluations_P (mean evaluations of f for an image, at each
+        ODE-position P), learning_rate, seconds.
     best_epoch_ : int
         The epoch, from 1, whose weights were kept; 0 where training was interrupted in the first.
     end_reason_ : {"epochs", "patience", "interrupted", "broke down"}
@@ -185,6 +190,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         *,
         network: str = "nodes-unet",
         pretrained: str | Path | None = None,
+        classes: Sequence[str] = CLASS_NAMES,
         scale: float = 0.5,
         ode_positions: Sequence[int] = (4, 5, 6),
         ode_tol: Tolerances = 1e-3,
@@ -215,6 +221,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         self.preprocessor = preprocessor
         self.network = network
         self.pretrained = pretrained
+        self.classes = classes
         self.scale = scale
         self.ode_positions = ode_positions
         self.ode_tol = ode_tol
@@ -263,9 +270,9 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
             Files are opened as they are needed, the latest GiB of them is kept, shrunk: there may
             be more than fit into memory.
-        counts : array-like of shape (n, 2)
-            White and red cells in each image, as `bloodseg.datasets.load_voc` and
-            `bloodseg.datasets.make_smears` give them.
+        counts : array-like of shape (n, n_classes - 1)
+            Cells of each class but the background in each image: by default white and red ones, as
+            `bloodseg.datasets.load_voc` and `bloodseg.datasets.make_smears` give them.
         groups : array-like of shape (n,), optional
             Images of one group, such as fields of one slide, stay on one side of the validation
             split.
@@ -306,9 +313,9 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
 
         Returns
         -------
-        ndarray of float64 of shape (n, 2)
-            White and red cells in each image: expected numbers, not rounded, not negative. An
-            image's do not depend on the other images.
+        ndarray of float64 of shape (n, n_classes - 1)
+            Cells of each class, by default white and red ones, in each image: expected numbers, not
+            rounded, not negative. An image's do not depend on the other images.
         """
         network = self._copy_network()
         sources = check_sources(images)
@@ -337,14 +344,14 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         return transform_images(self.preprocessor_, self._resize(arrays))
 
     def score(self, images: Sources, counts: ArrayLike, sample_weight: Any = None) -> float:
-        """Return the coefficient of determination R², at most 1, averaged over both counts.
+        """Return the coefficient of determination R², at most 1, averaged over the counts.
 
         Parameters
         ----------
         images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `fit`.
-        counts : array-like of shape (n, 2)
-            White and red cells in each image.
+        counts : array-like of shape (n, n_classes - 1)
+            As for `fit`.
         sample_weight : array-like of shape (n,), optional
             Weight of each image.
 
@@ -357,7 +364,8 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     def _check_targets(
         self, targets: Any, *, images: list[Any], name: str = "counts"
     ) -> np.ndarray:
-        return check_counts(targets, images=images, name=name)
+        names = check_classes(self.classes)[1:]
+        return check_counts(targets, images=images, names=names, name=name)
 
     def _resize(self, images: list[Any]) -> list[Any]:
         if self.scale == 1:
@@ -372,10 +380,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         self,
         architecture: dict[str, Any],
         seed: int,
-        start: Mapping[str, Any] | None,
+        start: Start | None,
         training: TrainingData | None = None,
     ) -> nn.Module:
-        densities = [1.0, 1.0]
+        densities = [1.0] * (len(classes_of(architecture)) - 1)
         if training is not None:
             blocks = [math.prod(image.shape[:2]) / STRIDE**2 for image in training.images]
             densities = (training.weights @ training.targets / (training.weights @ blocks)).tolist()
@@ -393,10 +401,11 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         squares = np.square(training.targets - mean)
         spread = np.sqrt(np.average(squares, axis=0, weights=training.weights))
         # Not below a tenth of a cell: a count that hardly varies would outweigh the other.
-        return CountingTask(loss=self.loss, scale=np.maximum(spread, 0.1))
+        names = check_classes(self.classes)[1:]
+        return CountingTask(loss=self.loss, scale=np.maximum(spread, 0.1), names=names)
 
     def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: a regressor of two numbers."""
+        """Return scikit-learn's tags: a regressor of several numbers."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = False

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .._images import CLASS_NAMES, COUNT_NAMES, N_CLASSES, WHITE, LazyImage, check_masks
+from .._images import (
+    CLASS_NAMES,
+    RED,
+    WHITE,
+    LazyImage,
+    cell_labels,
+    check_masks,
+    in_words,
+)
 from ..datasets import read_labels
 from ..ode._warnings import warn_caller
 from ..prediction import Source, Sources, check_sources
@@ -35,7 +43,7 @@ def _lazily(source: Source) -> Any:
     return LazyImage(source.read, source.read().shape)
 
 
-def read_masks(masks: Any) -> Any:
+def read_masks(masks: Any, classes: Sequence[str]) -> Any:
     """Return label maps, those that are given as paths read from their files.
 
     Raises
@@ -46,27 +54,36 @@ def read_masks(masks: Any) -> Any:
     of_numbers = isinstance(masks, np.ndarray) and masks.dtype.kind in "buif"
     if of_numbers or isinstance(masks, (str, os.PathLike)) or not hasattr(masks, "__iter__"):
         return masks
-    return [read_labels(mask) if isinstance(mask, (str, os.PathLike)) else mask for mask in masks]
+    return [
+        read_labels(mask, classes=classes) if isinstance(mask, (str, os.PathLike)) else mask
+        for mask in masks
+    ]
 
 
-def check_counts(counts: Any, *, images: Sequence[np.ndarray], name: str = "counts") -> np.ndarray:
-    """Return the numbers of white and red cells as floats of shape (n, 2).
+def check_counts(
+    counts: Any,
+    *,
+    images: Sequence[np.ndarray],
+    names: Sequence[str] = CLASS_NAMES[1:],
+    name: str = "counts",
+) -> np.ndarray:
+    """Return the numbers of cells of the classes of these names as floats of shape (n, k).
 
     Raises
     ------
     ValueError
-        If there are not two finite numbers an image, or one is negative.
+        If there is not a finite number an image and class, or one is negative.
     """
     numbers = _floats(counts)
-    shape = (len(images), len(COUNT_NAMES))
+    shape = (len(images), len(names))
     if numbers is None or numbers.shape != shape or (numbers < 0).any():
         if numbers is None:
             found = "what is no number, or not finite"
         else:
             found = "a negative one" if numbers.shape == shape else f"shape {numbers.shape}"
         raise ValueError(
-            f"{name} must hold two finite numbers, not negative, for each of {len(images)} images: "
-            f"{' and '.join(COUNT_NAMES)} cells, in this order; got {found}. "
+            f"{name} must hold {_in_letters(len(names))} finite numbers, not negative, for each of "
+            f"{len(images)} images: {' and '.join(names)} cells, in this order; got {found}. "
             "Leave out images whose cells were not counted."
         )
     return numbers
@@ -91,18 +108,25 @@ def check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
     return weights
 
 
-def warn_of_absent_classes(masks: Sequence[np.ndarray]) -> None:
+def warn_of_absent_classes(
+    masks: Sequence[np.ndarray], classes: Sequence[str] = CLASS_NAMES
+) -> None:
     """Warn where label maps lack a class of cells: many tools save 1 for a cell of any class."""
     found = set().union(*(np.unique(mask).tolist() for mask in masks))
-    cells = {name: CLASS_NAMES.index(name) for name in COUNT_NAMES}
-    absent = [f"{name} cells ({label})" for name, label in cells.items() if label not in found]
+    labels_of = cell_labels(classes)
+    absent = [
+        f"{in_words(name)} ({label})" for name, label in labels_of.items() if label not in found
+    ]
     if not absent:
         return
     labels = ", ".join(map(str, sorted(found)))
     text = f"masks hold no {' and no '.join(absent)}, which the network cannot learn then; they "
     text += f"hold the labels {labels}."
-    if WHITE in found:
-        text += " If 1 stands for a cell of any class, give white cells 1 and red cells 2."
+    if 1 in found and len(absent) == len(labels_of) - 1:
+        named = " and ".join(f"{in_words(name)} {label}" for name, label in labels_of.items())
+        text += f" If 1 stands for a cell of any class, give {named}."
+    elif any(name not in (WHITE, RED) and label not in found for name, label in labels_of.items()):
+        text += " Leave what your label maps do not tell apart out of classes."
     warn_caller(text)
 
 
@@ -128,18 +152,23 @@ def check_validation(
 
 
 def class_weights(
-    class_weight: Any, masks: Sequence[np.ndarray], weights: np.ndarray
+    class_weight: Any,
+    masks: Sequence[np.ndarray],
+    weights: np.ndarray,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> np.ndarray | None:
     """Return the weight of each class, 1 on average over the pixels; None for equal weights.
 
     Parameters
     ----------
-    class_weight : "balanced", dict, sequence of 3 floats or None
+    class_weight : "balanced", dict, sequence of floats or None
         As `BloodCellSegmenter` takes it.
     masks : sequence of ndarray
         Label maps of the training images.
     weights : ndarray of shape (n,)
         Weights of the training images.
+    classes : sequence of str
+        Names of the labels.
 
     Raises
     ------
@@ -148,12 +177,13 @@ def class_weights(
     """
     if class_weight is None:
         return None
-    counts = [np.bincount(mask.ravel(), minlength=N_CLASSES)[:N_CLASSES] for mask in masks]
+    n_classes = len(classes)
+    counts = [np.bincount(mask.ravel(), minlength=n_classes)[:n_classes] for mask in masks]
     pixels = np.average(counts, axis=0, weights=weights)
     if isinstance(class_weight, str):  # "balanced"
         given = np.where(pixels > 0, 1 / np.maximum(pixels, 1e-300), 0.0)
     else:
-        given = _given_class_weights(class_weight)
+        given = _given_class_weights(class_weight, classes)
     mean = (given * pixels).sum() / pixels.sum()
     if mean == 0:
         raise ValueError(
@@ -163,26 +193,31 @@ def class_weights(
     return given / mean
 
 
-def _given_class_weights(class_weight: Any) -> np.ndarray:
-    weights: np.ndarray | None = np.ones(N_CLASSES)
+def _given_class_weights(class_weight: Any, classes: Sequence[str]) -> np.ndarray:
+    places = range(len(classes))
+    weights: np.ndarray | None
     if isinstance(class_weight, dict):
-        labels = {name: label for label, name in enumerate(CLASS_NAMES)}
+        labels = {name: label for label, name in enumerate(classes)}
         for key in class_weight:
-            if labels.get(key, key) not in range(N_CLASSES):
+            if labels.get(key, key) not in places:
                 raise ValueError(
-                    f"class_weight must name the classes {', '.join(CLASS_NAMES)} or 0, 1, 2; "
-                    f"got {key!r}."
+                    f"class_weight must name the classes {', '.join(classes)} or "
+                    f"{', '.join(map(str, places))}; got {key!r}."
                 )
         by_label = {labels.get(key, key): weight for key, weight in class_weight.items()}
-        weights = _floats([by_label.get(label, 1) for label in range(N_CLASSES)])
+        weights = _floats([by_label.get(label, 1) for label in places])
     else:
         weights = _floats(class_weight)
-    if weights is None or weights.shape != (N_CLASSES,) or (weights < 0).any():
+    if weights is None or weights.shape != (len(classes),) or (weights < 0).any():
         raise ValueError(
-            "class_weight must hold three finite weights, not negative, for "
-            f"{', '.join(CLASS_NAMES)}; got {class_weight!r}."
+            f"class_weight must hold {_in_letters(len(classes))} finite weights, not negative, for "
+            f"{', '.join(classes)}; got {class_weight!r}."
         )
     return weights
+
+
+def _in_letters(number: int) -> str:
+    return {2: "two", 3: "three", 4: "four"}.get(number, str(number))
 
 
 def _floats(values: Any) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,15 +14,21 @@ from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import nn
 
-from .._images import N_CLASSES, NOT_LABELLED, check_masks, in_container_of
+from .._images import (
+    CLASS_NAMES,
+    NOT_LABELLED,
+    check_classes,
+    check_masks,
+    in_container_of,
+)
 from .._typing import Masks, Tolerances
 from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._frame import check_excluded_sides
 from ..cells._scale import LEAST, MOST, is_diameter
 from ..datasets import open_slide
-from ..metrics import confusion_matrix, mean_iou, scores_from_confusion
+from ..metrics import as_masks_know, confusion_matrix, labelled_pixels, scores_from_confusion
 from ..models import list_models, model_file, model_path
-from ..networks import NETWORKS
+from ..networks import NETWORKS, Start
 from ..networks._new import new_network
 from ..ode import one_warning_each
 from ..ode._warnings import warn_caller
@@ -63,7 +69,7 @@ _FINE_TUNING = {
 
 
 class BloodCellSegmenter(NetworkEstimator):
-    """Segment blood smears into background (0), white cells (1) and red cells (2).
+    """Segment blood smears into background (0), white cells (1), red cells (2), or other classes.
 
     A `Preprocessor` enhances the images' contrast, and a U-Net with neural-ODE blocks, the
     paper's NODEs-UNet [1]_, labels every pixel.
@@ -75,10 +81,16 @@ class BloodCellSegmenter(NetworkEstimator):
         nothing. To search over its parameters, pass ``Preprocessor()`` itself.
     network : {"nodes-unet", "unet", "resnet-unet"} or callable, default="nodes-unet"
         The network, or a callable without arguments that returns a `torch.nn.Module` from
-        float32 images (n, 3, H, W) in [0, 1] to logits (n, 3, H, W), for any H and W.
+        float32 images (n, 3, H, W) in [0, 1] to logits (n, n_classes, H, W), for any H and W.
     pretrained : path or str, optional
         Saved model, or name of a published one, whose weights training starts from; its network
-        must be the same. `from_pretrained` sets all that belongs to it.
+        must be the same. `from_pretrained` sets all that belongs to it. Of classes that both know,
+        by name, it knows how to label pixels; others begin anew.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels 0, 1, ...: 2 to 255, "background" first. "white" and "red" mean white
+        and red blood cells wherever they stand, and "platelet" platelets; every other name is a
+        class of cells, too, of which nothing else is known. Set after fit, others wait for the next
+        one. See the guide on further classes.
     ode_positions : tuple of int, default=(4, 5, 6)
         Which of the nine stages are ODE-blocks (1 to 4 down, 5 the bottom, 6 to 9 up).
         ``()`` is a U-Net. Used by ``"nodes-unet"``.
@@ -107,7 +119,7 @@ class BloodCellSegmenter(NetworkEstimator):
         Probability of dropout after each pooling.
     loss : {"cross_entropy", "cross_entropy+dice"}, default="cross_entropy"
         Training loss.
-    class_weight : "balanced", dict or sequence of 3 floats, optional
+    class_weight : "balanced", dict or sequence of floats, optional
         Weight of each class in the cross-entropy; the keys of a dict are labels or names
         (``{"white": 3}``), missing ones count 1. White cells are rare: weigh them up to miss
         fewer.
@@ -175,8 +187,10 @@ class BloodCellSegmenter(NetworkEstimator):
         The fitted network, in evaluation mode.
     preprocessor_ : transformer or None
         The fitted preprocessor.
-    classes_ : ndarray of shape (3,)
-        The labels 0, 1 and 2.
+    classes_ : ndarray of shape (n_classes,)
+        The labels 0, 1, 2, ...
+    class_names_ : tuple of str
+        Their names: ``classes`` of the fit.
     architecture_ : dict
         The parameters that the network was built from.
     history_ : list of dict
@@ -279,6 +293,7 @@ class BloodCellSegmenter(NetworkEstimator):
         *,
         network: str | Callable[[], nn.Module] = "nodes-unet",
         pretrained: str | Path | None = None,
+        classes: Sequence[str] = CLASS_NAMES,
         ode_positions: Sequence[int] = (4, 5, 6),
         ode_tol: Tolerances = 1e-3,
         predict_ode_tol: Tolerances | None = None,
@@ -315,6 +330,7 @@ class BloodCellSegmenter(NetworkEstimator):
         self.preprocessor = preprocessor
         self.network = network
         self.pretrained = pretrained
+        self.classes = classes
         self.ode_positions = ode_positions
         self.ode_tol = ode_tol
         self.predict_ode_tol = predict_ode_tol
@@ -370,8 +386,9 @@ class BloodCellSegmenter(NetworkEstimator):
             Files are opened as crops are cut from them, the latest GiB of them is kept: there may
             be more than fit into memory.
         masks : ndarray of shape (n, H, W), or list of (H, W) ndarrays and paths
-            Labels: 0 background, 1 white cells, 2 red cells; 255 where the class is not known,
-            which teaches nothing. Files are read at once, one byte a pixel.
+            Labels, places in ``classes``: by default 0 background, 1 white cells, 2 red cells; 255
+            where the class is not known, which teaches nothing. Files are read at once, one byte a
+            pixel.
         groups : array-like of shape (n,), optional
             Images of one group, such as fields of one slide, stay on one side of the validation
             split.
@@ -394,19 +411,21 @@ class BloodCellSegmenter(NetworkEstimator):
         Warns
         -----
         UserWarning
-            If the label maps hold no white cells or no red ones, as where 1 stands for any cell.
+            If the label maps lack a class of cells, as where 1 stands for any cell.
         """
-        masks = read_masks(masks)
+        classes = check_classes(self.classes)
+        masks = read_masks(masks, classes)
         self._fit(
             images,
             masks,
             groups=groups,
             sample_weight=sample_weight,
             X_val=X_val,
-            y_val=read_masks(y_val),
+            y_val=read_masks(y_val, classes),
         )
         if self.red_cell_diameter is None:
-            found = measure_diameter(check_masks(masks, partial=True))
+            checked = check_masks(masks, classes=classes, partial=True)
+            found = measure_diameter(checked, classes)
             self.red_cell_diameter_ = found if is_diameter(found) else None
         else:
             self.red_cell_diameter_ = self._wanted_diameter()
@@ -424,7 +443,9 @@ class BloodCellSegmenter(NetworkEstimator):
         name : str, optional
             One of `bloodseg.models.list_models`; by default the newest.
         **parameters
-            Parameters to set, such as ``device`` or ``pixel_size``.
+            Parameters to set, such as ``device`` or ``pixel_size``. With ``classes`` other than the
+            model's own, ``fit`` keeps what it knows of those that it shares, by name; until then,
+            it predicts its own, and says so.
 
         Returns
         -------
@@ -449,7 +470,7 @@ class BloodCellSegmenter(NetworkEstimator):
         return segmenter.set_params(pretrained=name, **{**_FINE_TUNING, **parameters})
 
     def predict(self, images: Sources) -> Any:
-        """Label every pixel: 0 background, 1 white cells, 2 red cells.
+        """Label every pixel: 0 background, 1 white cells, 2 red cells, or places in ``classes``.
 
         Parameters
         ----------
@@ -474,7 +495,7 @@ class BloodCellSegmenter(NetworkEstimator):
 
         Returns
         -------
-        ndarray of float32 of shape (n, H, W, 3), or list of (H, W, 3) ndarrays
+        ndarray of float32 of shape (n, H, W, n_classes), or list of (H, W, n_classes) ndarrays
             Probabilities in the order of ``classes_``; they add up to 1.
         """
         predictor = self._make_predictor()
@@ -558,9 +579,10 @@ class BloodCellSegmenter(NetworkEstimator):
         -------
         DataFrame
             One row an image: ``image`` (the path, or the place in the batch); ``white`` and
-            ``red``, all cells that show; ``confidence``, the mean probability of the pixels'
-            classes; ``doubts``, why the numbers are perhaps wrong, in words: empty where all is
-            well. Those are there whatever the model, see `segment` for when they are warned of.
+            ``red``, or a column for each other class of cells: all that show; ``confidence``, the
+            mean probability of the pixels' classes; ``doubts``, why the numbers are perhaps wrong,
+            in words: empty where all is well. Those are there whatever the model, see `segment` for
+            when they are warned of.
 
             Where the size of a pixel is known, ``area_mm2``, of the picture, and of the frame
             ``white_in_frame``, ``red_in_frame``, ``frame_mm2``, and the one over the other,
@@ -644,7 +666,8 @@ class BloodCellSegmenter(NetworkEstimator):
         """Return the mean IoU over all pixels of all images, in [0, 1].
 
         A class absent from both masks and predictions is left out of the mean, as are pixels
-        labelled 255.
+        labelled 255. Where none of the masks holds a platelet, they do not know platelets: those
+        found count as background.
 
         Parameters
         ----------
@@ -659,16 +682,18 @@ class BloodCellSegmenter(NetworkEstimator):
         -------
         float
         """
-        maps, masks = self.predict(images), read_masks(masks)
+        maps, names = self.predict(images), self.class_names_
+        masks = read_masks(masks, names)
         if sample_weight is None:
-            return mean_iou(masks, maps)
-        masks = check_masks(masks, partial=True)
-        weights = check_sample_weight(sample_weight, len(maps))
-        matrices = [
-            weight * confusion_matrix([mask], [found])
-            for weight, mask, found in zip(weights, masks, maps, strict=True)
-        ]
-        return scores_from_confusion(sum(matrices))["mean_iou"]
+            matrix = labelled_pixels(masks, maps, len(names))
+        else:
+            masks = check_masks(masks, classes=names, partial=True)
+            weights = check_sample_weight(sample_weight, len(maps))
+            matrix = sum(
+                weight * confusion_matrix([mask], [found], n_classes=len(names))
+                for weight, mask, found in zip(weights, masks, maps, strict=True)
+            )
+        return scores_from_confusion(as_masks_know(matrix, names), classes=names)["mean_iou"]
 
     def _make_predictor(self) -> Predictor:
         """Return what predicts as the parameters say, with a network of its own."""
@@ -728,36 +753,41 @@ class BloodCellSegmenter(NetworkEstimator):
     def _rescale(self, data: TrainingData) -> TrainingData:
         if self.red_cell_diameter is None:
             return data
-        return scale_to_diameter(data, self.red_cell_diameter, self._wanted_diameter())
+        wanted = self._wanted_diameter()
+        return scale_to_diameter(data, self.red_cell_diameter, wanted, check_classes(self.classes))
 
     def _check_targets(
         self, targets: Any, *, images: list[Any], name: str = "masks"
     ) -> list[np.ndarray]:
-        masks = check_masks(targets, images=images, partial=True, name=name)
+        classes = check_classes(self.classes)
+        masks = check_masks(targets, images=images, classes=classes, partial=True, name=name)
         if name == "masks":
-            warn_of_absent_classes(masks)
+            warn_of_absent_classes(masks, classes)
         return masks
 
     def _new_network(
         self,
         architecture: dict[str, Any],
         seed: int,
-        start: Mapping[str, Any] | None,
+        start: Start | None,
         training: TrainingData | None = None,
     ) -> nn.Module:
         return new_network(architecture, seed, start)
 
     def _make_task(self, training: TrainingData) -> SegmentationTask:
+        classes = check_classes(self.classes)
+        weights = class_weights(self.class_weight, training.targets, training.weights, classes)
         return SegmentationTask(
             crop_size=self.crop_size,
             strong_augmentation=self.augment == "strong",
             loss=self.loss,
-            class_weight=class_weights(self.class_weight, training.targets, training.weights),
+            class_weight=weights,
+            n_classes=len(classes),
         )
 
     def _take_over(self, network: nn.Module, history: list[dict], precision: str) -> None:
         super()._take_over(network, history, precision)
-        self.classes_ = np.arange(N_CLASSES)
+        self.classes_ = np.arange(len(self.class_names_))
 
 
 def _warn_of_doubts(segmented: Segmented, *, of_size_only: bool) -> Segmented:

@@ -1,6 +1,7 @@
 """Scores of class maps and of cells against labels."""
 
 from ._cells import CellMatch, average_precision, cell_report, match_cells
+from ._pixels import as_masks_know as as_masks_know
 from ._pixels import (
     class_pixel_accuracy,
     confusion_matrix,
@@ -15,6 +16,8 @@ from ._pixels import (
     scores_from_confusion,
     segmentation_report,
 )
+from ._pixels import know_platelets as know_platelets
+from ._pixels import labelled_pixels as labelled_pixels
 from ._pixels import scores_of_each as scores_of_each  # `as`: for other rooms, not public
 
 __all__ = [

@@ -7,13 +7,14 @@ yourself where the pixels come in pieces, since confusion matrices add up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import make_scorer
 
-from .._images import CLASS_NAMES, NOT_LABELLED, check_masks
+from .._images import NOT_LABELLED, PLATELET, check_classes, check_masks, label_of, numbered
 from .._typing import Masks
 
 _BLOCK_PIXELS = 2**20  # counted at a time, which bounds the memory whatever the image's size
@@ -62,7 +63,7 @@ def confusion_matrix(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.
     return counts.reshape(n_classes, n_classes)
 
 
-def _labelled_pixels(y_true: Masks, y_pred: Masks, n_classes: int) -> np.ndarray:
+def labelled_pixels(y_true: Masks, y_pred: Masks, n_classes: int) -> np.ndarray:
     """Return the confusion matrix, which holds at least one pixel."""
     matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes)
     if not matrix.any():
@@ -81,8 +82,9 @@ def _check_pairs(
             f"n_classes must be an integer from 1 to {NOT_LABELLED}; got {n_classes!r}. "
             "The default, 3, stands for background, white and red cells."
         )
-    truths = check_masks(y_true, name="y_true", n_classes=n_classes, partial=True)
-    predictions = check_masks(y_pred, name="y_pred", n_classes=n_classes)
+    classes = numbered(n_classes)
+    truths = check_masks(y_true, name="y_true", classes=classes, partial=True)
+    predictions = check_masks(y_pred, name="y_pred", classes=classes)
     if len(truths) != len(predictions):
         raise ValueError(
             f"y_pred must hold one class map for each in y_true; got {len(predictions)} for "
@@ -97,7 +99,35 @@ def _check_pairs(
     return list(zip(truths, predictions, strict=True))
 
 
-def scores_from_confusion(matrix: ArrayLike) -> dict[str, float]:
+def know_platelets(matrix: np.ndarray, classes: Sequence[str]) -> bool:
+    """Return whether label maps know platelets, if there is such a class at all.
+
+    Most label maps of blood smears, those of three classes above all, hold platelets as background.
+    So those of a set do where none of its pixels is labelled "platelet".
+    """
+    label = label_of(classes, PLATELET)
+    return label is None or bool(np.any(matrix[label]))
+
+
+def as_masks_know(
+    matrix: np.ndarray, classes: Sequence[str], *, of_set: np.ndarray | None = None
+) -> np.ndarray:
+    """Return a confusion matrix in which platelets count as background if label maps know none.
+
+    Of one image, ``of_set`` is the matrix of the set that it belongs to.
+    """
+    label = label_of(classes, PLATELET)
+    if label is None or know_platelets(matrix if of_set is None else of_set, classes):
+        return matrix
+    known = np.array(matrix)
+    known[:, 0] += known[:, label]
+    known[:, label] = 0
+    return known
+
+
+def scores_from_confusion(
+    matrix: ArrayLike, *, classes: Sequence[str] | None = None
+) -> dict[str, float]:
     """Return every score of this module, from a confusion matrix.
 
     Parameters
@@ -105,19 +135,22 @@ def scores_from_confusion(matrix: ArrayLike) -> dict[str, float]:
     matrix : array-like of shape (n_classes, n_classes)
         Pixels of true class i (row) predicted as class j (column), as `confusion_matrix` returns
         them; of several sets, add the matrices.
+    classes : sequence of str, optional
+        Names of the classes, as ``class_names_`` of a segmenter holds them; by default
+        ``background``, ``white`` and ``red`` of three, and the numbers of any other.
 
     Returns
     -------
     dict of str to float
         ``pixel_accuracy``, ``mean_iou``, ``mean_dice``, then ``cpa_*``, ``iou_*`` and ``dice_*``
-        for each class: ``background``, ``white`` and ``red``, or their numbers when there are not
-        three classes. All in [0, 1]; NaN for a class that does not occur (see the function of
-        the score).
+        for each class, by name. All in [0, 1]; NaN for a class that does not occur (see the
+        function of the score).
 
     Raises
     ------
     ValueError
-        If ``matrix`` is not square, holds negative or non-finite numbers, or no pixels.
+        If ``matrix`` is not square, holds negative or non-finite numbers, or no pixels, or has not
+        a row for each of the classes.
 
     Examples
     --------
@@ -126,17 +159,24 @@ def scores_from_confusion(matrix: ArrayLike) -> dict[str, float]:
     >>> scores["pixel_accuracy"], scores["cpa_background"], round(scores["iou_red"], 3)
     (0.85, 0.75, 0.769)
     """
-    found = scores_of_each(_check_matrix(matrix))
+    checked = _check_matrix(matrix)
+    names = None if classes is None else check_classes(classes)
+    if names is not None and len(names) != len(checked):
+        raise ValueError(
+            f"classes must name the {len(checked)} rows and columns of matrix; got {names}."
+        )
+    found = scores_of_each(checked, names)
     return {name: float(score) for name, score in found.items()}
 
 
-def scores_of_each(matrices: np.ndarray) -> dict[str, np.ndarray]:
+def scores_of_each(
+    matrices: np.ndarray, classes: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
     """Return what `scores_from_confusion` does, for each of many matrices (..., K, K).
 
     They are not checked: one without any pixels has no scores.
     """
-    n_classes = matrices.shape[-1]
-    names = CLASS_NAMES if n_classes == len(CLASS_NAMES) else [str(k) for k in range(n_classes)]
+    names = numbered(matrices.shape[-1]) if classes is None else classes
     of_classes = {"cpa": _recall(matrices), "iou": _iou(matrices), "dice": _dice(matrices)}
     return {
         "pixel_accuracy": _pixel_accuracy(matrices),
@@ -209,7 +249,7 @@ def pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float
     >>> pixel_accuracy([[[0, 0], [1, 2]]], [[[0, 1], [1, 2]]])
     0.75
     """
-    return float(_pixel_accuracy(_labelled_pixels(y_true, y_pred, n_classes)))
+    return float(_pixel_accuracy(labelled_pixels(y_true, y_pred, n_classes)))
 
 
 def class_pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
@@ -298,7 +338,7 @@ def mean_iou(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     >>> mean_iou([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]])
     0.25
     """
-    return float(_mean_of_present(_iou(_labelled_pixels(y_true, y_pred, n_classes))))
+    return float(_mean_of_present(_iou(labelled_pixels(y_true, y_pred, n_classes))))
 
 
 def dice_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
@@ -357,7 +397,7 @@ def mean_dice(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     >>> round(mean_dice([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]]), 3)
     0.333
     """
-    return float(_mean_of_present(_dice(_labelled_pixels(y_true, y_pred, n_classes))))
+    return float(_mean_of_present(_dice(labelled_pixels(y_true, y_pred, n_classes))))
 
 
 pixel_accuracy_scorer = make_scorer(pixel_accuracy)

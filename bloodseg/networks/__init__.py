@@ -7,6 +7,8 @@ from ._draws import seed_dropout as seed_dropout
 from ._draws import seed_globally as seed_globally
 from ._factory import NETWORKS, make_network
 from ._input import image_tensor as image_tensor
+from ._new import Start as Start
+from ._new import classes_of as classes_of
 from ._prediction import for_prediction
 from ._prediction import prepare_for_prediction as prepare_for_prediction
 from ._tolerances import resolve_tolerances

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from .._images import N_CLASSES
+from .._images import CLASS_NAMES
 from ._counting import CountingNetwork
 from ._draws import DrawnFrom, seed_globally
 from ._factory import make_network
@@ -18,14 +19,37 @@ from ._unet import UNet
 _BACKBONE = "backbone."
 
 
-def new_network(
-    architecture: dict[str, Any], seed: int, start: Mapping[str, Any] | None
-) -> nn.Module:
-    """Return a network with new weights, or with ``start``; torch's global generator stays."""
-    name = architecture["network"]
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from, and the classes that they were trained for.
+
+    Attributes
+    ----------
+    weights : mapping of str to array
+        Of a network of the family, or of a user's own.
+    classes : tuple of str
+        Names of the classes.
+    """
+
+    weights: Mapping[str, Any]
+    classes: tuple[str, ...] = CLASS_NAMES
+
+
+def new_network(architecture: dict[str, Any], seed: int, start: Start | None) -> nn.Module:
+    """Return a network with new weights, or with those of ``start``.
+
+    The head of a start with other classes gives what it has for the classes of the same names; for
+    others it gets new weights. torch's global generator stays as it was.
+    """
+    name, classes = architecture["network"], classes_of(architecture)
     if not isinstance(name, str):
         with seed_globally(seed):  # whatever a stranger's code draws
-            network = _make_own_network(name)
+            network = _make_own_network(name, len(classes))
+        if start is not None and start.classes != classes:
+            raise ValueError(
+                "a network of your own starts from weights for the same classes alone, for its "
+                f"head is not known: classes must be {start.classes}; got {classes}."
+            )
     else:
         settings = {
             key: value
@@ -34,16 +58,52 @@ def new_network(
         }
         # With weights at hand, none are made: what a file claims to need is not allocated.
         with DrawnFrom(seed), torch.device("cpu" if start is None else "meta"):
-            network = make_network(name, n_classes=N_CLASSES, **settings)
+            network = make_network(name, n_classes=len(classes), **settings)
+        if start is not None:
+            start = _with_head_for(classes, start, seed)
     if start is not None:
-        _load_weights(network, start)
+        _load_weights(network, start.weights)
     return network
+
+
+def classes_of(architecture: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes that a network is built for, from 0 on."""
+    return tuple(architecture.get("classes", CLASS_NAMES))  # earlier versions knew no others
+
+
+def _with_head_for(classes: tuple[str, ...], start: Start, seed: int) -> Start:
+    """Return weights whose head labels these classes."""
+    weight = start.weights.get("head.weight")
+    if start.classes == classes or weight is None or weight.ndim != 4:
+        return start
+    with DrawnFrom(seed):
+        fresh = nn.Conv2d(weight.shape[1], len(classes), 1)
+    return Start(_with_rows_for(classes, start.weights, start.classes, head=fresh), classes)
+
+
+def _with_rows_for(
+    names: tuple[str, ...], saved: Mapping[str, Any], their_names: tuple[str, ...], **new: nn.Module
+) -> dict[str, Any]:
+    """Return weights whose layers of these names have a row for each name: a saved or a new one."""
+    weights = dict(saved)
+    for layer, module in new.items():
+        for kind, rows in module.state_dict().items():
+            key = f"{layer}.{kind}"
+            theirs = torch.as_tensor(weights.get(key, ()))
+            if theirs.shape != (len(their_names), *rows.shape[1:]):
+                continue  # they do not fit, which is found out where they are loaded
+            rows = rows.clone()
+            for place, name in enumerate(names):
+                if name in their_names:
+                    rows[place] = theirs[their_names.index(name)]
+            weights[key] = rows
+    return weights
 
 
 def new_counting_network(
     architecture: dict[str, Any],
     seed: int,
-    start: Mapping[str, Any] | None,
+    start: Start | None,
     densities: Sequence[float],
 ) -> CountingNetwork:
     """Return a counting network with new weights, or with ``start``.
@@ -54,21 +114,25 @@ def new_counting_network(
         As for `new_network`: what the backbone is.
     seed : int
         Seed of new weights.
-    start : mapping of str to array, optional
+    start : Start, optional
         Weights of a counting network, or those of a segmenter for the backbone alone.
     densities : sequence of float
         See `CountingNetwork`.
     """
     of_backbone = {
         name.removeprefix(_BACKBONE): weight
-        for name, weight in (start or {}).items()
+        for name, weight in (start.weights if start is not None else {}).items()
         if name.startswith(_BACKBONE)
     }
-    backbone = cast(UNet, new_network(architecture, seed, of_backbone or start))
+    start_of_backbone = replace(start, weights=of_backbone) if start and of_backbone else start
+    backbone = cast(UNet, new_network(architecture, seed, start_of_backbone))
     with DrawnFrom(seed):
         network = CountingNetwork(backbone, densities)
     if start is not None and of_backbone:
-        _load_weights(network, start)
+        counted, saved = classes_of(architecture)[1:], start.classes[1:]
+        weights = _with_rows_for(counted, start.weights, saved, regression=network.regression)
+        of_backbone = backbone.state_dict(prefix=_BACKBONE)
+        _load_weights(network, {**weights, **of_backbone})
     return network
 
 
@@ -92,7 +156,7 @@ def _load_weights(network: nn.Module, start: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _make_own_network(make: Callable[[], nn.Module]) -> nn.Module:
+def _make_own_network(make: Callable[[], nn.Module], n_classes: int) -> nn.Module:
     """Return the network of a callable, after a try whether it labels every pixel."""
     network = make()
     if not isinstance(network, nn.Module):
@@ -102,7 +166,7 @@ def _make_own_network(make: Callable[[], nn.Module]) -> nn.Module:
             f"network must return a Module with weights to train; got {network!r}, which has none."
         )
     network = copy.deepcopy(network)  # the callable may return the same one each time
-    wanted = (1, N_CLASSES, 33, 47)
+    wanted = (1, n_classes, 33, 47)
     with torch.inference_mode():
         got = tuple(network.eval()(torch.zeros(1, 3, *wanted[2:])).shape)
     if got != wanted:

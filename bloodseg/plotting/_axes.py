@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .._images import CLASS_COLOURS
+from .._images import colours_of
 
 
 def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -15,8 +16,9 @@ def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-CELL_COLOURS = {name: as_colour(rgb) for name, rgb in CLASS_COLOURS.items()}
-"""Colours of the cells as matplotlib takes them."""
+def cell_colours(classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """Return the colours of the classes of cells, by name, as matplotlib takes them."""
+    return {name: as_colour(rgb) for name, rgb in colours_of(classes).items()}
 
 
 def axes_for(ax: Any, n: int, *, width: float = 5.0, height: float = 4.0) -> np.ndarray:

@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from ._axes import CELL_COLOURS, axes_for
+from .._images import CLASS_NAMES, in_words
+from ._axes import axes_for, cell_colours
 
 _COLUMNS = ("class", "diameter", "unit", "touches_border")
 _UNITS = {"px": "pixels", "um": "micrometres"}
 
 
 class CellSizeDisplay:
-    """Histogram of the cells' diameters, white and red.
+    """Histogram of the cells' diameters, class by class.
 
     Make one with `from_estimator` or `from_predictions`.
 
     Parameters
     ----------
     diameters : dict of str to array-like
-        Diameters of the cells of each class, "white" and "red".
+        Diameters of the cells of each class, by its name, as "white" and "red".
     unit : str, default="pixels"
         What they are measured in.
 
@@ -54,7 +55,7 @@ class CellSizeDisplay:
         images : ndarray of shape (n, H, W, 3) or list of (H, W, 3) ndarrays
             The images.
         bins : int or sequence, default=30
-            As `numpy.histogram_bin_edges` takes them, over both classes.
+            As `numpy.histogram_bin_edges` takes them, over all classes.
         ax : matplotlib Axes, optional
             Where to draw; None makes a figure.
 
@@ -99,7 +100,8 @@ class CellSizeDisplay:
             )
         whole = cells[~cells["touches_border"].astype(bool)]
         diameters = {
-            name: whole["diameter"][whole["class"] == name].to_numpy() for name in CELL_COLOURS
+            name: whole["diameter"][whole["class"] == name].to_numpy()
+            for name in dict.fromkeys([*CLASS_NAMES[1:], *cells["class"]])
         }
         return cls(diameters, unit=_UNITS[units.pop()]).plot(bins=bins, ax=ax)
 
@@ -124,11 +126,12 @@ class CellSizeDisplay:
         self.figure_ = self.ax_.figure
         values = {name: np.asarray(of, dtype=float) for name, of in self.diameters.items()}
         edges = np.histogram_bin_edges(np.concatenate([*values.values(), []]), bins=bins)
+        colours = cell_colours(("background", *values))
         for name, of in values.items():
-            label = f"{name} cells: {len(of)}"
+            label = f"{in_words(name)}: {len(of)}"
             if len(of):
                 label += f", median {np.median(of):.3g} {self.unit}"
-            self.ax_.hist(of, bins=edges, color=CELL_COLOURS[name], alpha=0.65, label=label)
+            self.ax_.hist(of, bins=edges, color=colours[name], alpha=0.65, label=label)
         self.ax_.set(xlabel=f"diameter, {self.unit}", ylabel="cells")
         self.ax_.legend()
         return self

@@ -9,9 +9,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from .._images import CLASS_COLOURS, CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
+from .._images import CLASS_NAMES, NOT_LABELLED, check_images, colours_of, in_words, to_rgb
 
-LEGEND = "blue: white cells, orange: red cells"
+_COLOUR_NAMES = {
+    (0, 114, 178): "blue",
+    (230, 159, 0): "orange",
+    (0, 158, 115): "green",
+    (86, 180, 233): "sky blue",
+    (213, 94, 0): "vermilion",
+    (240, 228, 66): "yellow",
+}
 
 MISSED = (204, 121, 167)
 """Colour of what was taken for background, beside the cells' own (Okabe and Ito's purple)."""
@@ -21,7 +28,22 @@ _PAPER, _INK, _GREY = (255, 255, 255), (32, 32, 36), (110, 110, 116)
 _BACKGROUND = (240, 240, 243)  # of label maps
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
+def legend(classes: Sequence[str] = CLASS_NAMES) -> str:
+    """Return in words which colour stands for which cells."""
+    parts = []
+    for name, rgb in colours_of(classes).items():
+        colour = _COLOUR_NAMES.get(rgb) or "rgb({}, {}, {})".format(*rgb)
+        parts.append(f"{colour}: {in_words(name)}")
+    return ", ".join(parts)
+
+
+def overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    cells: np.ndarray | None = None,
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
+) -> np.ndarray:
     """Return the image with its cells tinted and outlined.
 
     Parameters
@@ -29,9 +51,11 @@ def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None
     image : ndarray of shape (H, W, 3)
         uint8, or floating point in [0, 1].
     mask : ndarray of shape (H, W)
-        Labels 0 background, 1 white cells, 2 red cells.
+        Labels, places in ``classes``.
     cells : ndarray of shape (H, W), optional
         A number for each cell; without it, cells that touch share an outline.
+    classes : sequence of str
+        Names of the labels.
 
     Returns
     -------
@@ -44,21 +68,27 @@ def overlay(image: np.ndarray, mask: np.ndarray, cells: np.ndarray | None = None
         lowest = ndimage.minimum_filter(lowest, footprint=cross, mode="nearest")
         highest = ndimage.maximum_filter(highest, footprint=cross, mode="nearest")
     inner = lowest == highest
-    for name, colour in CLASS_COLOURS.items():
-        found = mask == CLASS_NAMES.index(name)
+    for label, colour in enumerate(colours_of(classes).values(), start=1):
+        found = mask == label
         picture[found & inner] += _FILL * (np.array(colour, np.float32) - picture[found & inner])
         picture[found & ~inner] = colour
     return (picture + 0.5).astype(np.uint8)
 
 
-def coloured(mask: np.ndarray) -> np.ndarray:
+def coloured(mask: np.ndarray, *, classes: Sequence[str] = CLASS_NAMES) -> np.ndarray:
     """Return a label map as a picture (H, W, 3), uint8."""
     palette = np.full((NOT_LABELLED + 1, 3), _GREY, np.uint8)
-    palette[: len(CLASS_NAMES)] = [CLASS_COLOURS.get(name, _BACKGROUND) for name in CLASS_NAMES]
+    palette[: len(classes)] = [_BACKGROUND, *colours_of(classes).values()]
     return palette[mask]
 
 
-def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def difference(
+    image: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
+) -> np.ndarray:
     """Return the image in pale grey, wrong pixels in the colour of what they were taken for.
 
     Parameters
@@ -66,7 +96,9 @@ def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> n
     image : ndarray of shape (H, W, 3)
         uint8, or floating point in [0, 1].
     truth, predicted : ndarray of shape (H, W)
-        Labels 0 background, 1 white cells, 2 red cells; 255 in the truth is not known.
+        Labels, places in ``classes``; 255 in the truth is not known.
+    classes : sequence of str
+        Names of the labels.
 
     Returns
     -------
@@ -74,7 +106,7 @@ def difference(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> n
     """
     grey = _to_bytes(image).mean(axis=2, keepdims=True)
     picture = np.repeat(128 + grey / 2, 3, axis=2).astype(np.uint8)
-    palette = np.array([CLASS_COLOURS.get(name, MISSED) for name in CLASS_NAMES], np.uint8)
+    palette = np.array([MISSED, *colours_of(classes).values()], np.uint8)
     wrong = (truth != predicted) & (truth != NOT_LABELLED)
     picture[wrong] = palette[predicted[wrong]]
     return picture
@@ -138,8 +170,8 @@ def sheet(
 
 def _draw_legend(draw: ImageDraw.ImageDraw, at: tuple[int, int], unit: int, font: Any) -> None:
     left, top = at
-    for name, colour in CLASS_COLOURS.items():
+    for name, colour in colours_of(CLASS_NAMES).items():
         draw.rectangle((left, top, left + unit, top + unit), colour)
-        label = f"{name} cells"
+        label = in_words(name)
         draw.text((left + 1.6 * unit, top + unit / 2), label, _INK, font, anchor="lm")
         left += round(1.6 * unit + draw.textlength(label, font) + 2 * unit)

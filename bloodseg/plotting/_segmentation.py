@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from .._images import CLASS_NAMES, check_images, check_masks
-from ._axes import CELL_COLOURS, as_colour, axes_for
+from .._images import CLASS_NAMES, check_classes, check_images, check_masks, in_words
+from ..model_selection import last_step
+from ._axes import as_colour, axes_for, cell_colours
 from ._pictures import MISSED, coloured, difference, overlay
 
 KINDS = ("overlay", "map", "difference")
@@ -21,9 +23,11 @@ class SegmentationDisplay:
     image : ndarray of shape (H, W, 3)
         The image, as the estimator takes it.
     y_pred : ndarray of shape (H, W)
-        Class map: 0 background, 1 white cells, 2 red cells.
+        Class map of labels, places in ``classes``.
     y_true : ndarray of shape (H, W), optional
         Label map, for ``kind="difference"``.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels.
 
     Attributes
     ----------
@@ -42,10 +46,18 @@ class SegmentationDisplay:
     True
     """
 
-    def __init__(self, image: Any, y_pred: Any, *, y_true: Any = None):
+    def __init__(
+        self,
+        image: Any,
+        y_pred: Any,
+        *,
+        y_true: Any = None,
+        classes: Sequence[str] = CLASS_NAMES,
+    ):
         self.image = image
         self.y_pred = y_pred
         self.y_true = y_true
+        self.classes = classes
 
     @classmethod
     def from_estimator(
@@ -76,11 +88,20 @@ class SegmentationDisplay:
         -------
         SegmentationDisplay
         """
-        return cls.from_predictions(image, estimator.predict([image])[0], y_true, kind=kind, ax=ax)
+        y_pred = estimator.predict([image])[0]
+        classes = getattr(last_step(estimator), "class_names_", CLASS_NAMES)
+        return cls.from_predictions(image, y_pred, y_true, kind=kind, classes=classes, ax=ax)
 
     @classmethod
     def from_predictions(
-        cls, image: Any, y_pred: Any, y_true: Any = None, *, kind: str = "overlay", ax: Any = None
+        cls,
+        image: Any,
+        y_pred: Any,
+        y_true: Any = None,
+        *,
+        kind: str = "overlay",
+        classes: Sequence[str] = CLASS_NAMES,
+        ax: Any = None,
     ) -> SegmentationDisplay:
         """Draw a class map that is at hand.
 
@@ -92,12 +113,14 @@ class SegmentationDisplay:
             Its class map.
         y_true, kind, ax
             As for `from_estimator`.
+        classes : sequence of str, default=("background", "white", "red")
+            Names of the labels.
 
         Returns
         -------
         SegmentationDisplay
         """
-        return cls(image, y_pred, y_true=y_true).plot(kind=kind, ax=ax)
+        return cls(image, y_pred, y_true=y_true, classes=classes).plot(kind=kind, ax=ax)
 
     def plot(self, *, kind: str = "overlay", ax: Any = None) -> SegmentationDisplay:
         """Draw.
@@ -124,17 +147,18 @@ class SegmentationDisplay:
         """
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
+        classes = check_classes(self.classes)
         images = check_images([self.image], name="image")
-        (y_pred,) = check_masks([self.y_pred], images=images, name="y_pred")
+        (y_pred,) = check_masks([self.y_pred], images=images, classes=classes, name="y_pred")
         if kind == "overlay":
-            picture = overlay(images[0], y_pred)
+            picture = overlay(images[0], y_pred, classes=classes)
         elif kind == "map":
-            picture = coloured(y_pred)
+            picture = coloured(y_pred, classes=classes)
         elif self.y_true is None:
             raise ValueError("kind='difference' needs y_true, the label map to compare with.")
         else:
-            (y_true,) = check_masks([self.y_true], images=images, name="y_true")
-            picture = difference(images[0], y_true, y_pred)
+            (y_true,) = check_masks([self.y_true], images=images, classes=classes, name="y_true")
+            picture = difference(images[0], y_true, y_pred, classes=classes)
         (self.ax_,) = axes_for(ax, 1, width=5.5, height=5.5)
         self.figure_ = self.ax_.figure
         self.image_ = self.ax_.imshow(picture)
@@ -146,10 +170,11 @@ class SegmentationDisplay:
         from matplotlib.patches import Patch
 
         patches = [
-            Patch(color=colour, label=f"{name} cells") for name, colour in CELL_COLOURS.items()
+            Patch(color=colour, label=in_words(name))
+            for name, colour in cell_colours(self.classes).items()
         ]
         if kind == "difference":
-            patches.append(Patch(color=as_colour(MISSED), label=CLASS_NAMES[0]))
+            patches.append(Patch(color=as_colour(MISSED), label="background"))
         self.ax_.legend(
             handles=patches,
             title="taken for" if kind == "difference" else None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from .._images import RED, WHITE, middle, to_rgb
+from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
 from ..cells._scale import typical_radius
 from ._stain import check_colours
 
@@ -33,6 +34,7 @@ def doubts(
     *,
     guessed: bool = False,
     outside: Any = None,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> list[str]:
     """Return why an image is perhaps no stained smear in focus; nothing where it looks like one.
 
@@ -48,23 +50,29 @@ def doubts(
         Whether only the network could tell that; of 183 real fields, one.
     outside : array-like of shape (H, W), bool, optional
         What is no picture.
+    classes : sequence of str
+        Names of the labels. What is known of red and white cells is asked of these alone; of
+        others, only how sure the network is.
     """
-    pixels, classes, sure = (middle(each, _WINDOW) for each in (image, class_map, confidence))
-    seen = np.ones(classes.shape, bool) if outside is None else ~middle(outside, _WINDOW)
-    cells = classes > 0
-    radius = typical_radius(classes, expected_diameter)
-    if radius is None or cells.sum() < LEAST_CELLS * seen.sum():
+    pixels, labels, sure = (middle(each, _WINDOW) for each in (image, class_map, confidence))
+    seen = np.ones(labels.shape, bool) if outside is None else ~middle(outside, _WINDOW)
+    unsure = _check_confidence(sure[seen])
+    if RED not in classes and WHITE not in classes:
+        return [unsure] if unsure else []
+    red, white = (mask_of(labels, classes, name) for name in (RED, WHITE))
+    radius = typical_radius(labels, expected_diameter, classes=classes)
+    if radius is None or (red | white).sum() < LEAST_CELLS * seen.sum():
         return ["it has no cells"]
     checks = [
         _check_sizes(radius, expected_diameter),
-        _check_confidence(sure[seen]),
-        _check_white_cells(classes, radius),
-        _check_nesting(classes, radius),
+        unsure,
+        _check_white_cells(white, red, radius),
+        _check_nesting(red, white, radius),
     ]
     if guessed:
         checks.append("no outlines in it tell how wide red cells are")
-    if (seen & ~cells).any():
-        checks += check_colours(to_rgb(pixels), classes, seen, radius)
+    if (seen & (labels == 0)).any():
+        checks += check_colours(to_rgb(pixels), labels, seen, radius, classes)
     return [text for text in checks if text]
 
 
@@ -109,10 +117,10 @@ def _check_confidence(sure: np.ndarray) -> str:
     return "" if mean >= _UNSURE else f"the network is unsure (mean confidence {mean:.2f})"
 
 
-def _check_white_cells(classes: np.ndarray, radius: float) -> str:
+def _check_white_cells(white: np.ndarray, red: np.ndarray, radius: float) -> str:
     """Compare white cells with red ones, where there are any: none is much smaller."""
-    areas, *_ = _components(classes, WHITE, radius)
-    if not (classes == RED).any() or len(areas) == 0:
+    areas, *_ = _components(white, radius)
+    if not red.any() or len(areas) == 0:
         return ""
     typical = float(np.median(areas)) / (np.pi * radius**2)
     if typical < _WHITE_AREAS[0] and len(areas) > 1:  # one may be a speck, which is not counted
@@ -122,24 +130,22 @@ def _check_white_cells(classes: np.ndarray, radius: float) -> str:
     return ""
 
 
-def _check_nesting(classes: np.ndarray, radius: float) -> str:
+def _check_nesting(red: np.ndarray, white: np.ndarray, radius: float) -> str:
     """Look for cells inside of one of the other class: a half of what is one cell."""
-    red, white = (_count_nested(classes, label, radius) for label in (RED, WHITE))
-    if white == 0 and red < _NESTED_RED:
+    n_red, n_white = _count_nested(red, white, radius), _count_nested(white, red, radius)
+    if n_white == 0 and n_red < _NESTED_RED:
         return ""
     return "cells of one class lie inside of cells of the other"
 
 
 def _components(
-    classes: np.ndarray, label: int, radius: float
+    inside: np.ndarray, radius: float
 ) -> tuple[np.ndarray, list[np.ndarray], list[tuple[slice, slice]]]:
     """Return areas, masks and places of what of a class lies whole in the window."""
-    _, numbers, stats, _ = cv2.connectedComponentsWithStats(
-        (classes == label).astype(np.uint8), connectivity=4
-    )
+    _, numbers, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=4)
     left, top, width, height, area = stats.T
     whole = (left > 0) & (top > 0) & (area >= _SPECK * np.pi * radius**2)
-    whole &= (left + width < classes.shape[1]) & (top + height < classes.shape[0])
+    whole &= (left + width < inside.shape[1]) & (top + height < inside.shape[0])
     whole[0] = False
     kept = np.flatnonzero(whole)
     places = [
@@ -150,12 +156,11 @@ def _components(
     return area[kept], masks, places
 
 
-def _count_nested(classes: np.ndarray, label: int, radius: float) -> int:
+def _count_nested(inside: np.ndarray, other: np.ndarray, radius: float) -> int:
     """Count the cells of a class whose outline runs through the other class nearly everywhere."""
-    _, masks, places = _components(classes, label, radius)
+    _, masks, places = _components(inside, radius)
     count = 0
     for mask, place in zip(masks, places, strict=True):
         ring = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > mask
-        around = classes[place][ring]
-        count += np.mean((around > 0) & (around != label)) > _NESTED
+        count += np.mean(other[place][ring]) > _NESTED
     return int(count)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from .._images import RED, ScaledRows, middle
+from .._images import CLASS_NAMES, RED, ScaledRows, mask_of, middle
 from ..cells._diameter import measured_diameter
 from ..cells._scale import LEAST, MOST, is_diameter, peak_shift, scale_to, typical_radius
 from ..ode._warnings import warn_caller
@@ -129,7 +130,9 @@ def _check_factor(factor: float) -> float:
     return factor
 
 
-def weigh_answer(probabilities: np.ndarray, diameter: float) -> float:
+def weigh_answer(
+    probabilities: np.ndarray, diameter: float, classes: Sequence[str] = CLASS_NAMES
+) -> float:
     """Return how far what a network sees in an image speaks for the size it was shown in.
 
     It is the mean probability of the pixels' classes, for networks are unsure of cells of a wrong
@@ -140,10 +143,12 @@ def weigh_answer(probabilities: np.ndarray, diameter: float) -> float:
 
     Parameters
     ----------
-    probabilities : ndarray of shape (3, H, W)
+    probabilities : ndarray of shape (n_classes, H, W)
         Of the classes.
     diameter : float
         Of red cells in pixels, as the image was scaled for.
+    classes : sequence of str
+        Names of the classes.
 
     Returns
     -------
@@ -155,7 +160,8 @@ def weigh_answer(probabilities: np.ndarray, diameter: float) -> float:
     if sum(shares) < LEAST_CELLS:
         return 0.0
     sure = float(probabilities.max(axis=0).mean())
-    radius = typical_radius(np.where(labels == RED, RED, 0), diameter)
+    red = mask_of(labels, classes, RED)
+    radius = typical_radius(red, diameter, classes=("background", RED))
     if radius is not None and is_about(2 * radius, diameter):
         return sure
     return sure * _NO_RULER * (_FILLED if max(shares) > _FILLED_SHARE else 1)

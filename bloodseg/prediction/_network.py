@@ -15,7 +15,7 @@ from scipy.special import softmax
 from torch import nn
 
 from .._hardware import choose_precision
-from .._images import STRIDE
+from .._images import CLASS_NAMES, STRIDE
 from .._typing import Tolerances
 from ..networks import NODEsUNet, image_tensor, prepare_for_prediction, unet_of
 from ._magnification import weigh_answer
@@ -33,13 +33,16 @@ class TileNetwork:
     Attributes
     ----------
     network : Module
-        In evaluation mode; from images (n, 3, H, W) in [0, 1] to logits (n, 3, H, W).
+        In evaluation mode; from images (n, 3, H, W) in [0, 1] to logits (n, n_classes, H, W).
     device : device
         Where it runs.
+    classes : tuple of str
+        Names of the classes.
     """
 
     network: nn.Module
     device: torch.device
+    classes: tuple[str, ...] = CLASS_NAMES
 
     @classmethod
     def copy_of(
@@ -50,6 +53,7 @@ class TileNetwork:
         precision: str,
         ode_tol: Tolerances,
         predict_ode_tol: Tolerances | None,
+        classes: tuple[str, ...] = CLASS_NAMES,
     ) -> TileNetwork:
         """Copy a fitted network, which stays as it is, and set the copy up for prediction.
 
@@ -63,15 +67,17 @@ class TileNetwork:
             What its convolutions compute in; a network of the user's own decides for itself.
         ode_tol, predict_ode_tol
             Tolerances of training, and of prediction where they differ, as `NODEsUNet` takes them.
+        classes : tuple of str
+            Names of the classes.
         """
         network = copy.deepcopy(network).to(device).eval()
         unet = unet_of(network)
         if unet is None:
-            return cls(network, device)
+            return cls(network, device, classes)
         unet.precision = choose_precision(device, precision)
         if isinstance(unet, NODEsUNet):
             unet.set_tolerances(ode_tol, ode_tol if predict_ode_tol is None else predict_ode_tol)
-        return cls(prepare_for_prediction(network), device)  # type: ignore[type-var]
+        return cls(prepare_for_prediction(network), device, classes)  # type: ignore[type-var]
 
     @property
     def precision(self) -> str:
@@ -91,7 +97,7 @@ class TileNetwork:
             unet.decide_compilation(compile, n_pixels, n_images)
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-        """Return logits (3, h, w) and the evaluations of f at each position.
+        """Return logits (n_classes, h, w) and the evaluations of f at each position.
 
         Raises
         ------
@@ -112,7 +118,7 @@ class TileNetwork:
 
     def measure_sureness(self, pixels: np.ndarray, diameter: float) -> float:
         """Return how far what the network sees in a small image speaks for its size."""
-        return weigh_answer(softmax(self(pixels)[0], axis=0), diameter)
+        return weigh_answer(softmax(self(pixels)[0], axis=0), diameter, self.classes)
 
 
 @contextmanager

@@ -210,6 +210,7 @@ class Predictor:
             evaluations=self.evaluations[-1],
             expected_diameter=self._ruler.expected_diameter(image.scaling),
             guessed_diameter=image.scaling.guessed,
+            classes=self.network.classes,
         )
 
     def _probabilities(self, image: PreparedImage) -> np.ndarray:

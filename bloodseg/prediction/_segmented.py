@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._files import ArrayFile
+from .._images import CLASS_NAMES
 from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._blocks import KeptBlocks
 from ..cells._frame import counting_frame
@@ -31,7 +32,7 @@ class Segmented:
     image : ndarray of shape (H, W[, C]), or Slide
         As the caller gave it. Of a file, it and both maps are read by rows, as ``image[0:512]``.
     class_map : array-like of shape (H, W), uint8
-        0 background, 1 white cells, 2 red cells.
+        Labels, places in ``classes``: of most models 0 background, 1 white cells, 2 red cells.
     confidence : array-like of shape (H, W), uint8
         Probability of each pixel's class in 255ths.
     pixel_size : float or None
@@ -49,6 +50,8 @@ class Segmented:
         How wide red cells are, in pixels, if the image was scaled rightly for the network.
     guessed_diameter : bool
         Whether only the network could tell that.
+    classes : tuple of str
+        Names of the labels.
     """
 
     name: str | int
@@ -62,15 +65,16 @@ class Segmented:
     evaluations: Mapping[int, int] = field(default_factory=dict)
     expected_diameter: float | None = None
     guessed_diameter: bool = False
+    classes: tuple[str, ...] = CLASS_NAMES
 
     @cached_property
     def radii(self) -> Radii | None:
         """Radii of typical cells, in pixels."""
-        return typical_radii(self.class_map, self.expected_diameter)
+        return typical_radii(self.class_map, self.expected_diameter, classes=self.classes)
 
     @cached_property
     def _blocks(self) -> KeptBlocks:
-        return KeptBlocks(self.class_map, self.radii)
+        return KeptBlocks(self.class_map, self.radii, self.classes)
 
     @property
     def mean_confidence(self) -> float:
@@ -115,6 +119,7 @@ class Segmented:
                 self.expected_diameter,
                 guessed=self.guessed_diameter,
                 outside=self.outside,
+                classes=self.classes,
             )
             + self.doubts_of_pixel_size()
         )

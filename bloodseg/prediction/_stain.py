@@ -9,13 +9,13 @@ krd_erbil and nlm_chittagong, and drawn smears show; what those show stands besi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, RED, WHITE, mask_of
 from ..preprocessing import light_of, optical_density
-
-WHITE, RED = CLASS_NAMES.index("white"), CLASS_NAMES.index("red")
 
 _DARKEST_FIELD = 0.11  # density that a tenth of the field exceeds
 _CONTRASTS = 0.05, 0.6  # density of red cells over that of the field, in green
@@ -31,7 +31,11 @@ _ENOUGH_RED = 0.02  # share of pixels: red cells to compare with
 
 
 def check_colours(
-    image: np.ndarray, classes: np.ndarray, seen: np.ndarray, radius: float
+    image: np.ndarray,
+    class_map: np.ndarray,
+    seen: np.ndarray,
+    radius: float,
+    classes: Sequence[str] = CLASS_NAMES,
 ) -> list[str]:
     """Return what is wrong with light, stain and focus of an image.
 
@@ -39,15 +43,17 @@ def check_colours(
     ----------
     image : ndarray of shape (H, W, 3)
         RGB, uint8 or floating point in [0, 1].
-    classes : ndarray of shape (H, W)
+    class_map : ndarray of shape (H, W)
         What the network made of it; not all of it is cells.
     seen : ndarray of shape (H, W), bool
         What is picture.
     radius : float
         Of a typical red cell in pixels.
+    classes : sequence of str
+        Names of the labels.
     """
     density = optical_density(image)
-    field, red = seen & (classes == 0), seen & (classes == RED)
+    field, red = seen & (class_map == 0), seen & mask_of(class_map, classes, RED)
     texts = []
     if np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD:
         texts.append("what lies between its cells is not clear and bright")
@@ -59,17 +65,16 @@ def check_colours(
         if not _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
             faint = contrast < _CONTRASTS[0]
             texts.append(f"its red cells are {'hardly stained' if faint else 'too dark'}")
-        elif _sharpness(density[..., 1], seen & (classes > 0), contrast, radius) < _BLURRED:
+        elif _sharpness(density[..., 1], seen & (class_map > 0), contrast, radius) < _BLURRED:
             texts.append("it is out of focus")
         if _burnt_share(image[red]) > _BURNT_SHARE:
             texts.append("it is over-exposed: its red cells reach the level of white")
-    stain = _stain(density, classes, seen)
+    stain = _stain(density, red, seen & mask_of(class_map, classes, WHITE), seen)
     return [*texts, stain] if stain else texts
 
 
-def _stain(density: np.ndarray, classes: np.ndarray, seen: np.ndarray) -> str:
+def _stain(density: np.ndarray, red: np.ndarray, white: np.ndarray, seen: np.ndarray) -> str:
     """Return what no Romanowsky stain looks like; "" where nothing is wrong."""
-    red, white = (seen & (classes == label) for label in (RED, WHITE))
     n_seen = np.count_nonzero(seen)
     has_red = np.count_nonzero(red) > _ENOUGH_RED * n_seen
     pale = np.median(density[red if has_red else red | white], axis=0)

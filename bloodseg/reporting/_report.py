@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from .._files import printable
-from .._images import CLASS_COLOURS, CLASS_NAMES
+from .._images import CLASS_NAMES, RED, colours_of, in_words
 from .._version import __version__
 from ..plotting._pictures import overlay
 
@@ -35,7 +35,7 @@ class ImageResult:
         The image, or a smaller copy of it: uint8 or floating point in [0, 1]; None once its picture
         is drawn.
     class_map : ndarray of shape (H, W), or None
-        Labels of its pixels: 0 background, 1 white cells, 2 red cells.
+        Labels of its pixels, places in ``classes``.
     labels : ndarray of shape (H, W), optional
         A number for each cell, so that each gets an outline of its own.
     cells : DataFrame
@@ -51,6 +51,8 @@ class ImageResult:
         Why what was found is perhaps wrong, in words.
     picture : bytes, optional
         JPEG file of the image with its cells outlined, as `draw` makes it.
+    classes : tuple of str
+        Names of the labels.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ImageResult:
     pixel_size: float | None = None
     doubts: Sequence[str] = ()
     picture: bytes | None = None
+    classes: tuple[str, ...] = CLASS_NAMES
 
     @classmethod
     def of(cls, segmented: Any, name: str, seconds: float) -> ImageResult:
@@ -90,6 +93,7 @@ class ImageResult:
             seconds=seconds,
             pixel_size=segmented.pixel_size,
             doubts=segmented.doubts(),
+            classes=segmented.classes,
         )
         return found.draw()
 
@@ -99,7 +103,7 @@ class ImageResult:
             return self
         if self.image is None or self.class_map is None:
             raise ValueError(f"image and class_map of {self.name} must be there to draw a picture.")
-        picture = _draw(self.image, self.class_map, self.labels)
+        picture = _draw(self.image, self.class_map, self.labels, self.classes)
         return replace(self, picture=picture, image=None, class_map=None, labels=None)
 
     def in_pixels(self) -> ImageResult:
@@ -171,6 +175,13 @@ def render_report(
             "Set pixel_size, report them apart, or call in_pixels of each."
         )
     (has_area,) = known
+    if len({result.classes for result in results}) > 1:
+        raise ValueError(
+            "results must all have the same classes; got several. Report the images of each model "
+            "apart."
+        )
+    classes = results[0].classes
+    names = sorted(classes[1:], key=RED.__ne__)  # red cells first, as reports of blood have them
     cells = pd.concat([result.cells for result in results], ignore_index=True)
     environment = Environment(
         loader=PackageLoader("bloodseg.reporting", "."),
@@ -183,8 +194,10 @@ def render_report(
         version=__version__,
         unit="µm" if has_area else "px",
         has_area=has_area,
-        colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in CLASS_COLOURS.items()},
-        summary=_summary(cells, sum(result.area for result in results)),
+        names=names,
+        nouns={name: in_words(name) for name in names},
+        colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in colours_of(classes).items()},
+        summary=_summary(cells, sum(result.area for result in results), names),
         n_images=len(results),
         **_histogram(cells),
         rows=[
@@ -195,7 +208,7 @@ def render_report(
                 "picture": _embed(result.draw().picture),
                 "seconds": result.seconds,
                 "doubts": "; ".join(result.doubts),
-                **_summary(result.cells, result.area),
+                **_summary(result.cells, result.area, names),
             }
             for result in results
         ],
@@ -203,18 +216,22 @@ def render_report(
     )
 
 
-def _summary(cells: pd.DataFrame, area: float) -> dict[str, Any]:
+def _summary(cells: pd.DataFrame, area: float, names: Sequence[str]) -> dict[str, Any]:
     """Return counts, counts per square millimetre and what is typical of the cells."""
-    summary: dict[str, Any] = {}
-    for name in CLASS_NAMES[1:]:
+    of_classes: dict[str, Any] = {}
+    for name in names:
         of_class = cells[cells["class"] == name]
         whole = of_class[~of_class["touches_border"].astype(bool)]
-        summary[name] = len(of_class)
-        summary[f"{name}_density"] = len(of_class) / area
-        summary[f"{name}_diameter"] = whole["diameter"].median()
-    summary["confidence"] = cells["confidence"].mean()
-    summary["at_border"] = int(cells["touches_border"].sum())
-    return summary
+        of_classes[name] = {
+            "count": len(of_class),
+            "density": len(of_class) / area,
+            "diameter": whole["diameter"].median(),
+        }
+    return {
+        "of": of_classes,
+        "confidence": cells["confidence"].mean(),
+        "at_border": int(cells["touches_border"].sum()),
+    }
 
 
 def _every(rows: Any, height: int, step: int) -> np.ndarray:
@@ -225,10 +242,12 @@ def _every(rows: Any, height: int, step: int) -> np.ndarray:
     )
 
 
-def _draw(image: np.ndarray, class_map: np.ndarray, labels: np.ndarray | None) -> bytes:
+def _draw(
+    image: np.ndarray, class_map: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]
+) -> bytes:
     """Return an image with its cells outlined, as a JPEG file of a size fit for the page."""
     step = -(-max(image.shape[:2]) // _MAX_SIDE)
-    picture = Image.fromarray(overlay(image, class_map, labels))
+    picture = Image.fromarray(overlay(image, class_map, labels, classes=classes))
     if step > 1:
         picture = picture.reduce(step)
     buffer = io.BytesIO()

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from sklearn.utils import Bunch, check_random_state
 
-from .._images import WHITE, check_images, check_masks
+from .._images import CLASS_NAMES, WHITE, check_images, check_masks, mask_of
 from ..networks import image_tensor
 from ..training import Augmentation, check_groups, split_images
 
@@ -140,7 +140,7 @@ def _cut_crops(
 
 def _choose_window(mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[slice, slice]:
     """Return a random window, around a random white cell where there is one."""
-    cells = ndimage.find_objects(ndimage.label(mask == WHITE)[0])
+    cells = ndimage.find_objects(ndimage.label(mask_of(mask, CLASS_NAMES, WHITE))[0])
     cell = cells[rng.integers(len(cells))] if cells else (None, None)
     top, left = (
         _choose_start(side, size, part, rng) for side, part in zip(mask.shape, cell, strict=True)

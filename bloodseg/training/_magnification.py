@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._images import ScaledRows, change_image, middle, rescale_labels
+from .._images import CLASS_NAMES, ScaledRows, change_image, middle, rescale_labels
 from ..cells._scale import scale_to, typical_radius
 from ._tasks import TrainingData
 
@@ -22,19 +22,24 @@ Large enough for outlines and nuclei, small enough to be fast.
 _N_MASKS, _SIDE = 32, 1024  # how many label maps, and how much of each, tell the diameter
 
 
-def measure_diameter(masks: Sequence[np.ndarray]) -> float | None:
-    """Return the median diameter of typical red cells; None where no label map has a cell."""
+def measure_diameter(
+    masks: Sequence[np.ndarray], classes: Sequence[str] = CLASS_NAMES
+) -> float | None:
+    """Return the median diameter of typical red cells; None where no label map tells it."""
     step = -(-len(masks) // _N_MASKS)
-    found = [diameter for diameter in map(_measure_mask, masks[::step]) if diameter is not None]
+    measured = [_measure_mask(mask, classes) for mask in masks[::step]]
+    found = [diameter for diameter in measured if diameter is not None]
     return float(np.median(found)) if found else None
 
 
-def _measure_mask(mask: np.ndarray) -> float | None:
-    radius = typical_radius(middle(mask, _SIDE))
+def _measure_mask(mask: np.ndarray, classes: Sequence[str]) -> float | None:
+    radius = typical_radius(middle(mask, _SIDE), classes=classes)
     return None if radius is None else 2 * radius
 
 
-def scale_to_diameter(data: TrainingData, given: Any, wanted: float) -> TrainingData:
+def scale_to_diameter(
+    data: TrainingData, given: Any, wanted: float, classes: Sequence[str] = CLASS_NAMES
+) -> TrainingData:
     """Scale images and their label maps so that red cells are as wide as wanted.
 
     Parameters
@@ -46,6 +51,8 @@ def scale_to_diameter(data: TrainingData, given: Any, wanted: float) -> Training
         one without cells is taken to have the median of the others.
     wanted : float
         The diameter to scale to, in pixels.
+    classes : sequence of str
+        Names of the labels.
 
     Returns
     -------
@@ -55,17 +62,17 @@ def scale_to_diameter(data: TrainingData, given: Any, wanted: float) -> Training
     Raises
     ------
     ValueError
-        If no label map has a cell to measure.
+        If no label map has a red or white cell to measure.
     """
     diameters = [given] * len(data.images)
     if given == "auto":
-        measured = [_measure_mask(mask) for mask in data.targets]
+        measured = [_measure_mask(mask, classes) for mask in data.targets]
         known = [diameter for diameter in measured if diameter is not None]
         if not known:
             raise ValueError(
-                "red_cell_diameter='auto' needs cells in the label maps to measure, in those of "
-                f"training and of validation; got {len(measured)} of one side without any. Pass "
-                "the diameter in pixels, or None to take the images as they are."
+                "red_cell_diameter='auto' needs red or white cells in the label maps to measure, "
+                f"in those of training and of validation; got {len(measured)} of one side without "
+                "any. Pass the diameter in pixels, or None to take the images as they are."
             )
         diameters = [float(np.median(known)) if each is None else each for each in measured]
     images, masks = [], []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler
 
-from .._images import COUNT_NAMES, NOT_LABELLED, LazyImage
+from .._images import CLASS_NAMES, NOT_LABELLED, LazyImage
 from ..metrics import scores_from_confusion
 from ._augmentation import Augmentation, WholeImageAugmentation
 from ._data import EpochSampler, SameSizeBatches, TrainingCrops, ValidationBlocks, WholeImages
@@ -23,7 +23,7 @@ class TrainingData:
     """Checked images, a target for each, and the weight of each image in the loss.
 
     Lazy images are opened as crops are cut from them. A target is a label map (H, W) of uint8, or
-    the numbers of white and red cells.
+    the numbers of cells of each class.
     """
 
     images: Sequence[np.ndarray | LazyImage]
@@ -68,7 +68,7 @@ class SegmentationTask:
     loss: str
     class_weight: np.ndarray | None
     strong_augmentation: bool = False
-    n_classes: int = 3
+    n_classes: int = len(CLASS_NAMES)
 
     def make_training_set(self, data: TrainingData, seed: int) -> TrainingCrops:
         """Return random crops."""
@@ -116,6 +116,7 @@ class CountingTask:
 
     loss: str
     scale: np.ndarray
+    names: tuple[str, ...] = CLASS_NAMES[1:]
 
     def make_training_set(self, data: TrainingData, seed: int = 0) -> WholeImages:
         """Return the images."""
@@ -149,4 +150,4 @@ class CountingTask:
     def score(self, sums: np.ndarray) -> dict[str, float]:
         """Return the mean absolute error of each count."""
         errors = (sums[0] / sums[1]).tolist()
-        return {f"mae_{name}": error for name, error in zip(COUNT_NAMES, errors, strict=True)}
+        return {f"mae_{name}": error for name, error in zip(self.names, errors, strict=True)}

@@ -20,7 +20,7 @@ from PIL import Image
 
 import bloodseg
 from bloodseg import BloodCellSegmenter
-from bloodseg._images import CLASS_COLOURS
+from bloodseg._images import CLASS_NAMES, colours_of
 from bloodseg.cli import main
 from bloodseg.cli._arguments import make_parser
 from bloodseg.cli._train import ended_early
@@ -30,6 +30,7 @@ from bloodseg.metrics import mean_iou
 from bloodseg.plotting._pictures import overlay
 from bloodseg.training import _callbacks
 
+COLOURS = colours_of(CLASS_NAMES)
 SMEARS = make_smears(4, image_size=64, random_state=0, red_cell_diameter=16)
 TINY = ["--width", "4", "--max-epochs", "1", "--crop-size", "32", "--random-state", "0", "-q"]
 
@@ -645,9 +646,9 @@ def test_overlay_outlines_the_cells_and_changes_nothing_else():
     picture = overlay(image, mask)
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(picture[mask == 0], 200)
-    assert tuple(picture[5, 5]) == CLASS_COLOURS["white"]
-    assert tuple(picture[20, 20]) == CLASS_COLOURS["red"]
-    assert tuple(picture[30, 39]) != CLASS_COLOURS["red"]  # the image's border is no outline
+    assert tuple(picture[5, 5]) == COLOURS["white"]
+    assert tuple(picture[20, 20]) == COLOURS["red"]
+    assert tuple(picture[30, 39]) != COLOURS["red"]  # the image's border is no outline
     assert 180 < picture[30, 30].mean() < 200
     np.testing.assert_array_equal(overlay(image.astype(np.float32) / 255, mask), picture)
 

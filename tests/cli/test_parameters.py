@@ -16,7 +16,8 @@ ESTIMATORS = [BloodCellSegmenter, BloodCellCounter]
 # What tells the results of two fits apart; the rest says where and how a fit runs, or is for
 # prediction.
 OF_THE_RESULT = {
-    *("augment", "batch_size", "class_weight", "crop_size", "dropout", "early_stopping"),
+    *("augment", "batch_size", "class_weight", "classes", "crop_size", "dropout"),
+    "early_stopping",
     *("keep_statistics", "learning_rate", "loss", "max_epochs", "network", "ode_gradient"),
     *("ode_method", "ode_n_steps", "ode_positions", "ode_regularization", "ode_tol", "patience"),
     *("preprocessor", "pretrained", "random_state", "red_cell_diameter", "scale"),

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from messages import raises
 
-from bloodseg._images import check_images, check_masks, in_container_of, split_batch, to_rgb
+from bloodseg._images import (
+    check_images,
+    check_masks,
+    in_container_of,
+    numbered,
+    split_batch,
+    to_rgb,
+)
 
 DTYPES = [bool, np.uint8, np.uint16, ">u2", np.float16, np.float32, ">f4", np.float64]
 IMAGE_SHAPES = [(1, 1), (3, 5), (4, 6, 1), (4, 6, 3), (1, 1, 4)]
@@ -139,7 +146,7 @@ def test_masks_of_every_dtype_become_uint8(dtype):
 
 
 def test_bool_masks_hold_two_classes():
-    (checked,) = check_masks(np.eye(3, dtype=bool)[np.newaxis], n_classes=2)
+    (checked,) = check_masks(np.eye(3, dtype=bool)[np.newaxis], classes=("background", "cell"))
     np.testing.assert_array_equal(checked, np.eye(3))
 
 
@@ -185,9 +192,11 @@ def test_bad_masks_are_refused_in_words(masks, text):
         check_masks(masks)
 
 
-def test_masks_of_other_class_numbers_name_no_classes():
-    with raises("masks[0] must hold the labels 0 to 1; got 2. Map"):
-        check_masks([np.full((2, 2), 2)], n_classes=2)
+def test_masks_of_other_classes_are_refused_by_their_names():
+    with raises("masks[0] must hold the labels 0 to 1 (background, cell); got 2. Map"):
+        check_masks([np.full((2, 2), 2)], classes=("background", "cell"))
+    with raises("masks[0] must hold the labels 0 to 3; got 4. Map"):
+        check_masks([np.full((2, 2), 4)], classes=numbered(4))
 
 
 def test_masks_must_match_their_images():

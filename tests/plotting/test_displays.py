@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from messages import raises
 from sklearn.pipeline import Pipeline
 
-from bloodseg._images import CLASS_COLOURS
+from bloodseg._images import CLASS_NAMES, colours_of
 from bloodseg.datasets import make_smears
 from bloodseg.plotting import (
     CellSizeDisplay,
@@ -20,6 +20,8 @@ from bloodseg.plotting import (
     TrainingHistoryDisplay,
 )
 from bloodseg.plotting._pictures import MISSED, difference, overlay
+
+COLOURS = colours_of(CLASS_NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +66,7 @@ def test_cells_that_touch_have_an_outline_each():
     mask = np.zeros((12, 20), np.uint8)
     mask[2:10, 2:18] = 2
     cells = np.where(np.arange(20) < 10, 1, 2) * (mask > 0)
-    red = np.array(CLASS_COLOURS["red"])
+    red = np.array(COLOURS["red"])
     outlined = (overlay(image, mask, cells) == red).all(axis=-1)
     assert outlined[5].nonzero()[0].tolist() == [2, 9, 10, 17]
     shared = (overlay(image, mask) == red).all(axis=-1)
@@ -82,7 +84,7 @@ def test_a_map_shows_each_class_in_its_colour(smear):
     image, mask = smear
     picture = SegmentationDisplay.from_predictions(image, mask, kind="map").image_.get_array()
     for label, name in ((1, "white"), (2, "red")):
-        assert np.array_equal((picture == CLASS_COLOURS[name]).all(axis=-1), mask == label)
+        assert np.array_equal((picture == COLOURS[name]).all(axis=-1), mask == label)
 
 
 def test_a_difference_marks_nothing_where_the_truth_is_not_known(smear):
@@ -102,7 +104,10 @@ def test_a_difference_marks_the_wrong_pixels_and_no_others(smear):
     assert wrong.any()
     assert np.array_equal(picture[~wrong], grey[~wrong])
     assert (grey[..., :1] == grey).all()
-    assert {tuple(colour) for colour in picture[wrong]} == {CLASS_COLOURS["white"], MISSED}
+    assert {tuple(colour) for colour in picture[wrong]} == {
+        COLOURS["white"],
+        MISSED,
+    }
     display = SegmentationDisplay.from_predictions(image, predicted, truth, kind="difference")
     assert np.array_equal(display.image_.get_array(), picture)
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
@@ -133,7 +138,7 @@ def test_a_histogram_counts_the_whole_cells_of_each_class():
     white, red = display.ax_.containers
     assert [bar.get_height() for bar in white] == [0, 0, 1]
     assert [bar.get_height() for bar in red] == [0, 2, 0]
-    assert to_rgb(white[0].get_facecolor()) == pytest.approx(np.array(CLASS_COLOURS["white"]) / 255)
+    assert to_rgb(white[0].get_facecolor()) == pytest.approx(np.array(COLOURS["white"]) / 255)
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert labels == [
         "white cells: 1, median 70 micrometres",

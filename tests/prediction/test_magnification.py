@@ -515,7 +515,7 @@ def test_masks_without_cells(tiny, recorded, smears):
     assert model.red_cell_diameter_ is None
     with raises("red_cell_diameter='auto' needs a model that knows how large the red cells of its"):
         model.set_params(red_cell_diameter="auto").predict(smears.images)
-    with raises("red_cell_diameter='auto' needs cells in the label maps to measure, in those of"):
+    with raises("red_cell_diameter='auto' needs red or white cells in the label maps to measure"):
         tiny(red_cell_diameter="auto").fit(smears.images, empty)
     assert tiny(red_cell_diameter=36).fit(smears.images, empty).red_cell_diameter_ == 36
 
