@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .cells import summarize
     from .estimators import BloodCellCounter, BloodCellSegmenter
     from .prediction import Segmented
     from .preprocessing import Preprocessor
 
-__all__ = ["BloodCellCounter", "BloodCellSegmenter", "Preprocessor", "Segmented", "__version__"]
+__all__ = [
+    "BloodCellCounter",
+    "BloodCellSegmenter",
+    "Preprocessor",
+    "Segmented",
+    "__version__",
+    "summarize",
+]
 
 # Loaded on first use: metrics and datasets then do without the seconds that torch takes.
 _HOME = {
@@ -18,6 +26,7 @@ _HOME = {
     "BloodCellSegmenter": ".estimators",
     "Preprocessor": ".preprocessing",
     "Segmented": ".prediction",
+    "summarize": ".cells",
 }
 
 

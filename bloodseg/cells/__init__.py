@@ -7,6 +7,8 @@ from ._frame import CountingFrame
 from ._instances import Cells, find_cells
 from ._measure import check_pixel_size as check_pixel_size  # `as`: for other rooms, not public
 from ._measure import measure_cells
+from ._summary import OF_CELLS as OF_CELLS
+from ._summary import summarize as summarize
 
 __all__ = [
     "Cells",

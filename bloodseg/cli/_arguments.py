@@ -381,6 +381,12 @@ def _add_count(parser: argparse.ArgumentParser) -> None:
         type=path,
         help="table of the counts, one row an image (default: print only)",
     )
+    parser.add_argument(
+        "--summary",
+        action="store_true",
+        help="sum up all images: densities, ratios, sizes of red cells, with and without those in "
+        "doubt; with -o NAME.csv, NAME.summary.csv has it, too",
+    )
     _add_pixel_size(parser)
     _add_excluded_sides(parser)
     _add_model(parser)

@@ -3,76 +3,137 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..cells import EXCLUDED_SIDES, OF_CELLS, summarize
 from ..datasets import read_image
 from ..estimators import BloodCellCounter, BloodCellSegmenter
 from ._batch import Batch, segment_one
 from ._model import load_model
-from ._output import CommandError, check_output, reported, say
+from ._output import CommandError, check_output, complain, first_line, reported, say
 from ._tables import write_csv
 
 _Row = dict[str, Any]
+_Count = Callable[[Path], tuple[_Row, Any]]  # with the table of cells, where one is wanted
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Count the cells of the images one by one; what fails is reported and left out."""
     batch = Batch(arguments)
     images = batch.find(arguments.images)
-    if arguments.output is not None:
-        check_output(arguments.output, overwrite=arguments.overwrite)
+    files = _files(arguments)
+    for file in files.values():
+        check_output(file, overwrite=arguments.overwrite)
     model = load_model(arguments)
-    sides = vars(arguments).get("excluded_sides")
-    if isinstance(model, BloodCellSegmenter):
-        count = _by_cells(model, batch, sides)
-    elif sides is None:
-        count = _by_regression(model)
-    else:
-        raise CommandError(
-            f"--excluded-sides means nothing to {arguments.model}, which sees no single cells. "
-            "Leave it out."
-        )
+    count = _by_cells if isinstance(model, BloodCellSegmenter) else _by_regression
     rows: list[_Row] = []
     names = model.class_names_[1:]
+    tables: list[Any] = []
     try:
-        for row in batch.run(images, count, doing="counting"):
+        for row, table in batch.run(images, count(model, batch, arguments), doing="counting"):
             rows.append(row)
+            tables += [] if table is None else [table]
     finally:  # also on Ctrl-C: what was counted is not lost
         if rows:
-            _write(rows, names, arguments.output)
+            _write(rows, names, tables, files, summary=arguments.summary)
     if not rows:
         raise CommandError("no image could be counted.")
     return batch.exit_code
 
 
-def _by_cells(
-    segmenter: BloodCellSegmenter, batch: Batch, sides: tuple[str, ...] | None
-) -> Callable[[Path], _Row]:
-    def count(image: Path) -> _Row:
+def _files(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Return the files to write: the table, and its summary beside it."""
+    if arguments.output is None:
+        return {}
+    files = {"Table": arguments.output}
+    if arguments.summary:
+        files["Summary"] = arguments.output.with_suffix(".summary.csv")
+    return files
+
+
+def _by_cells(segmenter: BloodCellSegmenter, batch: Batch, arguments: argparse.Namespace) -> _Count:
+    sides = vars(arguments).get("excluded_sides")
+    if arguments.summary and sides is None:
+        sides = EXCLUDED_SIDES  # what ratios are counted in, be the size of a pixel known or not
+
+    def count(image: Path) -> tuple[_Row, Any]:
         found = segment_one(segmenter, image)
         batch.judge(found)
-        return found.count(excluded_sides=sides)
+        table = found.measure()[list(OF_CELLS)] if arguments.summary else None
+        return found.count(excluded_sides=sides), table
 
     return count
 
 
-def _by_regression(counter: BloodCellCounter) -> Callable[[Path], _Row]:
-    def count(image: Path) -> _Row:
+def _by_regression(
+    counter: BloodCellCounter, batch: Batch, arguments: argparse.Namespace
+) -> _Count:
+    if "excluded_sides" in arguments:
+        raise CommandError(
+            f"--excluded-sides means nothing to {arguments.model}, which sees no single cells. "
+            "Leave it out."
+        )
+
+    def count(image: Path) -> tuple[_Row, Any]:
         (counts,) = counter.predict([read_image(image)]).round(2).tolist()
-        return {"image": str(image), **dict(zip(counter.class_names_[1:], counts, strict=True))}
+        named = dict(zip(counter.class_names_[1:], counts, strict=True))
+        return {"image": str(image), **named}, None
 
     return count
 
 
-def _write(rows: list[_Row], names: Sequence[str], output: Path | None) -> None:
-    if output is not None:  # first: what is printed may go nowhere
-        with reported(output):
-            write_csv(output, rows)
+def _write(
+    rows: list[_Row],
+    names: Sequence[str],
+    tables: list[Any],
+    files: dict[str, Path],
+    *,
+    summary: bool,
+) -> None:
+    if "Table" in files:  # first: what is printed may go nowhere
+        with reported(files["Table"]):
+            write_csv(files["Table"], rows)
     say(*_table(rows, names))
-    if output is not None:
-        say(f"Table: {output}")
+    if summary:
+        summed = _summed_up(rows, tables)
+        if summed and "Summary" in files:
+            with reported(files["Summary"]):
+                write_csv(files["Summary"], summed)
+        say(*_in_columns(summed))
+    for kind, file in files.items():
+        say(f"{kind}: {file}")
+
+
+def _summed_up(rows: list[_Row], tables: list[Any]) -> list[_Row]:
+    """Return the rows of the summary; none where there is no summing up."""
+    import pandas as pd
+
+    cells = pd.concat(tables, ignore_index=True) if tables else None
+    try:
+        return summarize(pd.DataFrame(rows), cells).to_dict("records")
+    except ValueError as error:
+        complain(f"no summary: {first_line(error)}")
+        return []
+
+
+def _in_columns(summed: list[_Row]) -> Iterator[str]:
+    """Yield the lines of a summary: all images, and those not in doubt where some are."""
+    if not summed:
+        return
+    shown = summed if summed[0]["images_doubted"] else summed[:1]
+    yield ""
+    for name in summed[0]:
+        values = (_shown(row[name]) for row in shown)
+        yield f"{name.replace('_', ' '):<28}" + "".join(f"{value:>12}" for value in values)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)
 
 
 def _table(rows: list[_Row], names: Sequence[str]) -> Iterator[str]:

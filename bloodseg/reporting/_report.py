@@ -16,11 +16,27 @@ from PIL import Image
 from .._files import printable
 from .._images import CLASS_NAMES, RED, colours_of, in_words
 from .._version import __version__
+from ..cells import EXCLUDED_SIDES, summarize
 from ..plotting._pictures import overlay
 
 _MAX_SIDE = 1000  # of a picture in the page, pixels
 _JPEG_QUALITY = 88
 _OUTLINED_PIXELS = 2**22  # of larger images, only a small copy is kept, without single outlines
+
+_DOUBTED = "doubted_images"
+_WORDS = {
+    "images": "images",
+    "images_doubted": "images in doubt",
+    "frame_mm2": "area of the counting frames, mm²",
+    "white_to_red_ratio": "white cells per red cell",
+    "white_per_1000_red": "white cells per 1,000 red cells",
+    "platelets_per_white": "platelets per white cell",
+    "red_diameter_median_um": "median diameter of red cells, µm",
+    "red_diameter_median_px": "median diameter of red cells, px",
+    "red_diameter_cv_percent": "coefficient of variation of these diameters, %",
+    "touching_border_percent": "cells that touch a border, %",
+}
+_ENDS = {"_in_frame": " in the counting frames", "_per_mm2": " per mm²"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,9 @@ class ImageResult:
         JPEG file of the image with its cells outlined, as `draw` makes it.
     classes : tuple of str
         Names of the labels.
+    counts : mapping, optional
+        The image's row of `bloodseg.BloodCellSegmenter.count`, counting frame included; without it
+        all cells count, over the whole image.
     """
 
     name: str
@@ -66,6 +85,7 @@ class ImageResult:
     doubts: Sequence[str] = ()
     picture: bytes | None = None
     classes: tuple[str, ...] = CLASS_NAMES
+    counts: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, segmented: Any, name: str, seconds: float) -> ImageResult:
@@ -94,6 +114,7 @@ class ImageResult:
             pixel_size=segmented.pixel_size,
             doubts=segmented.doubts(),
             classes=segmented.classes,
+            counts=segmented.count(excluded_sides=EXCLUDED_SIDES),
         )
         return found.draw()
 
@@ -114,7 +135,8 @@ class ImageResult:
         # Other sizes are not on the page, and must not stay in another unit.
         cells = self.cells[["class", "confidence", "touches_border"]]
         cells = cells.assign(diameter=diameters, unit="px")
-        return replace(self, cells=cells, pixel_size=None)
+        counts = self.counts and {k: v for k, v in self.counts.items() if not k.endswith("mm2")}
+        return replace(self, cells=cells, pixel_size=None, counts=counts)
 
     @property
     def area(self) -> float:
@@ -182,7 +204,12 @@ def render_report(
         )
     classes = results[0].classes
     names = sorted(classes[1:], key=RED.__ne__)  # red cells first, as reports of blood have them
-    cells = pd.concat([result.cells for result in results], ignore_index=True)
+    cells = pd.concat(
+        [result.cells.assign(image=place) for place, result in enumerate(results)],
+        ignore_index=True,
+    )
+    counts = pd.DataFrame([_counts_of(result, place) for place, result in enumerate(results)])
+    totals, undoubted = summarize(counts, cells).to_dict("records")
     environment = Environment(
         loader=PackageLoader("bloodseg.reporting", "."),
         autoescape=True,
@@ -197,7 +224,10 @@ def render_report(
         names=names,
         nouns={name: in_words(name) for name in names},
         colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in colours_of(classes).items()},
-        summary=_summary(cells, sum(result.area for result in results), names),
+        summary=_summary(totals, cells, names),
+        totals=[
+            (_in_words(name), totals[name], undoubted[name]) for name in totals if name != _DOUBTED
+        ],
         n_images=len(results),
         **_histogram(cells),
         rows=[
@@ -208,15 +238,28 @@ def render_report(
                 "picture": _embed(result.draw().picture),
                 "seconds": result.seconds,
                 "doubts": "; ".join(result.doubts),
-                **_summary(result.cells, result.area, names),
+                **_summary(counts.iloc[place], result.cells, names),
             }
-            for result in results
+            for place, result in enumerate(results)
         ],
         run=run,
     )
 
 
-def _summary(cells: pd.DataFrame, area: float, names: Sequence[str]) -> dict[str, Any]:
+def _counts_of(result: ImageResult, place: int) -> dict[str, Any]:
+    """Return a row of the table of counts."""
+    row = dict(result.counts or {})
+    if result.counts is None:
+        names = result.classes[1:]
+        row = {name: int(result.cells["class"].eq(name).sum()) for name in names}
+        if result.pixel_size is not None:
+            row |= {f"{name}_in_frame": row[name] for name in names}
+            row |= {f"{name}_per_mm2": row[name] / result.area for name in names}
+            row["frame_mm2"] = result.area
+    return {**row, "image": place, "doubts": "; ".join(result.doubts)}
+
+
+def _summary(counts: Any, cells: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     """Return counts, counts per square millimetre and what is typical of the cells."""
     of_classes: dict[str, Any] = {}
     for name in names:
@@ -224,7 +267,7 @@ def _summary(cells: pd.DataFrame, area: float, names: Sequence[str]) -> dict[str
         whole = of_class[~of_class["touches_border"].astype(bool)]
         of_classes[name] = {
             "count": len(of_class),
-            "density": len(of_class) / area,
+            "density": counts.get(f"{name}_per_mm2", np.nan),
             "diameter": whole["diameter"].median(),
         }
     return {
@@ -232,6 +275,16 @@ def _summary(cells: pd.DataFrame, area: float, names: Sequence[str]) -> dict[str
         "confidence": cells["confidence"].mean(),
         "at_border": int(cells["touches_border"].sum()),
     }
+
+
+def _in_words(name: str) -> str:
+    """Return a column of the summary as a person would write it."""
+    if name in _WORDS:
+        return _WORDS[name]
+    for end, words in _ENDS.items():
+        if name.endswith(end):
+            return _in_words(name.removesuffix(end)) + words
+    return in_words(name)
 
 
 def _every(rows: Any, height: int, step: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import tifffile
 import zarr
 from PIL import Image
 
-from bloodseg import BloodCellSegmenter
+from bloodseg import BloodCellSegmenter, summarize
 from bloodseg.cli import main
 from bloodseg.datasets import make_smears
 from bloodseg.plotting._pictures import overlay
@@ -89,6 +90,27 @@ def test_count_in_other_frames(model, images, tmp_path):
         )
         marks = [row["in_frame"] == "True" for row in rows_of(tmp_path / name / "cells.csv")]
         assert sum(marks) == expected[["white_in_frame", "red_in_frame"]].to_numpy().sum()
+
+
+def test_a_summary_of_all_images(model, images, tmp_path, capsys):
+    output = tmp_path / "counts.csv"
+    arguments = ("count", images, "-m", model, "--pixel-size", 0.1, "--summary", "-o", output)
+    assert run(*arguments) == 0
+    segmenter = BloodCellSegmenter.load(model).set_params(pixel_size=0.1)
+    files = sorted(images.iterdir())
+    expected = summarize(segmenter.count(files), segmenter.measure(files))
+    rows = rows_of(tmp_path / "counts.summary.csv")
+    assert [list(row) for row in rows] == [list(expected)] * 2
+    for name in ("images", "red", "red_per_mm2", "red_diameter_cv_percent"):
+        assert float(rows[0][name]) == pytest.approx(expected[name][0])
+    out = capsys.readouterr().out
+    assert expected["images_doubted"][0] == 2  # so that there is a column without them
+    assert re.search(r"\nimages +2 +0\n", out)
+    assert re.search(rf"\nred +{expected['red'][0]}\b", out)
+    assert re.search(rf"\nred per mm2 +{expected['red_per_mm2'][0]:.0f}\b", out)
+    assert out.endswith(f"Table: {output}\nSummary: {tmp_path / 'counts.summary.csv'}\n")
+    assert run(*arguments) == 2
+    assert f"{output} exists" in capsys.readouterr().err
 
 
 def test_measure_writes_every_format(model, images, tmp_path, capsys):

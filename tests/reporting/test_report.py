@@ -99,6 +99,39 @@ def test_with_a_pixel_size_it_counts_per_square_millimetre():
     assert "median µm" in header[6]
 
 
+def test_the_totals_are_a_summary_with_and_without_images_in_doubt():
+    counts = {"white": 1, "red": 2, "white_in_frame": 1, "red_in_frame": 2}
+    counts |= {"area_mm2": 0.002, "frame_mm2": 0.001, "white_per_mm2": 1e3, "red_per_mm2": 2e3}
+    good = result("a.png", table(*CELLS, unit="um"), pixel_size=0.5, counts=counts)
+    more = {"red": 4, "red_in_frame": 4, "red_per_mm2": 4e3}
+    bad = replace(good, name="b.png", doubts=["it is grey"], counts={**counts, **more})
+    page = Page(render_report([good, bad], run={}))
+    assert page.tables["totals"] == [
+        ["", "all images", "without those in doubt"],
+        ["images", "2", "1"],
+        ["images in doubt", "1", "0"],
+        ["white cells", "2", "1"],
+        ["red cells", "6", "2"],
+        ["white cells in the counting frames", "2", "1"],
+        ["red cells in the counting frames", "6", "2"],
+        ["area of the counting frames, mm²", "0.002", "0.001"],
+        ["white cells per mm²", "1,000", "1,000"],
+        ["red cells per mm²", "3,000", "2,000"],
+        ["white cells per red cell", "0.333", "0.5"],
+        ["white cells per 1,000 red cells", "333", "500"],
+        ["median diameter of red cells, µm", "42", "42"],
+        ["coefficient of variation of these diameters, %", "5.5", "6.73"],
+        ["cells that touch a border, %", "33.3", "33.3"],
+    ]
+    assert [row[4] for row in page.tables["images"][1:]] == ["2000", "4000"]
+    alone = Page(render_report([good], run={})).tables["totals"]
+    assert alone[0] == ["", "all images"]
+    assert ["red cells per mm²", "2,000"] in alone
+    in_pixels = Page(render_report([good.in_pixels()], run={})).tables["totals"]
+    assert ["median diameter of red cells, px", "84"] in in_pixels
+    assert not [row for row in in_pixels if "mm²" in row[0]]
+
+
 def test_in_pixels_it_stands_beside_images_of_unknown_size():
     known = result("known.png", table(*CELLS, unit="um").assign(area=1.0), pixel_size=0.5)
     text = render_report([known.in_pixels(), result().in_pixels()], run={})
@@ -179,6 +212,7 @@ def test_of_an_image_only_its_picture_is_kept(fitted, smears, monkeypatch, limit
     assert found.draw() is found
     assert found.shape == (32, 32)
     assert found.cells.equals(fitted.measure(smears.images[:1]))
+    assert found.counts == segmented.count(excluded_sides=("bottom", "right"))
 
 
 def test_a_picture_needs_pixels():
