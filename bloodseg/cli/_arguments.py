@@ -39,17 +39,25 @@ exit codes:
 """
 
 _COMMANDS = {
-    "train": "train a network on a folder of images and label maps",
+    "train": "train a network on annotated images",
     "predict": "label the pixels of images",
-    "evaluate": "score a model on a folder of images and label maps",
+    "evaluate": "score a model on annotated images",
     "count": "count the cells of images, white and red ones",
     "measure": "measure the cells of images one by one",
+    "convert": "write annotated images in the format of another program",
     "report": "count and measure the cells of images and show them on one HTML page",
     "models": "list the published models and what is known of them",
     "export": "write a model's network as an ONNX file, with fixed steps of the solver",
     "study": "run the paper's experiments on a folder of images and label maps",
     "demo": "draw blood smears, train on them and show what comes out: no data needed",
 }
+
+
+_ANNOTATED = (
+    "folder with images/NAME.png and masks/NAME.png (labels 0 background, 1 white, 2 red), or "
+    "instances/NAME.png (a number a cell) and cells.csv (image,label,class); or with files of "
+    "LabelMe, Pascal VOC, COCO or GeoJSON"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -120,8 +128,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "data",
         metavar="DIR",
         type=path,
-        help="folder with images/NAME.png, masks/NAME.png (labels 0 background, 1 white, 2 red) "
-        "and perhaps groups.csv (image,group), whose groups the validation split keeps together",
+        help=f"{_ANNOTATED}; and perhaps groups.csv (image,group), whose groups the validation "
+        "split keeps together",
     )
     parser.add_argument(
         "-o",
@@ -357,7 +365,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "data", metavar="DIR", type=path, help="folder with images/NAME.png and masks/NAME.png"
+        "data",
+        metavar="DIR",
+        type=path,
+        help=_ANNOTATED,
     )
     parser.add_argument(
         "-o",
@@ -621,12 +632,28 @@ def _add_study_training(parser: argparse.ArgumentParser, study: str, add: Any) -
     )
 
 
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    from ..datasets._saving import FORMATS
+
+    parser.add_argument("data", metavar="IN", type=path, help=_ANNOTATED)
+    parser.add_argument("output", metavar="OUT", type=path, help="folder to write")
+    parser.add_argument(
+        "--to",
+        dest="format",
+        choices=FORMATS,
+        required=True,
+        help="masks: images/NAME.png and masks/NAME.png; others: images, and outlines of the cells",
+    )
+    _add_overwrite(parser, "write into a folder that holds files (default: refuse)")
+
+
 _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": _add_train,
     "predict": _add_predict,
     "evaluate": _add_evaluate,
     "count": _add_count,
     "measure": _add_measure,
+    "convert": _add_convert,
     "report": _add_report,
     "models": _add_models,
     "export": _add_export,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._files import write_json
 from .._images import CLASS_NAMES, PLATELET
-from ..datasets import Slide, list_pairs, read_pair
-from ..datasets._folder import Pair
+from ..datasets import Slide, list_pairs, load_annotated, read_pair
 from ..estimators import BloodCellSegmenter
 from ..metrics import as_masks_know, confusion_matrix, know_platelets, scores_from_confusion
 from ..plotting._pictures import legend, overlay
@@ -138,11 +138,11 @@ def run(arguments: argparse.Namespace) -> int:
     segmenter = load_segmenter(arguments)
     classes = segmenter.class_names_
     result = Evaluation(classes)
-    pairs = list_pairs(arguments.data, on_error=batch.fail)
+    pairs = _list_annotated(arguments.data, batch, classes)
     overlays = _prepare(arguments, [pair.name for pair in pairs])
 
-    def score(pair: Pair) -> None:
-        image, mask = read_pair(pair, classes=classes)
+    def score(pair: Annotated) -> None:
+        image, mask = pair.read()
         found, cost = time_prediction(segmenter, image, pair.name)
         batch.judge(found)
         doubts = "; ".join(found.doubts())
@@ -167,6 +167,26 @@ def run(arguments: argparse.Namespace) -> int:
     if overlays:
         say(f"Results: {arguments.output} (overlays: {legend(classes)})")
     return batch.exit_code
+
+
+class Annotated(NamedTuple):
+    """The name of an annotated image, and what reads it and its label map."""
+
+    name: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+def _list_annotated(folder: Path, batch: Batch, classes: Sequence[str]) -> list[Annotated]:
+    """Return the annotated images of a folder: of one with label maps, read one by one."""
+    if (folder / "masks").is_dir():
+        pairs = list_pairs(folder, on_error=batch.fail)
+        return [Annotated(pair.name, partial(read_pair, pair, classes=classes)) for pair in pairs]
+    try:
+        data = load_annotated(folder, classes=classes)
+    except (OSError, ValueError) as error:
+        raise CommandError(first_line(error)) from error
+    each = zip(data.names, zip(data.images, data.masks, strict=True), strict=True)
+    return [Annotated(name, partial(tuple, loaded)) for name, loaded in each]
 
 
 def _prepare(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Path]:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from .._images import check_classes, in_words
-from ..datasets import load_folder, read_image
+from ..datasets import load_annotated, read_image
 from ..datasets._files import IMAGE_SUFFIXES, files_by_stem, read_table
 from ..estimators import BloodCellCounter, BloodCellSegmenter
 from ..estimators._base import NetworkEstimator
@@ -103,7 +103,7 @@ def _starting_point(pretrained: Path | None) -> BloodCellSegmenter:
 def _load(arguments: argparse.Namespace, classes: tuple[str, ...]) -> tuple[Any, Any, Any]:
     """Return images, label maps or counts, and groups."""
     if arguments.counts is None:
-        data = load_folder(arguments.data, classes=classes)
+        data = load_annotated(arguments.data, classes=classes)
         return data.images, data.masks, data.groups
     folder = arguments.data / "images"
     files = files_by_stem(folder if folder.is_dir() else arguments.data, IMAGE_SUFFIXES)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
     *(".svs", ".ndpi", ".scn", ".bif", ".btf", ".qptiff"),  # of slide scanners: TIFFs
 )
+_MAX_JSON_BYTES = 2**28
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 _ZARR = ("zarr.json", ".zarray", ".zgroup")  # one of them lies in the folder of an array or group
 
@@ -208,6 +211,31 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
     if size > limit:
         raise ValueError(f"{path} must have at most {limit:,} bytes; got {size:,}. Split it up.")
     return path.read_bytes()
+
+
+def read_json(path: Path, tool: str) -> Any:
+    """Read a JSON file of a tool for annotations."""
+    try:
+        return json.loads(read_bytes(path, limit=_MAX_JSON_BYTES))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply to be a file of {tool}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def find_pictures(folder: Path, images: str | os.PathLike | None = None) -> dict[str, Path]:
+    """Return the images that annotations in a folder may be of, by their names without suffix.
+
+    They lie in ``images``, or else in its subfolder images or JPEGImages, or beside them.
+    """
+    places = [folder / "images", folder / "JPEGImages", folder]
+    for place in places if images is None else [Path(images)]:
+        if place.is_dir():
+            return files_by_stem(place, IMAGE_SUFFIXES)
+    raise FileNotFoundError(
+        f"images must be a folder with the images that the annotations are of; {images} is not a "
+        "folder."
+    )
 
 
 def _known_labels(classes: Sequence[str]) -> dict[str, int]:

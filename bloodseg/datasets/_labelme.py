@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 import os
 import reprlib
@@ -16,6 +15,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from .._images import CLASS_NAMES, check_classes
+from ._canvas import Canvas
 from ._decoding import decode_labels, decode_rgb
 from ._files import (
     check_class_map,
@@ -23,15 +23,13 @@ from ._files import (
     check_labels_known,
     class_of,
     files_by_stem,
-    read_bytes,
+    read_json,
 )
+from ._instances import bunch_of_cells
 from ._polygon import fill_polygon
 from ._slides import read_as_drawn_on
 
-_MAX_JSON_BYTES = 2**28
 _FAR = 1e6  # pixels; points further out are moved here, well outside of any image
-# How often shapes may cover an image, or one of so many pixels: no cells lie so, and work ends.
-_MOST_DRAWN, _SMALL = 256, 2**16
 # Long or deeply nested values would make the plain repr slow, or overflow the stack.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 80
@@ -119,17 +117,11 @@ def load_labelme(
     documents = {name: (file, _read_document(file)) for name, file in _find(Path(path)).items()}
     labels = [shape["label"] for _, document in documents.values() for shape in document["shapes"]]
     check_labels_known(labels, known, names, name="label_names")
-    counts = np.zeros((len(documents), len(names) - 1), np.int64)
-    data = Bunch(images=[], masks=[], instances=[], counts=counts)
-    for index, (file, document) in enumerate(documents.values()):
-        image = _read_annotated_image(file, document)
-        instances, cell_classes = _draw(file, document, image.shape[:2], known)
-        data.images.append(image)
-        data.instances.append(instances)
-        data.masks.append(cell_classes[instances])
-        data.counts[index] = np.bincount(cell_classes, minlength=len(names))[1:]
-    data.update(names=list(documents), groups=None, target_names=names)
-    return data
+    images, drawn = [], []
+    for file, document in documents.values():
+        images.append(_read_annotated_image(file, document))
+        drawn.append(_draw(file, document, images[-1].shape[:2], known))
+    return bunch_of_cells(images, drawn, documents, names)
 
 
 def _find(path: Path) -> dict[str, Path]:
@@ -145,12 +137,7 @@ def _find(path: Path) -> dict[str, Path]:
 
 def _read_document(file: Path) -> dict[str, Any]:
     """Parse a file and check the fields of its shapes, points apart."""
-    try:
-        document = json.loads(read_bytes(file, limit=_MAX_JSON_BYTES))
-    except RecursionError:
-        raise ValueError(f"{file} is nested too deeply to be a file of LabelMe.") from None
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as JSON: {error}") from error
+    document = read_json(file, "LabelMe")
     shapes = document.get("shapes") if isinstance(document, dict) else None
     if not isinstance(shapes, list):
         raise ValueError(
@@ -241,33 +228,13 @@ def _draw(
     file: Path, document: dict[str, Any], size: tuple[int, int], known: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells' numbers (H, W) and the class of each number, 0 included."""
-    drawn = np.zeros(size, np.int32)
-    cell_classes = [0]
-    n_drawn = 0
-    numbers: dict[tuple[int, str], int] = {}
+    canvas = Canvas(size, str(file))
     for index, shape in enumerate(document["shapes"]):
         place, inside = _shape_pixels(shape, size, where=_where(file, index))
-        n_drawn += drawn[place].size
-        if n_drawn > _MOST_DRAWN * max(drawn.size, _SMALL):
-            raise ValueError(
-                f"{file} has shapes that cover the image more than {_MOST_DRAWN} times. Remove "
-                "those that lie over each other."
-            )
-        label = class_of(shape["label"], known) or 0
         group = shape.get("group_id")
-        number = 0
-        if label:
-            key = (label, f"shape {index}" if group is None else f"group {group}")
-            number = numbers.setdefault(key, len(cell_classes))
-            if number == len(cell_classes):
-                cell_classes.append(label)
-        drawn[place][inside] = number
-    # Cells that later ones hide entirely are not there: numbers stay consecutive.
-    seen = np.unique(drawn)
-    seen = seen[seen > 0]
-    renumber = np.zeros(len(cell_classes), np.int32)
-    renumber[seen] = np.arange(1, len(seen) + 1)
-    return renumber[drawn], np.array([0, *np.array(cell_classes)[seen]], np.uint8)
+        cell = None if group is None else str(group)
+        canvas.draw(place, inside, class_of(shape["label"], known) or 0, cell)
+    return canvas.cells()
 
 
 def _shape_pixels(

@@ -239,7 +239,7 @@ def test_train_checks_its_outputs_before_it_reads_data(output, message, tmp_path
 def test_train_reports_bad_data_and_bad_values(data, broken, tmp_path, capsys):
     output = ["-o", str(tmp_path / "m.safetensors")]
     assert main(["train", "no-such-folder", *output]) == 2
-    assert "error: path must be a folder with subfolders" in capsys.readouterr().err
+    assert "error: path must be a folder of annotated images" in capsys.readouterr().err
     assert main(["train", str(broken), *output]) == 2
     assert "c.png has no label map" in capsys.readouterr().err
     assert main(["train", str(data), *output, "--width", "0"]) == 2
@@ -713,7 +713,7 @@ def test_results_that_cannot_be_written_are_reported(data, model, tmp_path, caps
 
 def test_evaluate_refuses_what_cannot_be_done(broken, model, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "none"), "-m", str(model)]) == 2
-    assert "must be a folder with subfolders images and masks" in capsys.readouterr().err
+    assert "must be a folder of annotated images" in capsys.readouterr().err
     (broken / "images/a.png").write_bytes(b"")
     assert main(["evaluate", str(broken), "-q", "-m", str(model)]) == 2
     assert "could be evaluated." in capsys.readouterr().err

@@ -234,7 +234,7 @@ def test_a_million_points(save):
 def test_shapes_that_cover_an_image_without_end(save, monkeypatch):
     whole = _shape([[0, 0], [WIDTH, HEIGHT]], "rectangle")
     assert load_labelme(save([whole] * 300)).counts.tolist() == [[0, 1]]  # the image is small
-    monkeypatch.setattr("bloodseg.datasets._labelme._SMALL", 1)
+    monkeypatch.setattr("bloodseg.datasets._canvas._SMALL", 1)
     with pytest.raises(ValueError, match=r"a\.json has shapes that cover the image more than 256 "):
         load_labelme(save([whole] * 300))
 

@@ -1,0 +1,178 @@
+"""Folders of images and instance labels: a number for each cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from .._images import CLASS_NAMES, check_classes
+from ._files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    check_class_map,
+    check_folder,
+    check_labels_known,
+    class_of,
+    files_by_stem,
+    read_bytes,
+)
+from ._folder import read_labels
+from ._slides import read_image
+
+_TABLE = "cells.csv"
+_COLUMNS = ("image", "label", "class")
+
+
+def load_instances(
+    path: str | os.PathLike,
+    class_names: Mapping[str, str | int] | None = None,
+    *,
+    classes: Sequence[str] = CLASS_NAMES,
+) -> Bunch:
+    r"""Load images and instance labels from a folder.
+
+    The folder holds ``images/NAME.png`` (or another format that `load_folder` reads), for each
+    image ``instances/NAME.png`` (or tif, tiff, bmp), one channel with 0 for the background and a
+    number for each cell, and ``cells.csv`` with the columns image, label and class, which says the
+    class of each cell: the table that ``bloodseg measure`` writes is one.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder.
+    class_names : mapping from str to str or int, optional
+        Classes of the names in ``cells.csv``, beside those that are known; see `load_labelme`.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the labels 0, 1, ..., as `bloodseg.BloodCellSegmenter` takes them.
+
+    Returns
+    -------
+    Bunch
+        ``images``, ``masks``, ``instances``, ``counts``, ``names``, ``groups`` and
+        ``target_names``, as from `load_labelme`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder, a file or the table is missing.
+    ValueError
+        If files do not pair up, cannot be read, or a cell has no class.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from skimage.io import imsave
+    >>> from bloodseg.datasets import load_instances
+    >>> labels = np.zeros((6, 8), np.uint8)
+    >>> labels[1:3, 2:5], labels[4:, 6:] = 1, 2
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for kind, pixels in (("images", labels), ("instances", labels)):
+    ...         (Path(folder) / kind).mkdir()
+    ...         imsave(f"{folder}/{kind}/a.png", pixels, check_contrast=False)
+    ...     _ = Path(folder, "cells.csv").write_text("image,label,class\na,1,red\na,2,white\n")
+    ...     data = load_instances(folder)
+    >>> data.counts, np.unique(data.masks[0]).tolist()
+    (array([[1, 1]]), [0, 1, 2])
+    """
+    target_names = check_classes(classes)
+    known = check_class_map(class_names, target_names, name="class_names")
+    folder = check_folder(path, holds="subfolders images and instances")
+    pictures, files = (
+        files_by_stem(
+            check_folder(folder / kind, holds="files, a subfolder images or instances"), suffixes
+        )
+        for kind, suffixes in (("images", IMAGE_SUFFIXES), ("instances", MASK_SUFFIXES))
+    )
+    for name in sorted(pictures.keys() ^ files.keys()):
+        kind = "instance labels" if name in pictures else "image"
+        raise FileNotFoundError(f"{folder} has no {kind} {name}. Add the file, or remove its pair.")
+    table = _read_classes(folder / _TABLE)
+    check_labels_known(table.values(), known, target_names, name="class_names")
+    names = sorted(files)
+    images, drawn = [], []
+    for name in names:
+        image, labels = read_image(pictures[name]), read_labels(files[name])
+        if labels.shape != image.shape[:2]:
+            raise ValueError(
+                f"{files[name]} must have the size of its image, {image.shape[:2]}; got "
+                f"{labels.shape}. Export it again from {pictures[name].name}."
+            )
+        numbers, consecutive = np.unique(labels, return_inverse=True)
+        numbers, consecutive = numbers[numbers != 0], consecutive + (0 not in numbers)
+        of_cells = [table.get((name, int(number))) for number in numbers]
+        if None in of_cells:
+            raise ValueError(
+                f"{folder / _TABLE} must say the class of every cell; got none of label "
+                f"{numbers[of_cells.index(None)]} in {name}."
+            )
+        labels_of_cells = [class_of(str(each), known) or 0 for each in of_cells]
+        images.append(image)
+        drawn.append(_without_background(consecutive.reshape(labels.shape), labels_of_cells))
+    return bunch_of_cells(images, drawn, names, target_names)
+
+
+def _without_background(labels: np.ndarray, classes: Sequence[int]) -> Any:
+    """Return consecutive labels, those of class background erased, and the class of each."""
+    of_label = np.array([0, *classes], np.uint8)
+    renumber = np.where(of_label > 0, np.cumsum(of_label > 0), 0).astype(np.int32)
+    return renumber[labels], of_label[(of_label > 0) | (np.arange(len(of_label)) == 0)]
+
+
+def _read_classes(file: Path) -> dict[tuple[str, int], str]:
+    """Return the class text of each cell, by the name of its image and its label."""
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} must say the class of each cell, in the columns {', '.join(_COLUMNS)}; it "
+            "does not exist. Write it, one row a cell."
+        )
+    try:
+        text = read_bytes(file, limit=2**28).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} cannot be read as a CSV file in UTF-8: {error}") from error
+    found = {}
+    for line, row in enumerate(rows, start=2):
+        try:
+            image, label, name = (row[column].strip() for column in _COLUMNS)
+            found[_stem(image), int(label)] = name
+        except (AttributeError, KeyError, ValueError):
+            raise ValueError(
+                f"{file} must have the columns {', '.join(_COLUMNS)}, label a whole number; row "
+                f"{line} has not."
+            ) from None
+    return found
+
+
+def _stem(image: str) -> str:
+    path = Path(image.replace("\\", "/"))
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
+def bunch_of_cells(
+    images: list[np.ndarray],
+    drawn: Sequence[tuple[np.ndarray, np.ndarray]] | None,
+    names: Any,
+    classes: Sequence[str],
+) -> Bunch:
+    """Return what loaders of single cells do.
+
+    ``drawn`` are an image's cells (H, W) and the class of each number, 0 included; None where the
+    single cells are not known.
+    """
+    data = Bunch(images=images, masks=None, instances=None, counts=None)
+    if drawn is not None:
+        data.masks = [of_cells[labels] for labels, of_cells in drawn]
+        data.instances = [labels for labels, _ in drawn]
+        counts = [np.bincount(of_cells, minlength=len(classes))[1:] for _, of_cells in drawn]
+        data.counts = np.array(counts, np.int64)
+    data.update(names=list(names), groups=None, target_names=classes)
+    return data

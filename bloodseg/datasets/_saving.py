@@ -1,0 +1,203 @@
+"""Annotated images written in the formats of other programs."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from .._files import expanded, write_json, written_whole
+from .._images import NOT_LABELLED, colours_of
+from ..cells import find_cells
+from ..cells._export import outlines_of
+
+FORMATS = ("masks", "coco", "geojson", "labelme")
+"""What `save_annotated` writes."""
+
+
+def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str) -> None:
+    """Save annotated images in a folder, for another program or for `load_annotated`.
+
+    Parameters
+    ----------
+    data : Bunch
+        What `load_annotated` or `make_smears` returns: ``images`` and ``masks``, and perhaps
+        ``instances``, ``boxes`` and ``labels``, ``names`` and ``groups``. Where single cells are
+        not known, `bloodseg.cells.find_cells` finds them.
+    path : str or path-like
+        The folder, made where it is not there. Files of the same names are replaced.
+    format : {"masks", "coco", "geojson", "labelme"}
+        "masks" are the folders of `load_folder`. The others hold outlines: of a cell in several
+        parts that of the largest, holes and what is labelled 255 left out; or the boxes, where
+        there are boxes alone.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    ValueError
+        If there is no such format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from bloodseg.datasets import make_smears, save_annotated
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_annotated(make_smears(1, image_size=64), folder, "geojson")
+    ...     sorted(file.name for file in Path(folder).rglob("*.*"))
+    ['0.geojson', '0.png']
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {format!r}.")
+    folder = expanded(path)
+    images, masks = data["images"], data["masks"]
+    names = data.get("names") or [f"{i:0{len(str(len(images) - 1))}d}" for i in range(len(images))]
+    pictures = folder if format == "labelme" else folder / "images"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, images, strict=True):
+        _write_image(pictures / f"{name}.png", image)
+    if data.get("groups") is not None:
+        with written_whole(folder / "groups.csv") as unfinished, unfinished.open("w") as file:
+            csv.writer(file).writerows(
+                [("image", "group"), *zip(names, data["groups"], strict=True)]
+            )
+    if format == "masks":
+        (folder / "masks").mkdir(exist_ok=True)
+        for name, mask in zip(names, masks, strict=True):
+            _write_image(folder / "masks" / f"{name}.png", np.asarray(mask, np.uint8))
+        return
+    cells = [_outlines(data, index) for index in range(len(images))]
+    classes = data["target_names"]
+    if format == "coco":
+        sizes = [image.shape[:2] for image in images]
+        write_json(folder / "annotations.json", _coco(names, sizes, cells, classes), indent=None)
+        return
+    for name, image, outlines in zip(names, images, cells, strict=True):
+        if format == "geojson":
+            write_json(folder / f"{name}.geojson", _geojson(outlines, classes), indent=None)
+        else:
+            write_json(
+                folder / f"{name}.json", _labelme(name, image, outlines, classes), indent=None
+            )
+
+
+Outlines = list[tuple[int, np.ndarray]]
+
+
+def _outlines(data: Mapping[str, Any], index: int) -> Outlines:
+    """Return the class of each cell of an image, and the corners (k, 2) of its outline."""
+    if data.get("boxes") is not None and data.get("instances") is None:
+        return [
+            (int(label), np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float))
+            for (x0, y0, x1, y1), label in zip(
+                data["boxes"][index], data["labels"][index], strict=True
+            )
+            if label
+        ]
+    mask = np.asarray(data["masks"][index])
+    if data.get("instances") is None:
+        cells = find_cells(np.where(mask == NOT_LABELLED, 0, mask), classes=data["target_names"])
+        labels, n_cells = cells.labels, len(cells.classes)
+        classes = [int(label) for label in cells.classes]
+    else:
+        labels = np.asarray(data["instances"][index])
+        n_cells = int(labels.max())
+        of_label = np.zeros(n_cells + 1, int)
+        of_label[labels] = mask
+        classes = of_label[1:].tolist()
+    return list(zip(classes, outlines_of(labels, n_cells), strict=True))
+
+
+def _coco(
+    names: Sequence[str], sizes: Sequence[Any], cells: Sequence[Outlines], classes: Sequence[str]
+) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for image, outlines in enumerate(cells, start=1):
+        for label, corners in outlines:
+            low, high = corners.min(axis=0), corners.max(axis=0)
+            x, y = corners.T
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": label,
+                    "bbox": [*low.tolist(), *(high - low).tolist()],
+                    "area": abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2,
+                    "segmentation": [corners.ravel().tolist()],
+                    "iscrowd": 0,
+                }
+            )
+    images = [
+        {"id": number, "file_name": f"{name}.png", "height": height, "width": width}
+        for number, (name, (height, width)) in enumerate(zip(names, sizes, strict=True), start=1)
+    ]
+    categories = [{"id": i, "name": name} for i, name in enumerate(classes) if i]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _geojson(outlines: Outlines, classes: Sequence[str]) -> dict[str, Any]:
+    colours = colours_of(classes)
+    features = [
+        {
+            "type": "Feature",
+            "id": number,
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[*corners.tolist(), *corners[:1].tolist()]],
+            },
+            "properties": {
+                "objectType": "annotation",
+                "classification": {
+                    "name": classes[label],
+                    "color": list(colours[classes[label]]),
+                },
+            },
+        }
+        for number, (label, corners) in enumerate(outlines, start=1)
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _labelme(
+    name: str, image: np.ndarray, outlines: Outlines, classes: Sequence[str]
+) -> dict[str, Any]:
+    shapes = [
+        {
+            "label": classes[label],
+            # The centre of a pixel is a whole number there.
+            "points": (corners - 0.5).tolist(),
+            "group_id": None,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+            "mask": None,
+        }
+        for label, corners in outlines
+    ]
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": f"{name}.png",
+        "imageData": None,
+        "imageHeight": image.shape[0],
+        "imageWidth": image.shape[1],
+    }
+
+
+def _write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels as PNG, of 8 bits; fractions as 16 bits."""
+    if pixels.dtype == np.uint8:
+        with written_whole(path) as unfinished:
+            Image.fromarray(pixels).save(unfinished, format="PNG")
+        return
+    deep = np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(cv2.imencode(".png", deep[..., ::-1])[1].tobytes())
