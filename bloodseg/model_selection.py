@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from ._typing import Images, Masks, Tolerances
-from .metrics import mean_iou
+from .metrics import mean_iou_as_masks_know
 
 __all__ = ["choose_tolerance", "tolerance_curve"]
 
@@ -31,7 +32,7 @@ def tolerance_curve(
     y: Masks,
     tolerances: ArrayLike = _TOLERANCES,
     *,
-    metric: Callable[[Masks, Masks], float] = mean_iou,
+    metric: Callable[[Masks, Masks], float] | None = None,
     n_repeats: int = 1,
 ) -> Bunch:
     """Predict at several tolerances of the solver, and return what each costs and loses.
@@ -48,8 +49,9 @@ def tolerance_curve(
         Their label maps.
     tolerances : array-like of float, default=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
         Tolerances to predict with, each for all ODE-blocks.
-    metric : callable, default=mean_iou
-        ``metric(y_true, y_pred)``, larger is better, such as those of `bloodseg.metrics`.
+    metric : callable, optional
+        ``metric(y_true, y_pred)``, larger is better, such as those of `bloodseg.metrics`; by
+        default the mean IoU, as the estimator's ``score`` gives it.
     n_repeats : int, default=1
         Predictions at each tolerance; ``seconds`` is their median.
 
@@ -90,6 +92,8 @@ def tolerance_curve(
     _check_estimator(estimator)
     if not isinstance(n_repeats, Integral) or n_repeats < 1:
         raise ValueError(f"n_repeats must be a whole number of at least 1; got {n_repeats!r}.")
+    if metric is None:
+        metric = partial(mean_iou_as_masks_know, classes=last_step(estimator).class_names_)
     scores, seconds, evaluations, changed = [], [], [], []
     predict_at(estimator, X[:1], given[0])  # what is done once is not any tolerance's cost
     tightest: Images | None = None
@@ -113,7 +117,7 @@ def choose_tolerance(
     max_drop: float | None = None,
     max_seconds: float | None = None,
     tolerances: ArrayLike = _TOLERANCES,
-    metric: Callable[[Masks, Masks], float] = mean_iou,
+    metric: Callable[[Masks, Masks], float] | None = None,
     n_repeats: int = 3,
 ) -> float:
     """Set the tolerance of prediction that a budget of accuracy or of time allows.

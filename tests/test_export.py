@@ -17,6 +17,7 @@ from torch import nn
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter, Preprocessor
 from bloodseg.cli import main
+from bloodseg.datasets import make_smears
 from bloodseg.export import to_onnx
 from bloodseg.ode import METHODS, FixedStepBlock, ODEBlock, choose_n_steps
 from bloodseg.ode.methods import TABLEAUS
@@ -328,3 +329,15 @@ def test_the_command_says_what_is_wrong(command, capsys):
     assert main(arguments) == 2
     assert "exists. Choose another name, or pass --overwrite." in capsys.readouterr().err
     assert path.read_bytes() == b"mine"
+
+
+def test_further_classes_are_named_in_the_file_and_have_logits(tmp_path):
+    smears = make_smears(2, image_size=64, red_cell_diameter=24, platelets="label", random_state=3)
+    segmenter = BloodCellSegmenter(
+        width=4, max_epochs=1, crop_size=32, classes=smears.target_names, random_state=0
+    ).fit(smears.images, smears.masks)
+    written = to_onnx(segmenter, tmp_path / "four.onnx")
+    assert json.loads(metadata(written.path)["classes"]) == list(smears.target_names)
+    session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": np.zeros((1, 3, 32, 32), np.float32)})
+    assert logits.shape == (1, 4, 32, 32)

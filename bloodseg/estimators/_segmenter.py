@@ -26,7 +26,12 @@ from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._frame import check_excluded_sides
 from ..cells._scale import LEAST, MOST, is_diameter
 from ..datasets import open_slide
-from ..metrics import as_masks_know, confusion_matrix, labelled_pixels, scores_from_confusion
+from ..metrics import (
+    as_masks_know,
+    confusion_matrix,
+    mean_iou_as_masks_know,
+    scores_from_confusion,
+)
 from ..models import list_models, model_file, model_path
 from ..networks import NETWORKS, Start
 from ..networks._new import new_network
@@ -685,14 +690,13 @@ class BloodCellSegmenter(NetworkEstimator):
         maps, names = self.predict(images), self.class_names_
         masks = read_masks(masks, names)
         if sample_weight is None:
-            matrix = labelled_pixels(masks, maps, len(names))
-        else:
-            masks = check_masks(masks, classes=names, partial=True)
-            weights = check_sample_weight(sample_weight, len(maps))
-            matrix = sum(
-                weight * confusion_matrix([mask], [found], n_classes=len(names))
-                for weight, mask, found in zip(weights, masks, maps, strict=True)
-            )
+            return mean_iou_as_masks_know(masks, maps, names)
+        masks = check_masks(masks, classes=names, partial=True)
+        weights = check_sample_weight(sample_weight, len(maps))
+        matrix = sum(
+            weight * confusion_matrix([mask], [found], n_classes=len(names))
+            for weight, mask, found in zip(weights, masks, maps, strict=True)
+        )
         return scores_from_confusion(as_masks_know(matrix, names), classes=names)["mean_iou"]
 
     def _make_predictor(self) -> Predictor:

@@ -17,7 +17,7 @@ from ._pixels import (
     segmentation_report,
 )
 from ._pixels import know_platelets as know_platelets
-from ._pixels import labelled_pixels as labelled_pixels
+from ._pixels import mean_iou_as_masks_know as mean_iou_as_masks_know
 from ._pixels import scores_of_each as scores_of_each  # `as`: for other rooms, not public
 
 __all__ = [

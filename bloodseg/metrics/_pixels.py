@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import make_scorer
 
-from .._images import NOT_LABELLED, PLATELET, check_classes, check_masks, label_of, numbered
+from .._images import (
+    NOT_LABELLED,
+    PLATELET,
+    check_classes,
+    check_masks,
+    label_of,
+    numbered,
+)
 from .._typing import Masks
 
 _BLOCK_PIXELS = 2**20  # counted at a time, which bounds the memory whatever the image's size
@@ -123,6 +130,12 @@ def as_masks_know(
     known[:, 0] += known[:, label]
     known[:, label] = 0
     return known
+
+
+def mean_iou_as_masks_know(y_true: Masks, y_pred: Masks, classes: Sequence[str]) -> float:
+    """Return the mean IoU of maps of these classes, see `as_masks_know`."""
+    matrix = labelled_pixels(y_true, y_pred, len(classes))
+    return scores_from_confusion(as_masks_know(matrix, classes), classes=classes)["mean_iou"]
 
 
 def scores_from_confusion(
@@ -400,13 +413,14 @@ def mean_dice(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     return float(_mean_of_present(_dice(labelled_pixels(y_true, y_pred, n_classes))))
 
 
-pixel_accuracy_scorer = make_scorer(pixel_accuracy)
+# For estimators of any classes: those absent from labels and maps have no say in these scores.
+pixel_accuracy_scorer = make_scorer(pixel_accuracy, n_classes=NOT_LABELLED)
 """Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `pixel_accuracy`."""
 
-mean_iou_scorer = make_scorer(mean_iou)
+mean_iou_scorer = make_scorer(mean_iou, n_classes=NOT_LABELLED)
 """Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `mean_iou`."""
 
-mean_dice_scorer = make_scorer(mean_dice)
+mean_dice_scorer = make_scorer(mean_dice, n_classes=NOT_LABELLED)
 """Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `mean_dice`."""
 
 

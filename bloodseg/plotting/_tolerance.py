@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._images import NOT_LABELLED
 from ..metrics import mean_iou
 from ..model_selection import share_that_differs, tolerance_curve
 from ._axes import axes_for
@@ -113,7 +114,7 @@ class ToleranceCurveDisplay:
             raise ValueError("predictions must hold the class maps of at least one tolerance.")
         tolerances = sorted(predictions)
         maps = [predictions[tolerance] for tolerance in tolerances]
-        scores = [mean_iou(y_true, each) for each in maps]
+        scores = [mean_iou(y_true, each, n_classes=NOT_LABELLED) for each in maps]  # of any classes
         changed = [share_that_differs(maps[0], each) for each in maps]
         return cls(tolerances, scores, changed).plot(ax=ax)
 

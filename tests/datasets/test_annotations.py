@@ -555,3 +555,55 @@ def test_all_of_bccd_loads():
     assert data.n_dropped.sum() == 2  # two clicks without extent
     assert data.counts.sum(axis=0).tolist() == [309, 3423]
     assert set(data.fold.tolist()) == {0, 1, 2, 3, 4}
+
+
+FOUR = ("background", "white", "red", "platelet")
+
+
+def test_platelets_are_a_class_where_they_are_named(save):
+    shapes = [
+        _shape([[1, 1], [3, 3]], "rectangle", "Platelets"),
+        _shape([[6, 1], [8, 3]], "rectangle", "RBC"),
+        _shape([[11, 1], [13, 3]], "rectangle", "plt"),
+    ]
+    file = save(shapes)
+    assert load_labelme(file).counts.tolist() == [[0, 1]]
+    data = load_labelme(file, classes=FOUR)
+    assert data.counts.tolist() == [[0, 1, 2]]
+    assert data.target_names == FOUR
+    assert [data.masks[0][2, column] for column in (2, 7, 12)] == [3, 2, 3]
+
+
+def test_shapes_may_have_classes_of_ones_own(save):
+    shapes = [
+        _shape([[1, 1], [3, 3]], "rectangle", "Parasite"),
+        _shape([[6, 1], [8, 3]], "rectangle", "ring form"),
+        _shape([[11, 1], [13, 3]], "rectangle", "rbc"),
+    ]
+    file, names = save(shapes), ("background", "parasite")
+    data = load_labelme(file, {"ring form": "parasite", "rbc": "background"}, classes=names)
+    assert data.counts.tolist() == [[2]]
+    with pytest.raises(
+        ValueError,
+        match=r"label_names must say what 'rbc', 'ring form' is; .* Pass label_names=\{'rbc': "
+        r"\"parasite\"\}, with 'background', 'parasite' for each, or name it in classes\.",
+    ):
+        load_labelme(file, classes=names)
+    with pytest.raises(
+        ValueError, match="must be one of 'background', 'parasite' or their numbers 0, 1; got 2"
+    ):
+        load_labelme(file, {"rbc": 2}, classes=names)
+
+
+def test_boxes_may_have_further_classes(voc):
+    box = "<bndbox><xmin>{0}</xmin><ymin>2</ymin><xmax>{1}</xmax><ymax>6</ymax></bndbox>"
+    body = "".join(
+        f"<object><name>{name}</name>{box.format(left, left + 3)}</object>"
+        for name, left in (("WBC", 1), ("Platelets", 5), ("Platelets", 9))
+    )
+    folder = voc(body)
+    assert load_voc(folder).labels[0].tolist() == [1, 0, 0]
+    data = load_voc(folder, classes=FOUR)
+    assert data.labels[0].tolist() == [1, 3, 3]
+    assert data.counts.tolist() == [[1, 0, 2]]
+    assert data.target_names == FOUR

@@ -393,3 +393,27 @@ def test_list_images(folder):
         list_images(folder)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         list_images(folder / "nowhere")
+
+
+FOUR = ("background", "white", "red", "platelet")
+
+
+def test_further_classes_are_read_from_grey_and_paletted_label_maps(folder):
+    labels = np.arange(120).reshape(12, 10) % 4
+    Image.fromarray(labels.astype(np.uint8)).save(folder / "masks/a.png")
+    _save_paletted(folder / "masks/b.png", labels, [(k, k, k) for k in (3, 1, 0, 2)])
+    data = load_folder(folder, classes=FOUR)
+    assert data.target_names == FOUR
+    np.testing.assert_array_equal(data.masks[0], labels)
+    np.testing.assert_array_equal(data.masks[1], np.array([3, 1, 0, 2])[labels])
+    with pytest.raises(
+        ValueError,
+        match=r"a\.png must hold the labels 0 \(background\), 1 \(white\) and 2 \(red\), or 255 "
+        r"where the class is not known; got 0, 1, 2, 3\. Map your values to these labels and save "
+        r"it again, or name further classes\.",
+    ):
+        load_folder(folder)
+    with pytest.raises(ValueError, match=r"0 \(background\) and 1 \(parasite\), or 255"):
+        load_folder(folder, classes=("background", "parasite"))
+    with pytest.raises(ValueError, match="classes must hold 2 to 255 different names"):
+        load_folder(folder, classes=("parasite", "background"))

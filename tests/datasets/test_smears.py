@@ -109,3 +109,27 @@ def test_classes_differ_in_colour_from_the_field():
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_smears(**{"n_samples": 1, "image_size": 32, **arguments})
+
+
+def test_platelets_can_be_labelled_and_change_nothing_else():
+    settings = {"n_samples": 4, "image_size": 200, "red_cell_diameter": 30, "random_state": 3}
+    plain = make_smears(**settings)
+    more = make_smears(**settings, platelets="label")
+    assert np.array_equal(plain.images, more.images)
+    assert more.target_names == ("background", "white", "red", "platelet")
+    assert more.count_names == ("white", "red", "platelet")
+    platelets = more.masks == 3
+    assert np.array_equal(np.where(platelets, 0, more.masks), plain.masks)
+    assert np.array_equal(np.where(platelets, 0, more.instances), plain.instances)
+    assert np.array_equal(more.counts[:, :2], plain.counts)
+    assert more.counts[:, 2].sum() > 5
+    for instances, mask, counts in zip(more.instances, more.masks, more.counts, strict=True):
+        assert instances.max() == counts.sum()
+        assert len(np.unique(instances[mask == 3])) == counts[2]
+    field = more.images[more.masks == 0].mean()
+    assert more.images[platelets].mean() < field - 10
+
+
+def test_platelets_are_background_or_labelled():
+    with pytest.raises(ValueError, match="platelets must be 'background' or 'label'; got True"):
+        make_smears(1, platelets=True)

@@ -85,3 +85,29 @@ def test_boxes_at_the_border(box):
 def test_bad_boxes(boxes, labels, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         masks_from_boxes([np.zeros((60, 60, 3), np.uint8)], boxes, labels)
+
+
+def test_boxes_of_further_classes_make_labels_of_them():
+    smears = make_smears(
+        3, 192, density=(0.1, 0.2), platelets="label", random_state=0, white_cells=(1, 1)
+    )
+    boxes = [boxes_of(each) for each in smears.instances]
+    labels = [np.repeat([1, 2, 3], counts) for counts in smears.counts]
+    weak = np.stack(masks_from_boxes(smears.images, boxes, labels, classes=smears.target_names))
+    assert set(np.unique(weak)) == {0, 1, 2, 3, 255}
+    right = ((weak == 3) & (smears.masks == 3)).sum()
+    assert right / (weak == 3).sum() > 0.6
+    assert right / (smears.masks == 3).sum() > 0.5
+    with pytest.raises(
+        ValueError,
+        match=r"each with a label: 0 \(background\), 1 \(white\) and 2 \(red\); got",
+    ):
+        masks_from_boxes(smears.images, boxes, labels)
+
+
+def test_two_classes_are_enough():
+    image = np.full((40, 40, 3), 240, np.uint8)
+    image[10:30, 10:30, 1] = 120
+    names = ("background", "parasite")
+    (mask,) = masks_from_boxes([image], [[[10, 10, 30, 30]]], [[1]], classes=names)
+    assert (mask[20, 20], mask[2, 2]) == (1, 0)

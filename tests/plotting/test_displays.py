@@ -19,7 +19,7 @@ from bloodseg.plotting import (
     ToleranceCurveDisplay,
     TrainingHistoryDisplay,
 )
-from bloodseg.plotting._pictures import MISSED, difference, overlay
+from bloodseg.plotting._pictures import MISSED, difference, legend, overlay
 
 COLOURS = colours_of(CLASS_NAMES)
 
@@ -278,3 +278,47 @@ def test_the_history_of_a_pipeline():
     step = SimpleNamespace(history_=HISTORY, best_epoch_=2)
     display = TrainingHistoryDisplay.from_estimator(Pipeline([("segment", step)]))
     assert display.best_epoch == 2
+
+
+FOUR = (*CLASS_NAMES, "platelet")
+
+
+def test_further_classes_have_colours_and_a_line_in_the_legend(smear):
+    image, mask = smear
+    mask = np.where(mask == 1, 3, mask)
+    mask[:4, :4] = 3
+    for kind in ("overlay", "map", "difference"):
+        truth = np.zeros_like(mask) if kind == "difference" else None
+        display = SegmentationDisplay.from_predictions(image, mask, truth, kind=kind, classes=FOUR)
+        texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+        assert texts[:3] == ["white cells", "red cells", "platelets"]
+        assert (display.image_.get_array() == (0, 158, 115)).all(axis=-1).any()
+    with raises("y_pred[0] must hold the labels 0 to 2 (background, white, red); got"):
+        SegmentationDisplay.from_predictions(image, mask)
+
+
+def test_the_legend_of_overlays_names_all_colours():
+    assert legend() == "blue: white cells, orange: red cells"
+    names = ("background", "red", "platelet", "a", "b", "c", "d")
+    assert legend(names) == (
+        "orange: red cells, green: platelets, sky blue: a, vermilion: b, yellow: c, "
+        "rgb(52, 108, 140): d"
+    )
+
+
+def test_sizes_of_all_classes_are_drawn():
+    cells = pd.DataFrame(
+        {
+            "class": ["red", "platelet", "platelet"],
+            "diameter": [40.0, 9.0, 11.0],
+            "unit": "px",
+            "touches_border": False,
+        }
+    )
+    display = CellSizeDisplay.from_predictions(cells)
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == [
+        "white cells: 0",
+        "red cells: 1, median 40 pixels",
+        "platelets: 2, median 10 pixels",
+    ]

@@ -219,3 +219,36 @@ def test_a_doubt_is_data(smears):
         assert collection.get("doubts", "") == text
         found.doubts().append("what a caller does to the list")
         assert "; ".join(found.doubts()) == text
+
+
+def test_platelets_are_no_reason_to_doubt():
+    smears = make_smears(2, image_size=256, platelets="label", random_state=0)
+    sure = np.full((256, 256), 240, np.uint8)
+    names = smears.target_names
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        assert find_doubts(image, mask, sure, 40, classes=names) == []
+        # On red cells, within white ones: neither is a half of a cell of the other class.
+        mask = mask.copy()
+        y, x = np.nonzero(mask == 2)
+        mask[y[::7], x[::7]] = 3
+        assert not any(
+            "inside of" in text for text in find_doubts(image, mask, sure, 40, classes=names)
+        )
+
+
+def test_an_image_of_platelets_alone_has_no_cells():
+    image = make_smears(1, image_size=64, random_state=0).images[0]
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:20, 10:20] = 3
+    sure = np.full(mask.shape, 250, np.uint8)
+    names = ("background", "white", "red", "platelet")
+    assert find_doubts(image, mask, sure, 40, classes=names) == ["it has no cells"]
+
+
+def test_of_other_cells_only_sureness_is_known():
+    image = np.zeros((64, 64, 3), np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    names = ("background", "parasite")
+    assert find_doubts(image, mask, np.full(mask.shape, 250, np.uint8), None, classes=names) == []
+    unsure = find_doubts(image, mask, np.full(mask.shape, 150, np.uint8), None, classes=names)
+    assert unsure == ["the network is unsure (mean confidence 0.59)"]

@@ -268,3 +268,27 @@ def test_a_browser_shows_it(tmp_path):
     assert loaded == "true"
     assert float(height) > 100
     assert n_rows == "2"
+
+
+FOUR = ("background", "white", "red", "platelet")
+
+
+def test_further_classes_have_columns_tiles_and_words():
+    cells = table(*CELLS, ("platelet", 9.0, 0.7, False))
+    text = render_report([result(cells=cells, classes=FOUR)], run={})
+    page = Page(text)
+    assert page.tables["images"][0][:5] == ["image", "pixels", "red", "white", "platelet"]
+    assert page.tables["images"][1][2:5] == ["2", "1", "1"]
+    assert "2 red cells, 1 white cell, 1 platelet" in text
+    assert "median diameter, platelet" in text
+    assert "rgb(0, 158, 115)" in text
+    named = table(*CELLS, ("parasite", 9.0, 0.7, False))
+    classes = ("background", "white", "red", "parasite")
+    text = render_report([result(cells=named, classes=classes)], run={})
+    assert "1 white cell, parasite: 1" in text
+
+
+def test_a_report_has_the_classes_of_one_model():
+    results = [result(), result("other.png", classes=FOUR)]
+    with raises("results must all have the same classes; got several. Report the images of each"):
+        render_report(results, run={})
