@@ -63,6 +63,7 @@ def blocks_of_cells(
     radii: Radii | None,
     *,
     classes: Sequence[str] = CLASS_NAMES,
+    outside: Any = None,
     side: int = _CORE,
 ) -> Iterator[Block]:
     """Yield the blocks that make up an image, row by row.
@@ -75,6 +76,8 @@ def blocks_of_cells(
         Of typical cells; None, where there are no cells, yields nothing.
     classes : sequence of str
         Names of the labels.
+    outside : array-like of shape (H, W), bool, optional
+        What is no picture, read by strips of rows.
     side : int
         Side of the cores in pixels.
     """
@@ -85,10 +88,13 @@ def blocks_of_cells(
     for top in range(0, height, side):
         rows, core_rows = _with_margin(top, side, height, margin)
         strip = np.asarray(class_map[rows])
+        hidden = None if outside is None else np.asarray(outside[rows])
         for left in range(0, width, side):
             columns, core_columns = _with_margin(left, side, width, margin)
             window = strip[:, columns]
-            split = split_cells(window, radii, (rows.start, columns.start), classes=classes)
+            beyond = None if hidden is None else hidden[:, columns]
+            origin = (rows.start, columns.start)
+            split = split_cells(window, radii, origin, classes=classes, outside=beyond)
             row, column = split.seeds.T
             owned = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
             yield Block((rows, columns), (core_rows, core_columns), window, split, owned)
@@ -101,13 +107,21 @@ class KeptBlocks:
 
     Parameters
     ----------
-    class_map, radii, classes
+    class_map, radii, classes, outside
         As for `blocks_of_cells`.
     """
 
-    def __init__(self, class_map: Any, radii: Radii | None, classes: Sequence[str] = CLASS_NAMES):
+    def __init__(
+        self,
+        class_map: Any,
+        radii: Radii | None,
+        classes: Sequence[str] = CLASS_NAMES,
+        *,
+        outside: Any = None,
+    ):
         self.classes = tuple(classes)
         self._class_map = class_map
+        self._outside = outside
         self.radii = radii
         self._kept: list[tuple[Block, bytes]] | None = None
 
@@ -120,7 +134,9 @@ class KeptBlocks:
     def __iter__(self) -> Iterator[Block]:
         if self._kept is None:
             kept = []
-            for block in blocks_of_cells(self._class_map, self.radii, classes=self.classes):
+            for block in blocks_of_cells(
+                self._class_map, self.radii, classes=self.classes, outside=self._outside
+            ):
                 kept.append(
                     (_without_pixels(block), zlib.compress(block.split.labels.tobytes(), level=1))
                 )

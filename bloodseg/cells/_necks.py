@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 _REACH = 0.4  # radii around an end of a cut that tell how the outline bends there
 _POINTS = 6  # looked at along that reach
 _NOTCHES = 0.03  # shares of what is around, over the half that is inside where all is straight
+_IN_VIEW = 0.65  # share of a cell that is expected to be seen where a part of it is hidden
 _SHORT = 0.5  # radii: the length of a cut that needs no notches, for it is a neck
 
 
@@ -137,9 +138,11 @@ def _parted(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, usual: Usual) -
     bends = _bends(cuts, pieces, hidden, usual.radius)
     ends = np.stack([cuts.most(bends, along >= -1), cuts.most(bends, along <= 1)])
     # A hidden end is taken to be like the other; where both are, nothing speaks against the cut.
-    ends = np.where(np.isnan(ends), ends[::-1], ends)
+    is_hidden = np.isnan(ends)
+    ends = np.where(is_hidden, ends[::-1], ends)
     areas = np.bincount(pieces.ravel())
-    large = areas[cuts.first] + areas[cuts.second] > usual.largest * np.pi * usual.radius**2
+    largest = np.where(is_hidden.any(axis=0), _IN_VIEW, 1) * usual.largest * np.pi * usual.radius**2
+    large = areas[cuts.first] + areas[cuts.second] > largest
     short = length < _SHORT * usual.radius
     return np.asarray(large | short | ~(ends.sum(axis=0) < _NOTCHES))
 

@@ -37,14 +37,15 @@ class Outline:
     right: np.ndarray
 
     @classmethod
-    def of(cls, mask: np.ndarray, radius: float) -> Outline:
+    def of(cls, mask: np.ndarray, radius: float, outside: np.ndarray | None = None) -> Outline:
         """Take the outline of a mask of cells of about this radius.
 
-        The border of the window is no outline.
+        The border of the window is no outline, nor is that of the picture.
         """
-        inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
+        inside = mask if outside is None else mask | outside
+        inner = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
         rows, columns = np.nonzero(mask & (inner == 0))
-        soft = blurred(mask, max(_SOFTEN * radius, 0.5))
+        soft = blurred(inside, max(_SOFTEN * radius, 0.5))
         down = cv2.Sobel(soft, cv2.CV_64F, 0, 1)[rows, columns]
         right = cv2.Sobel(soft, cv2.CV_64F, 1, 0)[rows, columns]
         length = np.maximum(np.hypot(down, right), 1)

@@ -9,20 +9,29 @@ import cv2
 import numpy as np
 
 _DENT, _ROUGH = 0.07, 0.75  # of the half width, and pixels: dents that a convex shape may have
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+_SPREADS = np.linspace(0.2, 0.75, 12)  # tried: halves of the way between two discs, in radii
+_AS_WELL = 1.05  # pixels that two discs may miss or add, for one of an ellipse
 _ROUND = 0.65  # least share that what is round has of its box, and its largest circle of it
 
 
-def distance_inside(mask: np.ndarray, limit: float) -> np.ndarray:
-    """Return each pixel's distance to the nearest one outside the mask, at most ``limit``.
+def distance_inside(
+    mask: np.ndarray, limit: float, outside: np.ndarray | None = None
+) -> np.ndarray:
+    """Return each pixel's distance to the nearest one that is not in the mask, at most ``limit``.
 
-    Beyond the image's border nothing is outside: a cell that the border cuts keeps its size.
+    Beyond the image's border, and ``outside`` of the picture, there may be more of the mask: a cell
+    that is cut there keeps its size.
     """
-    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inside = (mask if outside is None else mask | outside).astype(np.uint8)
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     np.minimum(distance, np.float32(limit + 1), out=distance)
     # Squares of distances between pixels are whole numbers; OpenCV may miss them by a last bit that
     # depends on where in memory the mask lies.
     np.rint(np.square(distance, out=distance), out=distance)
     np.minimum(np.sqrt(distance, out=distance), np.float32(limit), out=distance)
+    if outside is not None:
+        distance[outside] = 0
     return distance
 
 
@@ -38,32 +47,32 @@ class Regions:
         Left, top, width and height of each; of 0, nothing of use.
     areas : ndarray of shape (n + 1,), int32
         Pixels of each; of 0, none.
+    whole : ndarray of shape (n + 1,), bool
+        Which reach neither the border nor what is no picture, where more of them may be.
     """
 
     labels: np.ndarray
     boxes: np.ndarray
     areas: np.ndarray
+    whole: np.ndarray
 
     @classmethod
-    def of(cls, mask: np.ndarray) -> Regions:
+    def of(cls, mask: np.ndarray, outside: np.ndarray | None = None) -> Regions:
         _, labels, stats, _ = cv2.connectedComponentsWithStats(
             mask.astype(np.uint8), connectivity=4
         )
-        stats[0, cv2.CC_STAT_AREA] = 0
-        return cls(labels, stats[:, :4], stats[:, cv2.CC_STAT_AREA])
+        left, top, width, height, areas = stats.T
+        areas[0] = 0
+        whole = (left > 0) & (top > 0) & (areas > 0)
+        whole &= (left + width < mask.shape[1]) & (top + height < mask.shape[0])
+        if outside is not None:
+            whole[labels[cv2.dilate(outside.astype(np.uint8), _CROSS) > 0]] = False
+        return cls(labels, stats[:, :4], areas, whole)
 
     @property
     def sides(self) -> np.ndarray:
         """The longer side of the box around each, in pixels."""
         return np.asarray(self.boxes[:, 2:].max(axis=1))
-
-    @property
-    def whole(self) -> np.ndarray:
-        """Which do not reach the border, where more may be out of sight."""
-        left, top, width, height = self.boxes.T
-        whole = (left > 0) & (top > 0)
-        whole &= (left + width < self.labels.shape[1]) & (top + height < self.labels.shape[0])
-        return np.asarray(whole & (self.areas > 0))
 
     def cut_out(self, region: Any) -> tuple[tuple[slice, slice], np.ndarray]:
         """Return the box around a region, and the mask of the region in it."""
@@ -72,12 +81,15 @@ class Regions:
         return place, self.labels[place] == region
 
 
-def without_holes(mask: np.ndarray, largest: float, *, pallor: bool = True) -> np.ndarray:
+def without_holes(
+    mask: np.ndarray, largest: float, outside: np.ndarray | None = None, *, pallor: bool = True
+) -> np.ndarray:
     """Fill the holes of at most this many pixels, and round ones: pallor taken for background.
 
-    A gap between cells has corners where they meet. What touches the window's border is no hole.
+    A gap between cells has corners where they meet. What touches the border of the window or of
+    the picture is no hole.
     """
-    holes = Regions.of(~mask)
+    holes = Regions.of(~mask if outside is None else ~(mask | outside), outside)
     filled = holes.whole & (holes.areas <= largest)
     if pallor:
         full = holes.areas > _ROUND * holes.boxes[:, 2] * holes.boxes[:, 3]
@@ -113,6 +125,36 @@ def is_convex(shape: np.ndarray, hidden: np.ndarray | None = None) -> bool:
     depths = np.abs(across[..., 0] * side[:, 1] - across[..., 1] * side[:, 0]) / length
     deepest = float(depths.min(axis=1).max(initial=0))
     return deepest <= _ROUGH or deepest <= _ROUGH + _DENT * half_width(shape)
+
+
+def radius_of_two_discs(shape: np.ndarray) -> float | None:
+    """Return the radius of two equal discs that overlap as the shape; None if an ellipse is nearer.
+
+    Discs that overlap by half are convex together, but for what rough outlines have, too.
+    """
+    moments = cv2.moments(shape.astype(np.uint8), binaryImage=True)
+    area = moments["m00"]
+    down, right, both = (moments[key] / area for key in ("mu02", "mu20", "mu11"))
+    turn = np.arctan2(2 * both, right - down) / 2
+    longer = np.hypot(right - down, 2 * both)
+    ratio = np.sqrt((down + right + longer) / (down + right - longer))
+    margin = 2 + int(0.1 * max(shape.shape))
+    shape = np.pad(shape, margin)
+    y, x = (
+        np.arange(side) - margin - moments[key] / area
+        for side, key in zip(shape.shape, ("m01", "m10"), strict=True)
+    )
+    along = x * np.cos(turn) + y[:, np.newaxis] * np.sin(turn)
+    across = y[:, np.newaxis] * np.cos(turn) - x * np.sin(turn)
+    of_ellipse = np.count_nonzero(shape ^ (along**2 / ratio + across**2 * ratio < area / np.pi))
+    best, radius = _AS_WELL * of_ellipse, None
+    for spread in _SPREADS:
+        together = np.pi + 2 * (spread * np.sqrt(1 - spread**2) + np.arcsin(spread))
+        tried = np.sqrt(area / together)
+        discs = np.hypot(np.abs(along) - spread * tried, across) < tried
+        if (missed := np.count_nonzero(shape ^ discs)) <= best:
+            best, radius = missed, float(tried)
+    return radius
 
 
 def half_width(shape: np.ndarray) -> float:

@@ -19,7 +19,13 @@ from .._images import CLASS_NAMES, RED, WHITE, cell_labels
 from ._necks import Usual, cells_of_pieces
 from ._outline import KERNEL_SUM, Outline, blurred
 from ._scale import LARGEST_HOLE, Radii
-from ._shapes import Regions, distance_inside, is_convex, without_holes
+from ._shapes import (
+    Regions,
+    distance_inside,
+    is_convex,
+    radius_of_two_discs,
+    without_holes,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ _OTHERS = _Rule(join=0.0, apart=0.8, blur=0.25, largest=np.inf)
 _RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
 _SAME = 0.15  # maxima closer than this are one seed
+_USUAL = 1.2  # radii over those of typical cells, up to which two discs are two cells
 _SMALLEST = 0.12  # in areas of a red cell, or one of another class; what is less is a speck
 _LATTICE = 1 / 4096  # a step in the height of a lattice that divides sheets, see `_score`
 
@@ -73,10 +80,12 @@ def split_cells(
     origin: tuple[int, int] = (0, 0),
     *,
     classes: Sequence[str] = CLASS_NAMES,
+    outside: np.ndarray | None = None,
 ) -> Split:
     """Split a window's class map into cells of typical radii.
 
     ``origin`` is the place of the window in the image; ``classes`` are the names of the labels.
+    ``outside`` is what is no picture: its edge is that of no cell, no more than the image's border.
     """
     labels = np.zeros(class_map.shape, np.int32)
     cell_classes, seeds = [np.empty(0, np.uint8)], [np.empty((0, 2), np.intp)]
@@ -87,7 +96,7 @@ def split_cells(
             continue
         rule = _RULES.get(name, _OTHERS)
         usual = Usual(radius, rule.largest, radii.widest)
-        found, own_seeds = _split_class(class_map, own_label, rule, usual, origin)
+        found, own_seeds = _split_class(class_map, own_label, rule, usual, origin, outside)
         areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
         whole = radii.red if name in _RULES and radii.red is not None else radius
         kept = areas >= _SMALLEST * np.pi * whole**2
@@ -101,7 +110,12 @@ def split_cells(
 
 
 def _split_class(
-    class_map: np.ndarray, own_label: int, rule: _Rule, usual: Usual, origin: tuple[int, int]
+    class_map: np.ndarray,
+    own_label: int,
+    rule: _Rule,
+    usual: Usual,
+    origin: tuple[int, int],
+    outside: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return label image and seeds of one class, specks included.
 
@@ -112,10 +126,12 @@ def _split_class(
     if not mask.any():
         return np.zeros(class_map.shape, np.int32), np.empty((0, 2), np.intp)
     others = (class_map > 0) & ~mask
+    if outside is not None:
+        others |= outside
     mask = _joined(mask, rule.join * usual.radius) & ~others
-    mask = without_holes(mask, LARGEST_HOLE * np.pi * usual.radius**2) & ~others
-    regions = Regions.of(mask)
-    score = _score(mask, rule, usual.radius, origin)
+    mask = without_holes(mask, LARGEST_HOLE * np.pi * usual.radius**2, outside) & ~others
+    regions = Regions.of(mask, outside)
+    score = _score(mask, rule, usual.radius, origin, outside)
     markers, seeds = _numbered(_markers(score, regions, rule, usual))
     if len(seeds) == 0:
         return markers, seeds
@@ -125,7 +141,7 @@ def _split_class(
     crowded = np.bincount(of_seed, minlength=len(first)) > 1
     for region in np.flatnonzero(crowded & regions.whole & (regions.sides <= usual.widest)):
         place, inside = regions.cut_out(region)
-        crowded[region] = not is_convex(inside, others[place])
+        crowded[region] = not _is_one(inside, others[place], usual)
     kept = crowded[of_seed] | (first[of_seed] == np.arange(1, len(seeds) + 1))
     number = np.r_[0, np.where(kept, np.cumsum(kept), 0)].astype(np.int32)
     # Only what is crowded needs the watershed, which takes its time.
@@ -135,6 +151,16 @@ def _split_class(
     cells = cells_of_pieces(pieces, len(seeds), others, usual)
     _, first = np.unique(cells[1:], return_index=True)
     return cells.astype(np.int32)[pieces], seeds[first] + origin
+
+
+def _is_one(shape: np.ndarray, hidden: np.ndarray, usual: Usual) -> bool:
+    """Return whether what lies free is one cell: convex, and no two cells that overlap by half."""
+    if not is_convex(shape, hidden):
+        return False
+    if np.count_nonzero(shape) <= usual.largest * np.pi * usual.radius**2:
+        return True
+    radius = radius_of_two_discs(shape)
+    return radius is None or not 1 / _USUAL <= radius / usual.radius <= _USUAL
 
 
 def _numbered(markers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,14 +202,24 @@ def _joined(mask: np.ndarray, reach: float) -> np.ndarray:
     return closed.astype(bool)
 
 
-def _score(mask: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]) -> np.ndarray:
+def _score(
+    mask: np.ndarray,
+    rule: _Rule,
+    radius: float,
+    origin: tuple[int, int],
+    outside: np.ndarray | None,
+) -> np.ndarray:
     """Return how much each pixel looks like the middle of a cell.
 
     The distance to the background, up to a radius, finds the middle of what lies free. In a clump
     it has one ridge for many cells; there the outline votes, see `_outline`.
     """
-    depth = distance_inside(mask, radius) / np.float32(radius)
-    score: np.ndarray = depth + _votes(mask, rule, radius)
+    depth = distance_inside(mask, radius, outside) / np.float32(radius)
+    votes = Outline.of(mask, radius, outside).votes(*(radius * _RINGS))
+    # A full circle casts its votes onto a blob of the blur's area: about 1 in its middle.
+    spread = rule.blur * radius
+    full = 2 * np.pi * radius * len(_RINGS) / (2 * np.pi * spread**2)
+    score: np.ndarray = depth + (blurred(votes, spread) / (KERNEL_SUM**2 * full)).astype(np.float32)
     # The inside of a sheet of merged cells is flat. This lattice divides it into cells of usual
     # size, which is the best guess there is, and keeps every cell's extent bounded.
     row, column = (np.arange(n) + o for n, o in zip(mask.shape, origin, strict=True))
@@ -192,15 +228,6 @@ def _score(mask: np.ndarray, rule: _Rule, radius: float, origin: tuple[int, int]
     score += np.rint(lattice * 8).astype(np.float32) * np.float32(_LATTICE)
     score[~mask] = 0
     return score
-
-
-def _votes(mask: np.ndarray, rule: _Rule, radius: float) -> np.ndarray:
-    """Return the outline's votes for centres: about 1 in the middle of a full circle."""
-    votes = Outline.of(mask, radius).votes(*(radius * _RINGS))
-    # A full circle casts its votes onto a blob of the blur's area.
-    spread = rule.blur * radius
-    full = 2 * np.pi * radius * len(_RINGS) / (2 * np.pi * spread**2)
-    return (blurred(votes, spread) / (KERNEL_SUM**2 * full)).astype(np.float32)
 
 
 def _square(reach: float) -> np.ndarray:

@@ -74,7 +74,7 @@ class Segmented:
 
     @cached_property
     def _blocks(self) -> KeptBlocks:
-        return KeptBlocks(self.class_map, self.radii, self.classes)
+        return KeptBlocks(self.class_map, self.radii, self.classes, outside=self.outside)
 
     @property
     def mean_confidence(self) -> float:

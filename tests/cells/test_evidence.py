@@ -6,9 +6,14 @@ from scipy import ndimage
 
 from bloodseg.cells import find_cells
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
-from bloodseg.cells._instances import count_cells
+from bloodseg.cells._instances import assemble, count_cells
 from bloodseg.cells._scale import typical_radii
-from bloodseg.cells._shapes import distance_inside, is_convex, without_holes
+from bloodseg.cells._shapes import (
+    distance_inside,
+    is_convex,
+    radius_of_two_discs,
+    without_holes,
+)
 
 WHITE, RED = 1, 2
 RADIUS = 12  # of the red cells that are drawn
@@ -160,6 +165,20 @@ def test_two_red_cells_that_touch_or_overlap(distance, turn):
     assert find_cells(field(180, mask)).counts["red"] == 8
 
 
+@pytest.mark.parametrize("distance", [0.8, 0.9, 1.0])
+@pytest.mark.parametrize("turn", [0, 0.6, 1.2])
+def test_two_red_cells_that_overlap_by_half(distance, turn):
+    mask = pair(180, RADIUS, distance * RADIUS, turn)
+    assert find_cells(field(180, mask)).counts["red"] == 8
+
+
+def test_a_red_cell_half_as_large_again_is_one_if_it_is_an_ellipse():
+    middle = 90 + RADIUS
+    for ratio in (1.2, 1.4, 1.7, 2):
+        mask = ellipse((180, 180), middle, middle, 1.23 * RADIUS, ratio, 0.4)
+        assert find_cells(field(180, mask)).counts["red"] == 7
+
+
 @pytest.mark.parametrize("times", [1.2, 1.7, 2.5, 3.5])
 @pytest.mark.parametrize("distance", [1.4, 1.7, 1.95])
 def test_two_white_cells_that_touch_or_overlap(times, distance):
@@ -196,6 +215,61 @@ def test_two_oval_cells_end_to_end_and_side_by_side():
     assert find_cells(RED * mask).counts["red"] == 7
 
 
+# ---------------------------------------------------------------- the edge is no evidence
+
+
+@pytest.mark.parametrize("shown", [0.35, 0.5, 0.65, 0.9])
+@pytest.mark.parametrize("distance", [1.5, 1.8, 1.95])
+def test_cells_that_touch_each_other_and_the_border(shown, distance):
+    class_map = field(200)
+    column = 200 + RADIUS - 2 * RADIUS * shown
+    for row in (100 - distance * RADIUS, 100, 100 + distance * RADIUS):
+        class_map[ellipse(class_map.shape, row, column, RADIUS)] = RED
+    assert find_cells(class_map).counts["red"] == 9
+
+
+def cells_in_view(class_map, outside):
+    """Return the labels of cells where a part of the map is no picture."""
+    seen = np.where(outside, 0, class_map).astype(np.uint8)
+    return assemble(KeptBlocks(seen, typical_radii(class_map), outside=outside), None).labels
+
+
+@pytest.mark.parametrize("shown", [0.35, 0.5, 0.65, 0.9])
+@pytest.mark.parametrize("distance", [1.5, 1.8, 1.95])
+def test_cells_that_touch_each_other_and_the_edge_of_a_strip(shown, distance):
+    class_map = field(200)
+    edge = int(150 + 2 * RADIUS * shown)
+    for row in (60, 60 + distance * RADIUS, 60 + 2 * distance * RADIUS):
+        class_map[ellipse(class_map.shape, row, 150 + RADIUS, RADIUS)] = RED
+    outside = np.zeros(class_map.shape, bool)
+    outside[:, edge:] = True
+    labels = cells_in_view(class_map, outside)
+    assert labels.max() == 9
+    assert not labels[outside].any()
+    alone = KeptBlocks(class_map[:, :edge], typical_radii(class_map))  # the border of an image
+    assert count_cells(alone)["red"] == 9
+
+
+@pytest.mark.parametrize("label", [WHITE, RED])
+def test_cells_around_a_round_field_are_those_in_view(label):
+    class_map = np.zeros((300, 300), np.uint8)
+    y, x = np.mgrid[:300, :300]
+    outside = (y - 150) ** 2 + (x - 150) ** 2 > 120**2
+    for turn in np.linspace(0, 1.5 * np.pi, 18):  # neighbours overlap; half of each is seen
+        row, column = 150 + 120 * np.sin(turn), 150 + 120 * np.cos(turn)
+        class_map[ellipse(class_map.shape, row, column, 17)] = label
+    assert cells_in_view(class_map, outside).max() == 18
+
+
+def test_a_large_cell_that_the_edge_of_the_picture_cuts_is_one():
+    class_map = field(260)
+    y, x = np.mgrid[:260, :260]
+    outside = (y - 130) ** 2 + (x - 130) ** 2 > 128**2
+    class_map[ellipse(class_map.shape, 215, 215, 45, 1.3, 0.7)] = WHITE
+    labels = cells_in_view(class_map, outside)
+    assert len(np.unique(labels[(class_map == WHITE) & ~outside])) == 1
+
+
 # ---------------------------------------------------------------- blocks, parts
 
 
@@ -228,6 +302,19 @@ def test_what_is_convex():
     hidden = np.zeros_like(notch)
     hidden[:9, 25:35] = True
     assert is_convex(notch, hidden)
+
+
+@pytest.mark.parametrize("radius", [8, 12, 30])
+def test_what_is_two_discs(radius):
+    side = 6 * radius
+    for ratio in (1.15, 1.3, 1.6, 2):
+        assert (
+            radius_of_two_discs(ellipse((side, side), side / 2, side / 2, radius, ratio, 0.4))
+            is None
+        )
+    for distance in (0.7, 0.9, 1.2):
+        discs = pair(side, radius, distance * radius, 0.4)
+        assert radius_of_two_discs(discs) == pytest.approx(radius, rel=0.05)
 
 
 def test_round_holes_are_filled_and_gaps_are_not():
