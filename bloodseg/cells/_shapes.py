@@ -146,13 +146,16 @@ def radius_of_two_discs(shape: np.ndarray) -> float | None:
     )
     along = x * np.cos(turn) + y[:, np.newaxis] * np.sin(turn)
     across = y[:, np.newaxis] * np.cos(turn) - x * np.sin(turn)
-    of_ellipse = np.count_nonzero(shape ^ (along**2 / ratio + across**2 * ratio < area / np.pi))
-    best, radius = _AS_WELL * of_ellipse, None
+    of_ellipse = int(
+        np.count_nonzero(shape ^ (along**2 / ratio + across**2 * ratio < area / np.pi))
+    )
+    best: float = _AS_WELL * of_ellipse
+    radius = None
     for spread in _SPREADS:
         together = np.pi + 2 * (spread * np.sqrt(1 - spread**2) + np.arcsin(spread))
         tried = np.sqrt(area / together)
         discs = np.hypot(np.abs(along) - spread * tried, across) < tried
-        if (missed := np.count_nonzero(shape ^ discs)) <= best:
+        if (missed := int(np.count_nonzero(shape ^ discs))) <= best:
             best, radius = missed, float(tried)
     return radius
 
