@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 import pytest
+import sklearn
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from messages import raises
 from sklearn import metrics as sk
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 
 from bloodseg.metrics import (
     class_pixel_accuracy,
@@ -282,3 +283,38 @@ def test_grid_search_finds_the_threshold(images_of_several_sizes):
     search.fit(*images_of_several_sizes)
     assert search.best_params_ == {"level": 0.3}
     assert search.best_score_ == 1
+
+
+def test_a_weight_is_how_often_an_image_counts(images_of_several_sizes):
+    images, masks = images_of_several_sizes
+    found = Threshold(0.5).predict(images)
+    often = [0, 0, 1, 3, 3, 3]
+    repeated = [masks[i] for i in often], [found[i] for i in often]
+    weights = [2, 1, 0, 3, 0, 0]
+    for score in (mean_iou, mean_dice, pixel_accuracy, segmentation_report, iou_per_class):
+        weighted = score(masks, found, sample_weight=weights)
+        np.testing.assert_equal(weighted, score(*repeated))
+    with raises("sample_weight must hold one finite weight, not negative, for each of 6 images"):
+        mean_iou(masks, found, sample_weight=[1, 2])
+    with raises("y_true must label at least one pixel; all are 255, not known, or of images with"):
+        mean_iou(masks, found, sample_weight=np.zeros(6))
+
+
+def test_scorers_take_sample_weight(images_of_several_sizes):
+    images, masks = images_of_several_sizes
+    weights = np.array([1.0, 0, 2, 1, 1, 0])
+    with sklearn.config_context(enable_metadata_routing=True):
+        folds = cross_validate(
+            Threshold(0.5),
+            images,
+            masks,
+            cv=2,
+            scoring=mean_iou_scorer.set_score_request(sample_weight=True),
+            params={"sample_weight": weights},
+            error_score="raise",
+        )["test_score"]
+    expected = [
+        mean_iou(masks[k], Threshold(0.5).predict(images[k]), sample_weight=weights[k])
+        for k in (slice(0, 3), slice(3, 6))
+    ]
+    np.testing.assert_allclose(folds, expected)

@@ -223,6 +223,28 @@ def _check_labels(
     )
 
 
+def check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
+    """Return the weight of each image.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight an image, or one is negative.
+    """
+    if sample_weight is None:
+        return np.ones(n_images)
+    try:
+        weights = np.asarray(sample_weight, dtype=float)
+    except (TypeError, ValueError):
+        weights = np.full(n_images, np.nan)
+    if not np.isfinite(weights).all() or weights.shape != (n_images,) or (weights < 0).any():
+        raise ValueError(
+            f"sample_weight must hold one finite weight, not negative, for each of {n_images} "
+            f"images; got {sample_weight!r}."
+        )
+    return weights
+
+
 def in_container_of(arrays: list[np.ndarray], batch: Any) -> Any:
     """Return ``arrays`` stacked where ``batch`` is one numeric array, else as the list."""
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "buif":

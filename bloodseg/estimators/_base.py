@@ -25,7 +25,14 @@ from torch import nn
 
 from .._files import expanded
 from .._hardware import PRECISIONS, choose_device, choose_precision
-from .._images import LazyImage, LazyImages, RecentImages, change_image, check_classes
+from .._images import (
+    LazyImage,
+    LazyImages,
+    RecentImages,
+    change_image,
+    check_classes,
+    check_sample_weight,
+)
 from .._version import __version__
 from ..models import list_models, model_file
 from ..networks import (
@@ -52,7 +59,7 @@ from ..training import (
     split_images,
     train_network,
 )
-from ._fit_inputs import check_sample_weight, check_training_images, check_validation
+from ._fit_inputs import check_training_images, check_validation
 from ._model_file import read_model, write_model
 
 logger = logging.getLogger("bloodseg")

@@ -89,25 +89,6 @@ def check_counts(
     return numbers
 
 
-def check_sample_weight(sample_weight: Any, n_images: int) -> np.ndarray:
-    """Return the weight of each image.
-
-    Raises
-    ------
-    ValueError
-        If there is not one finite weight an image, or one is negative.
-    """
-    if sample_weight is None:
-        return np.ones(n_images)
-    weights = _floats(sample_weight)
-    if weights is None or weights.shape != (n_images,) or (weights < 0).any():
-        raise ValueError(
-            f"sample_weight must hold one finite weight, not negative, for each of {n_images} "
-            f"images; got {sample_weight!r}."
-        )
-    return weights
-
-
 def warn_of_absent_classes(
     masks: Sequence[np.ndarray], classes: Sequence[str] = CLASS_NAMES
 ) -> None:

@@ -26,12 +26,7 @@ from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._frame import check_excluded_sides
 from ..cells._scale import LEAST, MOST, is_diameter
 from ..datasets import open_slide
-from ..metrics import (
-    as_masks_know,
-    confusion_matrix,
-    mean_iou_as_masks_know,
-    scores_from_confusion,
-)
+from ..metrics import mean_iou_as_masks_know
 from ..models import list_models, model_file, model_path
 from ..networks import NETWORKS, Start
 from ..networks._new import new_network
@@ -56,7 +51,7 @@ from ..training import (
     scale_to_diameter,
 )
 from ._base import NetworkEstimator
-from ._fit_inputs import check_sample_weight, class_weights, read_masks, warn_of_absent_classes
+from ._fit_inputs import class_weights, read_masks, warn_of_absent_classes
 from ._model_file import read_header
 
 if TYPE_CHECKING:
@@ -689,15 +684,7 @@ class BloodCellSegmenter(NetworkEstimator):
         """
         maps, names = self.predict(images), self.class_names_
         masks = read_masks(masks, names)
-        if sample_weight is None:
-            return mean_iou_as_masks_know(masks, maps, names)
-        masks = check_masks(masks, classes=names, partial=True)
-        weights = check_sample_weight(sample_weight, len(maps))
-        matrix = sum(
-            weight * confusion_matrix([mask], [found], n_classes=len(names))
-            for weight, mask, found in zip(weights, masks, maps, strict=True)
-        )
-        return scores_from_confusion(as_masks_know(matrix, names), classes=names)["mean_iou"]
+        return mean_iou_as_masks_know(masks, maps, names, sample_weight)
 
     def _make_predictor(self) -> Predictor:
         """Return what predicts as the parameters say, with a network of its own."""

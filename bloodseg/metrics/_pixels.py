@@ -19,6 +19,7 @@ from .._images import (
     PLATELET,
     check_classes,
     check_masks,
+    check_sample_weight,
     label_of,
     numbered,
 )
@@ -27,7 +28,13 @@ from .._typing import Masks
 _BLOCK_PIXELS = 2**20  # counted at a time, which bounds the memory whatever the image's size
 
 
-def confusion_matrix(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
+def confusion_matrix(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> np.ndarray:
     """Count the pixels of each true class by the class predicted for them.
 
     Parameters
@@ -39,16 +46,20 @@ def confusion_matrix(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.
         Class maps, as many as ``y_true`` and of the same sizes.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
     ndarray of shape (n_classes, n_classes), int64
-        Pixels of true class i (row) that were predicted as class j (column), over all images.
+        Pixels of true class i (row) that were predicted as class j (column), over all images;
+        float64 where they are weighted.
 
     Raises
     ------
     ValueError
-        If the two differ in number or size, or hold labels outside the classes.
+        If the two differ in number or size, or hold labels outside the classes, or the weights
+        are not as described.
 
     Examples
     --------
@@ -59,24 +70,28 @@ def confusion_matrix(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.
            [1, 0, 2]])
     """
     pairs = _check_pairs(y_true, y_pred, n_classes=n_classes)
-    counts = np.zeros(n_classes * n_classes, dtype=np.int64)
-    for truth, predicted in pairs:
+    counts = np.zeros(n_classes * n_classes, np.int64 if sample_weight is None else np.float64)
+    weights = check_sample_weight(sample_weight, len(pairs)).astype(counts.dtype)
+    for weight, (truth, predicted) in zip(weights, pairs, strict=True):
         step = max(1, _BLOCK_PIXELS // truth.shape[1])
         for top in range(0, len(truth), step):
             block = truth[top : top + step]
             cells = block.astype(np.intp) * n_classes
             cells += predicted[top : top + step]
-            counts += np.bincount(cells[block != NOT_LABELLED], minlength=counts.size)
+            counts += weight * np.bincount(cells[block != NOT_LABELLED], minlength=counts.size)
     return counts.reshape(n_classes, n_classes)
 
 
-def labelled_pixels(y_true: Masks, y_pred: Masks, n_classes: int) -> np.ndarray:
+def labelled_pixels(
+    y_true: Masks, y_pred: Masks, n_classes: int, sample_weight: ArrayLike | None = None
+) -> np.ndarray:
     """Return the confusion matrix, which holds at least one pixel."""
-    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes)
+    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes, sample_weight=sample_weight)
     if not matrix.any():
         raise ValueError(
-            f"y_true must label at least one pixel; all are {NOT_LABELLED}, not known, so that "
-            "there is nothing to score. Leave such images out."
+            f"y_true must label at least one pixel; all are {NOT_LABELLED}, not known"
+            f"{'' if sample_weight is None else ', or of images without weight'}, so that there is "
+            "nothing to score. Leave such images out."
         )
     return matrix
 
@@ -132,9 +147,14 @@ def as_masks_know(
     return known
 
 
-def mean_iou_as_masks_know(y_true: Masks, y_pred: Masks, classes: Sequence[str]) -> float:
+def mean_iou_as_masks_know(
+    y_true: Masks,
+    y_pred: Masks,
+    classes: Sequence[str],
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Return the mean IoU of maps of these classes, see `as_masks_know`."""
-    matrix = labelled_pixels(y_true, y_pred, len(classes))
+    matrix = labelled_pixels(y_true, y_pred, len(classes), sample_weight)
     return scores_from_confusion(as_masks_know(matrix, classes), classes=classes)["mean_iou"]
 
 
@@ -203,7 +223,13 @@ def scores_of_each(
     }
 
 
-def segmentation_report(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> dict[str, float]:
+def segmentation_report(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> dict[str, float]:
     """Return every score of this module, reading the class maps once.
 
     Parameters
@@ -212,6 +238,8 @@ def segmentation_report(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> 
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
@@ -232,10 +260,17 @@ def segmentation_report(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> 
     >>> report["iou_white"], report["cpa_background"]
     (0.5, 0.5)
     """
-    return scores_from_confusion(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes, sample_weight=sample_weight)
+    return scores_from_confusion(matrix)
 
 
-def pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
+def pixel_accuracy(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Return the share of pixels with the right class (PA in the paper's Tables 1 and 2).
 
     Parameters
@@ -244,6 +279,8 @@ def pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
@@ -262,10 +299,16 @@ def pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float
     >>> pixel_accuracy([[[0, 0], [1, 2]]], [[[0, 1], [1, 2]]])
     0.75
     """
-    return float(_pixel_accuracy(labelled_pixels(y_true, y_pred, n_classes)))
+    return float(_pixel_accuracy(labelled_pixels(y_true, y_pred, n_classes, sample_weight)))
 
 
-def class_pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
+def class_pixel_accuracy(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> np.ndarray:
     """Return for each class the share of its pixels that were found (CPA, recall).
 
     Parameters
@@ -274,6 +317,8 @@ def class_pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) ->
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
@@ -292,10 +337,17 @@ def class_pixel_accuracy(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) ->
     >>> class_pixel_accuracy([[[0, 0], [1, 1]]], [[[0, 2], [1, 1]]])
     array([0.5, 1. , nan])
     """
-    return _recall(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes, sample_weight=sample_weight)
+    return _recall(matrix)
 
 
-def iou_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
+def iou_per_class(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> np.ndarray:
     """Return intersection over union (Jaccard index) of each class.
 
     Parameters
@@ -304,6 +356,8 @@ def iou_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.nda
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
@@ -321,10 +375,17 @@ def iou_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.nda
     >>> iou_per_class([[[0, 0], [0, 1]]], [[[0, 0], [1, 1]]]).round(3)
     array([0.667, 0.5  ,   nan])
     """
-    return _iou(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes, sample_weight=sample_weight)
+    return _iou(matrix)
 
 
-def mean_iou(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
+def mean_iou(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Return intersection over union, averaged over classes (MIoU in the paper's tables).
 
     Parameters
@@ -333,6 +394,8 @@ def mean_iou(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
@@ -351,10 +414,16 @@ def mean_iou(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     >>> mean_iou([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]])
     0.25
     """
-    return float(_mean_of_present(_iou(labelled_pixels(y_true, y_pred, n_classes))))
+    return float(_mean_of_present(_iou(labelled_pixels(y_true, y_pred, n_classes, sample_weight))))
 
 
-def dice_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.ndarray:
+def dice_per_class(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> np.ndarray:
     """Return the Dice coefficient (F1 score) of each class.
 
     Parameters
@@ -363,6 +432,8 @@ def dice_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.nd
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
@@ -380,10 +451,17 @@ def dice_per_class(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> np.nd
     >>> dice_per_class([[[0, 0], [0, 1]]], [[[0, 0], [1, 1]]]).round(3)
     array([0.8  , 0.667,   nan])
     """
-    return _dice(confusion_matrix(y_true, y_pred, n_classes=n_classes))
+    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes, sample_weight=sample_weight)
+    return _dice(matrix)
 
 
-def mean_dice(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
+def mean_dice(
+    y_true: Masks,
+    y_pred: Masks,
+    *,
+    n_classes: int = 3,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Return the Dice coefficient (F1 score), averaged over classes.
 
     Parameters
@@ -392,6 +470,8 @@ def mean_dice(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
         Labels and class maps, as for `confusion_matrix`.
     n_classes : int, default=3
         Number of classes, 1 to 255.
+    sample_weight : array-like of shape (n,), optional
+        How much the pixels of each image count, not negative.
 
     Returns
     -------
@@ -410,7 +490,7 @@ def mean_dice(y_true: Masks, y_pred: Masks, *, n_classes: int = 3) -> float:
     >>> round(mean_dice([[[0, 0], [1, 1]]], [[[0, 0], [0, 0]]]), 3)
     0.333
     """
-    return float(_mean_of_present(_dice(labelled_pixels(y_true, y_pred, n_classes))))
+    return float(_mean_of_present(_dice(labelled_pixels(y_true, y_pred, n_classes, sample_weight))))
 
 
 # For estimators of any classes: those absent from labels and maps have no say in these scores.
