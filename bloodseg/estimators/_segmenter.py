@@ -109,10 +109,10 @@ class BloodCellSegmenter(NetworkEstimator):
         How gradients pass the solver, see `bloodseg.ode.solve`.
     ode_regularization : float, default=0.0
         How much training counts an ODE-block's dynamics that one step of the solver cannot carry:
-        the weight in the loss of ``log(1 + e)``, e the error of a step over the whole interval in
-        units of ``ode_tol``, averaged over samples, summed over blocks. Around 0.01 makes blocks
-        that take fewer evaluations in prediction; each costs a training step one more step of the
-        solver. Not for fixed-step methods.
+        the weight in the loss of ``max(0, log(2 e))``, e the error of a step over the whole
+        interval in units of ``ode_tol``, averaged over samples, summed over blocks. 0.01 to 0.1
+        makes blocks that take fewer evaluations in prediction; each costs a training step one more
+        step of the solver. Not for fixed-step methods.
     width : int, default=32
         Channels of the first stage; all others scale with it.
     dropout : float in [0, 1), default=0.1

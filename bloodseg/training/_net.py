@@ -14,6 +14,8 @@ from torch import Tensor
 from ..networks import seed_dropout, seed_globally
 from ..ode import ODEBlock
 
+_CALM = 0.5  # of the tolerance: error of a whole step that training leaves alone
+
 
 class AugmentedNet(NeuralNet):
     """A skorch net whose batches are (images, (targets, weights)), changed at random in training.
@@ -31,8 +33,8 @@ class AugmentedNet(NeuralNet):
         Whether dropout of this package is all that the network draws. Another network is taken to
         draw from torch's global generator, which is seeded for each step and put back.
     ode_regularization : float
-        Weight in the loss of ``sum over ODE-blocks of mean over samples of log(1 + e)``, with e of
-        `bloodseg.ode.ODEBlock.estimate_error`.
+        Weight in the loss of ``sum over ODE-blocks of mean over samples of max(0, log(2 e))``, with
+        e of `bloodseg.ode.ODEBlock.estimate_error`.
     **settings
         As for `skorch.NeuralNet`.
     """
@@ -71,8 +73,9 @@ class AugmentedNet(NeuralNet):
         loss = super().get_loss(*args, training=training, **kwargs)
         if not (training and self._errors):
             return loss
-        # The logarithm: a step that misses the tolerance tenfold shall not drown the criterion.
-        bends = [torch.log1p(errors).mean() for errors in self._errors]
+        # The logarithm: a step that misses the tolerance tenfold shall not drown the criterion. And
+        # calmer than that a step is accepted with some room is no use, and costs accuracy.
+        bends = [(errors / _CALM).clamp(min=1).log().mean() for errors in self._errors]
         return loss + self.ode_regularization * torch.stack(bends).sum()
 
     @contextmanager

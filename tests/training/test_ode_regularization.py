@@ -88,12 +88,20 @@ def test_training_with_it_makes_calmer_blocks(estimator, smears):
     targets = smears.masks if estimator is BloodCellSegmenter else smears.counts
     settings = {"width": 4, "max_epochs": 6, "batch_size": 2, "random_state": 0}
     settings |= {"learning_rate": 1e-2, "validation_fraction": None, "preprocessor": None}
+    settings |= {"ode_tol": 1e-6, "ode_method": "bosh3"}  # far tighter than one step can keep
     settings |= {"scale": 1.0} if estimator is BloodCellCounter else {}
     free = estimator(**settings).fit(smears.images, targets)
     same = estimator(**settings, ode_regularization=0.0).fit(smears.images, targets)
     calm = estimator(**settings, ode_regularization=1.0).fit(smears.images, targets)
     assert (errors_of(calm, smears.images) < errors_of(free, smears.images) / 2).all()
     assert np.array_equal(errors_of(same, smears.images), errors_of(free, smears.images))
+
+
+def test_what_one_step_carries_is_left_alone(smears, tiny, same_weights):
+    loose = {"ode_tol": 10.0, "ode_method": "bosh3"}
+    free = tiny(**loose).fit(smears.images, smears.masks)
+    told = tiny(**loose, ode_regularization=1.0).fit(smears.images, smears.masks)
+    assert same_weights(free, told)
 
 
 def test_networks_without_blocks_take_no_notice(smears, tiny, same_weights):
