@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from skorch.callbacks import Callback
 
 from .._images import check_classes, in_words
 from ..datasets import load_annotated, read_image
@@ -18,6 +20,7 @@ from ..estimators._base import NetworkEstimator
 from ..models import list_models
 from ..ode import SolverError
 from ..preprocessing import Preprocessor
+from ..training import numbers_of
 from ._output import (
     CommandError,
     check_output,
@@ -40,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         images, targets, groups = _load(arguments, check_classes(estimator.classes))
     except (OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
+    estimator.set_params(callbacks=[HistoryFile(history_file)])
     seconds = fit(estimator, images, targets, groups=groups)
     save(estimator, model_file)
     with reported(history_file, note=f". The model is in {model_file}."):
@@ -47,6 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
     say(summary(estimator, seconds))
     say(f"Model: {model_file}", f"History: {history_file}")
     return 1 if ended_early(estimator) else 0
+
+
+class HistoryFile(Callback):
+    """Writes the history after each epoch, for who follows a training from outside."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Write the file; it is written once more in the end, and what fails is said then."""
+        with suppress(OSError):
+            write_csv(self.path, [numbers_of(row) for row in net.history.to_list()])
 
 
 def _check_outputs(arguments: argparse.Namespace, *files: Path) -> None:

@@ -52,6 +52,7 @@ from ..training import (
     Checkpoint,
     TrainingData,
     TrainingSettings,
+    check_callbacks,
     check_groups,
     fingerprint,
     make_accelerator,
@@ -68,6 +69,7 @@ logger = logging.getLogger("bloodseg")
 # with other values of these may be gone on from.
 NOT_OF_THE_RESULT = (
     "accelerator",
+    "callbacks",
     "checkpoint_dir",
     "compile",
     "device",
@@ -81,7 +83,7 @@ NOT_OF_THE_RESULT = (
 
 # Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
 # this machine reads and writes. The name of a published model is no such place.
-_NOT_SAVED = ("accelerator", "checkpoint_dir", "pretrained", "verbose")
+_NOT_SAVED = ("accelerator", "callbacks", "checkpoint_dir", "pretrained", "verbose")
 
 # What the network is built from; kept apart from the parameters, which may change after fit.
 _ARCHITECTURE = (
@@ -160,6 +162,7 @@ class NetworkEstimator(BaseEstimator):
         ],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "callbacks": [list, tuple, None],
     }
 
     # Parameters that prediction goes by; what is wrong with the others matters to fit alone.
@@ -297,6 +300,7 @@ class NetworkEstimator(BaseEstimator):
             augment=bool(self.augment),
             patience=self.patience if self.early_stopping else None,
             verbose=self.verbose,
+            callbacks=check_callbacks(self.callbacks),
             **of_this_fit,
         )
 
@@ -523,6 +527,7 @@ class NetworkEstimator(BaseEstimator):
                 "BloodCellSegmenter such a network: network=lambda: NODEsUNet(ode_method=...)."
             )
         self._validate_params()
+        check_callbacks(self.callbacks)
         check_classes(self.classes)
         check_n_steps(self.ode_n_steps, self.ode_method, name="ode_n_steps")
         positions = check_positions(self.ode_positions)

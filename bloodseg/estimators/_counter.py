@@ -119,6 +119,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         the bit.
     verbose : int, default=0
         1 shows a progress bar.
+    callbacks : list of skorch.callbacks.Callback, optional
+        Objects that are told of each epoch and step, such as skorch's for TensorBoard, W&B and
+        MLflow, or for pruning in a search. ``net.history[-1]`` has what ``history_`` will have.
+        One that stops the training leaves a fitted model with the best weights so far.
 
     Attributes
     ----------
@@ -136,9 +140,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         ODE-position P), learning_rate, seconds.
     best_epoch_ : int
         The epoch, from 1, whose weights were kept; 0 where training was interrupted in the first.
-    end_reason_ : {"epochs", "patience", "interrupted", "broke down"}
+    end_reason_ : {"epochs", "patience", "callback", "interrupted", "broke down"}
         Why training ended: after ``max_epochs`` epochs, after ``patience`` of them without a lower
-        validation loss, by Ctrl-C, or because the solver failed or numbers were no longer finite.
+        validation loss, as a callback wished, by Ctrl-C, or because the solver failed or numbers
+        were no longer finite.
     end_message_ : str
         The warning that was given of a training that was interrupted or broke down; else empty.
     precision_, ode_method_ : str, dict of int to str
@@ -217,6 +222,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
+        callbacks: Any = None,
     ):
         self.preprocessor = preprocessor
         self.network = network
@@ -248,6 +254,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+        self.callbacks = callbacks
 
     @one_warning_each()
     def fit(

@@ -180,6 +180,10 @@ class BloodCellSegmenter(NetworkEstimator):
         the bit.
     verbose : int, default=0
         1 shows a progress bar.
+    callbacks : list of skorch.callbacks.Callback, optional
+        Objects that are told of each epoch and step, such as skorch's for TensorBoard, W&B and
+        MLflow, or for pruning in a search. ``net.history[-1]`` has what ``history_`` will have.
+        One that stops the training leaves a fitted model with the best weights so far.
 
     Attributes
     ----------
@@ -198,9 +202,10 @@ class BloodCellSegmenter(NetworkEstimator):
         of f for an image, at each ODE-position P), learning_rate, seconds.
     best_epoch_ : int
         The epoch, from 1, whose weights were kept; 0 where training was interrupted in the first.
-    end_reason_ : {"epochs", "patience", "interrupted", "broke down"}
+    end_reason_ : {"epochs", "patience", "callback", "interrupted", "broke down"}
         Why training ended: after ``max_epochs`` epochs, after ``patience`` of them without a lower
-        validation loss, by Ctrl-C, or because the solver failed or numbers were no longer finite.
+        validation loss, as a callback wished, by Ctrl-C, or because the solver failed or numbers
+        were no longer finite.
     end_message_ : str
         The warning that was given of a training that was interrupted or broke down; else empty.
     red_cell_diameter_ : float or None
@@ -326,6 +331,7 @@ class BloodCellSegmenter(NetworkEstimator):
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
+        callbacks: Any = None,
     ):
         self.preprocessor = preprocessor
         self.network = network
@@ -363,6 +369,7 @@ class BloodCellSegmenter(NetworkEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+        self.callbacks = callbacks
 
     @one_warning_each()
     def fit(

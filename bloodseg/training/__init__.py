@@ -1,6 +1,8 @@
 """Training of a network: crops or whole images, augmentation, the losses and skorch's loop."""
 
 from ._augmentation import Augmentation as Augmentation
+from ._callbacks import check_callbacks as check_callbacks
+from ._callbacks import numbers_of as numbers_of
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import fingerprint as fingerprint
 from ._distributed import make_accelerator as make_accelerator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -14,6 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ._checkpoint import Checkpoint
+
+logger = logging.getLogger("bloodseg")
 
 _WARM_UP = 0.05  # share of the steps over which the learning rate rises
 _LAST_RATE = 0.01  # of the highest, at the end
@@ -226,12 +229,19 @@ def copy_to_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class EndOfEpoch(Callback):
-    """Close each epoch: best weights, checkpoint, and the end where patience has run out."""
+    """Close each epoch: best weights, checkpoint, a line in the log."""
 
-    def __init__(self, network: nn.Module, best: BestWeights, checkpoint: Checkpoint | None):
+    def __init__(
+        self,
+        network: nn.Module,
+        best: BestWeights,
+        checkpoint: Checkpoint | None,
+        max_epochs: int,
+    ):
         self.network = network
         self.best = best
         self.checkpoint = checkpoint
+        self.max_epochs = max_epochs
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Start the clock."""
@@ -252,8 +262,98 @@ class EndOfEpoch(Callback):
                     "epoch": self.best.best_epoch,
                 },
             )
+        row = net.history[-1]
+        scores = ", ".join(f"{k} {v:.4g}" for k, v in numbers_of(row).items() if k != "epoch")
+        logger.info("Epoch %d of %d: %s", len(net.history), self.max_epochs, scores)
+
+
+def numbers_of(row: dict[str, Any]) -> dict[str, float]:
+    """Return the scores of an epoch, those that a user's callbacks have recorded among them."""
+    return {
+        name: value
+        for name, value in row.items()
+        if is_score(name) and isinstance(value, (int, float))
+    }
+
+
+class Patience(Callback):
+    """End training where patience has run out; last, so that all others see the epoch."""
+
+    def __init__(self, best: BestWeights):
+        self.best = best
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Look, and end."""
         if self.best.is_out_of_patience(len(net.history)):
             raise StopEarly
+
+
+class StoppedByCallback(StopEarly):
+    """A user's callback wants to end the training, as skorch's do by a KeyboardInterrupt."""
+
+
+class UsersCallback(Callback):
+    """A callback of the user's, whose wish to stop is told from Ctrl-C."""
+
+    def __init__(self, callback: Callback):
+        self.callback = callback
+
+    def initialize(self) -> UsersCallback:
+        """Initialize the user's."""
+        self.callback.initialize()
+        return self
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Pass it on, as the following do."""
+        self.callback.on_train_begin(net, **kwargs)
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        self.callback.on_train_end(net, **kwargs)
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.callback.on_epoch_begin(net, **kwargs)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Pass it on; a KeyboardInterrupt is a wish to stop.
+
+        Raises
+        ------
+        StoppedByCallback
+            If the callback wants to stop.
+        """
+        try:
+            self.callback.on_epoch_end(net, **kwargs)
+        except KeyboardInterrupt as stop:
+            raise StoppedByCallback from stop
+
+    def on_batch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.callback.on_batch_begin(net, **kwargs)
+
+    def on_batch_end(self, net: Any, **kwargs: Any) -> None:
+        self.callback.on_batch_end(net, **kwargs)
+
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
+        self.callback.on_grad_computed(net, named_parameters, **kwargs)
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Return callbacks as a list.
+
+    Raises
+    ------
+    ValueError
+        If they are not a list of objects of skorch's class `Callback`.
+    """
+    given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+    if callbacks is None:
+        return []
+    for each in given:
+        if not isinstance(each, Callback):
+            raise ValueError(
+                "callbacks must be a list of objects of skorch.callbacks.Callback or of classes "
+                f"derived from it; got {each!r}. Make objects of classes, as TensorBoard(writer)."
+            )
+    return given
 
 
 class TrainingBar(Callback):

@@ -88,7 +88,7 @@ class Checkpoint:
             "seed": self.seed,
             "network": network,
             "optimizer": optimizer,
-            "history": json.dumps(history),
+            "history": json.dumps(history, default=str),
             "best": best,
         }
         state["checksum"] = _checksum(state)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from skorch.callbacks import Callback
 from skorch.helper import predefined_split
 from skorch.history import History
 from skorch.utils import noop
@@ -25,9 +26,12 @@ from ._callbacks import (
     EndOfEpoch,
     EpochNumber,
     EpochScores,
+    Patience,
     StopEarly,
+    StoppedByCallback,
     TrainingBar,
-    is_score,
+    UsersCallback,
+    numbers_of,
 )
 from ._checkpoint import Checkpoint
 from ._distributed import share_buffers
@@ -59,6 +63,7 @@ class TrainingSettings:
     network_of_the_package: bool = True
     ode_regularization: float = 0.0
     verbose: int = 0
+    callbacks: Sequence[Callback] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,10 @@ class TrainingResult:
         One row a finished epoch.
     best_epoch : int
         The epoch, from 1, whose weights the network has; 0 where none was finished.
-    end_reason : {"epochs", "patience", "interrupted", "broke down"}
+    end_reason : {"epochs", "patience", "callback", "interrupted", "broke down"}
         Why it ended: after ``max_epochs`` epochs, after ``patience`` of them without a lower
-        validation loss, by Ctrl-C, or because the solver failed or numbers were no longer finite.
+        validation loss, as a callback wished, by Ctrl-C, or because the solver failed or numbers
+        were no longer finite.
     end_message : str
         What there is to say of a training that was interrupted or broke down; else empty.
     """
@@ -162,7 +168,7 @@ class _Training:
             share_buffers(self.network, self.settings.accelerator)
         if not losses:
             self._check_answer()
-        history = [{key: row[key] for key in row if is_score(key)} for row in rows]
+        history = [numbers_of(row) for row in rows]
         message = cause and self._explain(cause, len(rows))
         return TrainingResult(history, self.best.best_epoch, reason, message)
 
@@ -175,6 +181,9 @@ class _Training:
         net.notify("on_train_begin", X=self.data, y=None)
         try:
             net.fit_loop(self.data, epochs=epochs)
+        except StoppedByCallback:
+            reason = "callback"
+            logger.info("Stopped by a callback after epoch %d.", len(net.history))
         except StopEarly:
             reason = "patience" if len(net.history) < self.settings.max_epochs else "epochs"
             logger.info("Stopped early; the best epoch was %d.", self.best.best_epoch)
@@ -229,7 +238,11 @@ class _Training:
         if settings.verbose and main:
             callbacks.append(("bar", TrainingBar(steps, settings.max_epochs)))
         checkpoint = settings.checkpoint if main else None
-        callbacks.append(("end", EndOfEpoch(self.network, self.best, checkpoint)))
+        end = EndOfEpoch(self.network, self.best, checkpoint, settings.max_epochs)
+        callbacks.append(("end", end))
+        for number, callback in enumerate(settings.callbacks):
+            callbacks.append((f"users_{number}", UsersCallback(callback)))
+        callbacks.append(("patience", Patience(self.best)))
         return make(
             self.network,
             # A function: Accelerate wraps modules, and fails on one that has nothing to train.
