@@ -4,9 +4,12 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from messages import raises
 
+from bloodseg.cells import find_cells
+from bloodseg.datasets import make_smears
 from bloodseg.metrics import average_precision, cell_report, match_cells
 from bloodseg.metrics._cells import overlaps
 
@@ -159,3 +162,22 @@ def test_other_bad_arguments():
         cell_report([[[0, 0, 1, 1]]], [[]], true_classes=[[1, 2]], found_classes=[[]])
     with raises("n_resamples must be an integer of at least 0; got -1."):
         cell_report([[]], [[]], n_resamples=-1)
+
+
+def test_cells_know_their_labels_and_classes():
+    masks = make_smears(2, 96, 1, red_cell_diameter=20, white_cells=(1, 1)).masks
+    true, found = ([find_cells(mask) for mask in each] for each in (masks, masks[:, ::-1]))
+    for a, b in zip(true, found, strict=True):
+        expected = match_cells(a.labels, b.labels)
+        assert np.array_equal(match_cells(a, b).pairs, expected.pairs)
+        assert match_cells(a, a).f1 == 1
+    classes = [[cells.names.tolist() for cells in each] for each in (true, found)]
+    labels = [[cells.labels for cells in each] for each in (true, found)]
+    report = cell_report(*labels, true_classes=classes[0], found_classes=classes[1])
+    assert report["class"].tolist() == ["red", "white", "all"]
+    pd.testing.assert_frame_equal(cell_report(true, found), report)
+    mixed = cell_report(labels[0], found, true_classes=classes[0])
+    pd.testing.assert_frame_equal(mixed, report)
+    # Where one side has no classes, all cells are of one.
+    assert cell_report(labels[0], found)["class"].tolist() == ["all"]
+    assert np.array_equal(average_precision(true, found), average_precision(*labels))

@@ -50,6 +50,11 @@ class Cells:
         return len(self.classes)
 
     @property
+    def names(self) -> np.ndarray:
+        """Name of the class of each cell: ndarray of shape (n,), str."""
+        return np.asarray(np.array(self.class_names)[self.classes])
+
+    @property
     def touches_border(self) -> np.ndarray:
         """Whether each cell touches any side of the picture: ndarray of shape (n,), bool."""
         return np.asarray(self.sides.any(axis=1))

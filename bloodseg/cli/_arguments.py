@@ -368,7 +368,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "data",
         metavar="DIR",
         type=path,
-        help=_ANNOTATED,
+        help=f"{_ANNOTATED}. Cells are scored, too, where single ones are known: all of these but "
+        "masks alone, beside which may be instances/NAME.png or boxes.csv "
+        "(image,class,xmin,ymin,xmax,ymax)",
     )
     parser.add_argument(
         "-o",

@@ -5,20 +5,28 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .._files import write_json
 from .._images import CLASS_NAMES, PLATELET
-from ..datasets import Slide, list_pairs, load_annotated, read_pair
+from ..cells import Cells
+from ..datasets import Annotated, Slide, TrueCells, list_annotated
 from ..estimators import BloodCellSegmenter
-from ..metrics import as_masks_know, confusion_matrix, know_platelets, scores_from_confusion
+from ..metrics import (
+    as_masks_know,
+    confusion_matrix,
+    know_platelets,
+    overlaps,
+    report_of_overlaps,
+    scores_from_confusion,
+)
 from ..plotting._pictures import legend, overlay
 from ..prediction import Segmented
 from ._batch import Batch, list_evaluations, segment_one
@@ -40,16 +48,22 @@ METRICS_FILES = ("metrics.json", "metrics.csv")
 
 @dataclass
 class Evaluation:
-    """Scores of images as they come, pooled and one by one."""
+    """Scores of images as they come, pooled and one by one: of pixels, and of cells where known."""
 
     classes: Sequence[str] = CLASS_NAMES
     matrices: list[np.ndarray] = field(default_factory=list)
+    cells: list[CellOverlaps] = field(default_factory=list)
     about: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, name: str, mask: Any, predicted: Any, seconds: float, **more: Any) -> None:
         """Add one image."""
         self.matrices.append(confusion_matrix([mask], [predicted], n_classes=len(self.classes)))
         self.about.append({"image": name, "seconds": seconds, **more})
+
+    def add_cells(self, true: TrueCells, found: Cells) -> None:
+        """Add the cells of one image."""
+        table = overlaps(true.cells, found.labels)
+        self.cells.append(CellOverlaps(table, true.classes, found.names, true.cells.shape[1] == 4))
 
     @property
     def confusion(self) -> np.ndarray:
@@ -73,6 +87,21 @@ class Evaluation:
         known = as_masks_know(matrix, self.classes, of_set=self.confusion)
         return scores_from_confusion(known, classes=self.classes)
 
+    @cached_property
+    def cell_rows(self) -> list[dict[str, Any]]:
+        """Rows of `bloodseg.metrics.cell_report`; none where no cells are known.
+
+        Platelets are no mistake where none is annotated.
+        """
+        if not self.cells:
+            return []
+        known = any(PLATELET in image.true for image in self.cells)
+        kept = [image if known else image.without(PLATELET) for image in self.cells]
+        report = report_of_overlaps(
+            [image.table for image in kept], [(image.true, image.found) for image in kept]
+        )
+        return report.to_dict("records")
+
     @property
     def seconds(self) -> float:
         """Time that the predictions took."""
@@ -80,25 +109,44 @@ class Evaluation:
 
     def table(self) -> list[str]:
         """Return the lines of the pooled scores in print."""
-        scores = self.scores
-        widths = {name: max(12, len(name) + 2) for name in self.classes}
-        lines = [" " * 12 + "".join(f"{name:>{width}}" for name, width in widths.items())]
-        for title, prefix in (("CPA", "cpa"), ("IoU", "iou")):
-            cells = [f"{_shown(scores[f'{prefix}_{name}']):>{widths[name]}}" for name in widths]
-            lines.append(f"{title:<12}" + "".join(cells))
-        lines.append("")
-        for title, key in (
-            ("pixel accuracy (PA)", "pixel_accuracy"),
-            ("mean IoU", "mean_iou"),
-            ("mean Dice", "mean_dice"),
-        ):
-            lines.append(f"{title:<36}{_shown(scores[key]):>12}")
+        lines = [*self._pixel_lines(), *self._cell_lines()]
         n = len(self.about)
         lines.append(f"{'seconds an image':<36}{self.seconds / n:>12.2f}")
         lines += ["", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
         if not know_platelets(self.confusion, self.classes):
             lines.append(f"No label map holds a {PLATELET}: those found count as background.")
         return lines
+
+    def _pixel_lines(self) -> Iterator[str]:
+        scores = self.scores
+        widths = {name: max(12, len(name) + 2) for name in self.classes}
+        yield " " * 12 + "".join(f"{name:>{width}}" for name, width in widths.items())
+        for title, prefix in (("CPA", "cpa"), ("IoU", "iou")):
+            cells = [f"{_shown(scores[f'{prefix}_{name}']):>{widths[name]}}" for name in widths]
+            yield f"{title:<12}" + "".join(cells)
+        yield ""
+        for title, key in (
+            ("pixel accuracy (PA)", "pixel_accuracy"),
+            ("mean IoU", "mean_iou"),
+            ("mean Dice", "mean_dice"),
+        ):
+            yield f"{title:<36}{_shown(scores[key]):>12}"
+
+    def _cell_lines(self) -> Iterator[str]:
+        rows = self.cell_rows
+        if not rows:
+            return
+        of = "boxes" if any(image.boxes for image in self.cells) else "cells"
+        yield ""
+        yield f"{f'cells, IoU of {of} at least 0.5':<36}" + "".join(
+            f"{row['class']:>24}" for row in rows
+        )
+        for title, key in _COUNTED.items():
+            yield f"{title:<36}" + "".join(f"{row[key]:>24}" for row in rows)
+        for title, key in _RATED.items():
+            yield f"{title:<36}" + "".join(f"{_with_interval(row, key):>24}" for row in rows)
+        yield f"in brackets what 95 % of {len(self.cells)} images drawn anew give"
+        yield ""
 
     def write(self, folder: Path, **more: Any) -> None:
         """Write metrics.json and metrics.csv."""
@@ -112,10 +160,52 @@ class Evaluation:
             "seconds": self.seconds,
             "scores": self.scores,
             "confusion_matrix": self.confusion.tolist(),
+            "cells": self.cell_rows,
             "images": self.rows,
         }
         with reported(folder / "metrics.json"):
             write_json(folder / "metrics.json", report)
+
+
+@dataclass(frozen=True)
+class CellOverlaps:
+    """The cells of one image: how they overlap, and the classes of the true and found ones."""
+
+    table: np.ndarray
+    true: np.ndarray
+    found: np.ndarray
+    boxes: bool
+
+    def without(self, name: str) -> CellOverlaps:
+        """Return the same without found cells of a class."""
+        kept = self.found != name
+        return replace(self, table=self.table[:, kept], found=self.found[kept])
+
+
+_COUNTED = {
+    "annotated": "true",
+    "found": "found",
+    "right (true positives)": "tp",
+    "wrong (false positives)": "fp",
+    "missed (false negatives)": "fn",
+}
+_RATED = {
+    "precision": "precision",
+    "recall": "recall",
+    "F1": "f1",
+    "mean IoU of right ones": "mean_matched_iou",
+    "panoptic quality (PQ)": "panoptic_quality",
+    "average precision, IoU 0.5 to 0.95": "average_precision",
+    "count error an image": "count_error",
+    "count bias an image": "count_bias",
+}
+
+
+def _with_interval(row: dict[str, Any], key: str) -> str:
+    values = (row[key], row[f"{key}_low"], row[f"{key}_high"])
+    if math.isnan(values[0]):
+        return "-"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*values)
 
 
 def _shown(score: float) -> str:
@@ -138,19 +228,22 @@ def run(arguments: argparse.Namespace) -> int:
     segmenter = load_segmenter(arguments)
     classes = segmenter.class_names_
     result = Evaluation(classes)
-    pairs = _list_annotated(arguments.data, batch, classes)
-    overlays = _prepare(arguments, [pair.name for pair in pairs])
+    images = _list(arguments.data, batch, classes)
+    overlays = _prepare(arguments, [each.name for each in images])
 
-    def score(pair: Annotated) -> None:
-        image, mask = pair.read()
-        found, cost = time_prediction(segmenter, image, pair.name)
+    def score(annotated: Annotated) -> None:
+        name = annotated.name
+        image, mask, cells = annotated.read()
+        found, cost = time_prediction(segmenter, image, name)
         batch.judge(found)
         doubts = "; ".join(found.doubts())
-        result.add(pair.name, mask, found.class_map[:], **cost, doubts=doubts)
+        result.add(name, mask, found.class_map[:], **cost, doubts=doubts)
+        if cells is not None:
+            result.add_cells(cells, found.cells())
         if overlays:
-            _write_overlay(overlays[pair.name], image, found)
+            _write_overlay(overlays[name], image, found)
 
-    for _ in batch.run(pairs, score, doing="evaluating", name=attrgetter("name")):
+    for _ in batch.run(images, score, doing="evaluating", name=attrgetter("name")):
         pass
     if not result.about:
         raise CommandError(f"no image of {arguments.data} could be evaluated.")
@@ -169,24 +262,11 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_code
 
 
-class Annotated(NamedTuple):
-    """The name of an annotated image, and what reads it and its label map."""
-
-    name: str
-    read: Callable[[], tuple[np.ndarray, np.ndarray]]
-
-
-def _list_annotated(folder: Path, batch: Batch, classes: Sequence[str]) -> list[Annotated]:
-    """Return the annotated images of a folder: of one with label maps, read one by one."""
-    if (folder / "masks").is_dir():
-        pairs = list_pairs(folder, on_error=batch.fail)
-        return [Annotated(pair.name, partial(read_pair, pair, classes=classes)) for pair in pairs]
+def _list(folder: Path, batch: Batch, classes: Sequence[str]) -> list[Annotated]:
     try:
-        data = load_annotated(folder, classes=classes)
+        return list_annotated(folder, classes=classes, on_error=batch.fail)
     except (OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
-    each = zip(data.names, zip(data.images, data.masks, strict=True), strict=True)
-    return [Annotated(name, partial(tuple, loaded)) for name, loaded in each]
 
 
 def _prepare(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Path]:

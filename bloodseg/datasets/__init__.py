@@ -11,6 +11,9 @@ from ._labelme import load_labelme
 from ._saving import save_annotated
 from ._slides import Slide, open_slide, read_image
 from ._smears import make_smears
+from ._true_cells import Annotated as Annotated
+from ._true_cells import TrueCells as TrueCells
+from ._true_cells import list_annotated as list_annotated
 from ._voc import load_voc
 from ._weak import masks_from_boxes
 

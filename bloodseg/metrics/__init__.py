@@ -1,6 +1,8 @@
 """Scores of class maps and of cells against labels."""
 
 from ._cells import CellMatch, average_precision, cell_report, match_cells
+from ._cells import overlaps as overlaps
+from ._cells import report_of_overlaps as report_of_overlaps
 from ._pixels import as_masks_know as as_masks_know
 from ._pixels import (
     class_pixel_accuracy,

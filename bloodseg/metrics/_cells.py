@@ -88,10 +88,11 @@ def match_cells(true: Any, found: Any, *, iou: float = 0.5) -> CellMatch:
 
     Parameters
     ----------
-    true, found : array-like of shape (H, W), int, or (n, 4)
+    true, found : array-like of shape (H, W), int, or (n, 4), or Cells
         A label image, 0 where there is no cell; or boxes: top, left, bottom, right (any order that
-        has the lower corner first), in pixels, bottom and right excluded. What has four columns is
-        boxes. Of a label image beside boxes, the boxes around its cells are matched.
+        has the lower corner first), in pixels, bottom and right excluded; or what
+        `bloodseg.cells.find_cells` or ``BloodCellSegmenter.predict_instances`` found. What has four
+        columns is boxes. Of a label image beside boxes, the boxes around its cells are matched.
     iou : float, default=0.5
         Intersection over union that a match has at least, above 0 and at most 1.
 
@@ -175,7 +176,8 @@ def cell_report(
         Cells of each image, as for `match_cells`.
     true_classes, found_classes : sequence of array-like of shape (n,), optional
         Class of each box, or of each label that occurs in ascending order, for each image: numbers
-        or names. Without them, all cells are of one class.
+        or names. `Cells` know theirs, by name. Where one of the two has no classes, all cells are
+        of one class.
     iou : float, default=0.5
         Intersection over union that a match has at least, above 0 and at most 1.
     n_resamples : int, default=1000
@@ -207,35 +209,58 @@ def cell_report(
     >>> report[["class", "tp", "fn", "f1", "count_bias"]].round(2).values.tolist()
     [['red', 1, 0, 1.0, 0.0], ['white', 0, 1, 0.0, -1.0], ['all', 1, 1, 0.67, -1.0]]
     """
-    import pandas as pd
-
     _check_numbers(true, found)
-    if (true_classes is None) != (found_classes is None):
+    given = true_classes is not None, found_classes is not None
+    if true_classes is None:
+        true_classes = _own_classes(true)
+    if found_classes is None:
+        found_classes = _own_classes(found)
+    if (true_classes is None) != (found_classes is None) and any(given):
         raise ValueError(
             "true_classes and found_classes go together; got only one of the two. Pass both, or "
             "neither."
         )
-    if not isinstance(n_resamples, Integral) or n_resamples < 0:
-        raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
-    thresholds = [_check_iou(iou), *_THRESHOLDS]
     tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
-    of_class: dict[Any, list[np.ndarray]] = {}
+    classes = None
     if true_classes is not None and found_classes is not None:
         _check_numbers(true_classes, found_classes, "true_classes", "found_classes")
         _check_numbers(true, true_classes, "true", "true_classes")
+        classes = list(zip(true_classes, found_classes, strict=True))
+    return report_of_overlaps(
+        tables, classes, iou=iou, n_resamples=n_resamples, random_state=random_state
+    )
+
+
+def report_of_overlaps(
+    tables: Sequence[np.ndarray],
+    classes: Sequence[tuple[Any, Any]] | None = None,
+    *,
+    iou: float = 0.5,
+    n_resamples: int = 1000,
+    random_state: Any = 0,
+) -> pd.DataFrame:
+    """Return what `cell_report` does, of what `overlaps` returns for each image.
+
+    ``classes`` are those of the true and of the found cells of each image.
+    """
+    import pandas as pd
+
+    if not isinstance(n_resamples, Integral) or n_resamples < 0:
+        raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
+    thresholds = [_check_iou(iou), *_THRESHOLDS]
+    of_class: dict[Any, list[np.ndarray]] = {}
+    if classes is not None:
         sides = [
-            [_check_classes(*each) for each in zip(classes, sizes, strict=True)]
-            for classes, sizes in (
-                (true_classes, [len(table) for table in tables]),
-                (found_classes, [table.shape[1] for table in tables]),
-            )
+            tuple(_check_classes(*each) for each in zip(pair, table.shape, strict=True))
+            for pair, table in zip(classes, tables, strict=True)
         ]
-        names = sorted({name for side in sides for each in side for name in each.tolist()})
+        names = sorted({name for pair in sides for each in pair for name in each.tolist()})
         for name in names:
             of_class[name] = [
-                table[a == name][:, b == name] for table, a, b in zip(tables, *sides, strict=True)
+                table[true == name][:, found == name]
+                for table, (true, found) in zip(tables, sides, strict=True)
             ]
-    of_class["all"] = tables
+    of_class["all"] = list(tables)
     generator = check_random_state(random_state)
     draws = generator.randint(len(tables), size=(n_resamples, len(tables)))
     rows = []
@@ -250,6 +275,13 @@ def cell_report(
                 row |= {f"{score}_low": float(low), f"{score}_high": float(high)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _own_classes(images: Sequence[Any]) -> list[Any] | None:
+    """Return the names of the classes of `Cells`; None where any image has none."""
+    if not all(hasattr(cells, "names") for cells in images):
+        return None
+    return [cells.names for cells in images]
 
 
 _RATES = (
@@ -354,7 +386,7 @@ def _is_boxes(cells: np.ndarray) -> bool:
 
 
 def _checked(cells: Any, name: str) -> np.ndarray:
-    array = np.asarray(cells)
+    array = np.asarray(getattr(cells, "labels", cells))
     if array.size == 0 and array.ndim == 1:
         array = array.reshape(0, 4)  # no boxes
     if array.ndim != 2 or array.dtype.kind not in "buif":

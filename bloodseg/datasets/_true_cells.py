@@ -1,0 +1,203 @@
+"""Annotated folders of whatever kind, image by image: label maps, and single cells where known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._images import NOT_LABELLED
+from ._annotated import load_annotated
+from ._bounds import MAX_IMAGE_BYTES
+from ._decoding import decode_labels
+from ._files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    check_class_map,
+    check_labels_known,
+    class_of,
+    group_by_stem,
+    only_file,
+    read_bytes,
+)
+from ._folder import Pair, list_pairs, read_pair
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_MAX_CSV_BYTES = 2**26
+
+
+class TrueCells(NamedTuple):
+    """The annotated cells of an image.
+
+    Attributes
+    ----------
+    cells : ndarray of shape (H, W), int, or (n, 4), float64
+        A label image, 0 where there is no cell; or boxes: top, left, bottom, right.
+    classes : ndarray of shape (n,), str
+        Name of the class of each box, or of each label in ascending order.
+    """
+
+    cells: np.ndarray
+    classes: np.ndarray
+
+
+class Annotated(NamedTuple):
+    """An image and what is known of it, to be read when its turn comes.
+
+    ``read`` returns the image (H, W, 3), its label map (H, W), and its `TrueCells` or None.
+    """
+
+    name: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray, TrueCells | None]]
+
+
+def list_annotated(
+    path: str | os.PathLike,
+    *,
+    classes: Sequence[str],
+    on_error: Callable[[str, Exception], object],
+) -> list[Annotated]:
+    """List the images of an annotated folder, sorted by name.
+
+    Parameters
+    ----------
+    path : str or path-like
+        What `load_annotated` loads. Images with label maps are read one by one; their single cells
+        are known where the folder also holds ``instances/NAME.png`` (label images, 0 where there is
+        no cell; the label map tells their classes) or ``boxes.csv`` (columns image, class, xmin,
+        ymin, xmax, ymax; an image without rows has no cells).
+    classes : sequence of str
+        Names of the labels.
+    on_error : callable
+        As for `list_pairs`.
+    """
+    folder = Path(path)
+    if not (folder / "masks").is_dir():
+        return _of_loaded(load_annotated(folder, classes=classes))
+    pairs = list_pairs(folder, on_error=on_error)
+    if (folder / "instances").is_dir():
+        files = group_by_stem(folder / "instances", MASK_SUFFIXES)
+        cells: Any = partial(_read_instances, files, folder, classes)
+    elif (folder / "boxes.csv").exists():
+        boxes = _read_boxes(folder / "boxes.csv", [pair.name for pair in pairs], classes)
+        cells = partial(_boxes_of, boxes)
+    else:
+        cells = _unknown
+    return [Annotated(pair.name, partial(_read, pair, classes, cells)) for pair in pairs]
+
+
+def _read(
+    pair: Pair, classes: Sequence[str], cells: Callable[[Pair, np.ndarray], TrueCells | None]
+) -> tuple[np.ndarray, np.ndarray, TrueCells | None]:
+    image, mask = read_pair(pair, classes=classes)
+    return image, mask, cells(pair, mask)
+
+
+def _unknown(pair: Pair, mask: np.ndarray) -> None:
+    return None
+
+
+def _boxes_of(boxes: Mapping[str, TrueCells], pair: Pair, mask: np.ndarray) -> TrueCells:
+    return boxes[pair.name]
+
+
+def _read_instances(
+    files: Mapping[str, list[Path]],
+    folder: Path,
+    classes: Sequence[str],
+    pair: Pair,
+    mask: np.ndarray,
+) -> TrueCells:
+    if pair.name not in files:
+        raise FileNotFoundError(
+            f"{pair.image} has no label image of cells: {folder / 'instances' / pair.name}.png (or "
+            ".tif, .bmp) does not exist. Add it, or move the folder instances away."
+        )
+    file = only_file(files[pair.name])
+    labels = decode_labels(read_bytes(file, limit=MAX_IMAGE_BYTES), name=str(file))
+    if labels.shape != mask.shape:
+        raise ValueError(
+            f"{file} must have the size of its label map, {mask.shape}; got {labels.shape}. Export "
+            f"it again from {pair.image.name}."
+        )
+    numbers, cells = np.unique(labels, return_inverse=True)
+    # A cell has the class that most of its pixels have.
+    known = (mask > 0) & (mask != NOT_LABELLED)
+    votes = np.zeros((len(numbers), len(classes)), np.int64)
+    np.add.at(votes, (cells.reshape(mask.shape)[known], mask[known]), 1)
+    lost = numbers[(numbers > 0) & ~votes.any(axis=1)]
+    if len(lost):
+        raise ValueError(
+            f"{file} must hold cells that have a class in {pair.mask}; cell {lost[0]} lies where "
+            "that has background or unknown pixels alone. Correct one of the two."
+        )
+    return TrueCells(labels, np.array(classes)[votes.argmax(axis=1)][numbers > 0])
+
+
+def _read_boxes(file: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, TrueCells]:
+    """Return the boxes of each image; of classes that are background, none."""
+    try:
+        text = read_bytes(file, limit=_MAX_CSV_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} cannot be read as a CSV file in UTF-8: {error}") from error
+    wanted = ("image", "class", *_CORNERS)
+    if rows and not set(wanted) <= rows[0].keys():
+        header = ", ".join(map(str, rows[0]))
+        raise ValueError(f"{file} must have the columns {', '.join(wanted)}; got {header}.")
+    known = check_class_map(None, classes, name="class")
+    check_labels_known((row["class"] or "" for row in rows), known, classes, name=f"{file}, class")
+    boxes: dict[str, list[list[float]]] = {name: [] for name in names}
+    labels: dict[str, list[int]] = {name: [] for name in names}
+    for line, row in enumerate(rows, start=2):
+        name = row["image"] or ""
+        if name not in boxes and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            name = Path(name).stem
+        label = class_of(row["class"] or "", known)
+        if name not in boxes or not label:
+            continue
+        left, top, right, bottom = (_number(row[corner]) for corner in _CORNERS)
+        if not (left < right and top < bottom):  # NaN, too
+            raise ValueError(
+                f"{file}, row {line} must have numbers with xmin < xmax and ymin < ymax; got "
+                f"{', '.join(str(row[corner]) for corner in _CORNERS)}."
+            )
+        boxes[name].append([top, left, bottom, right])
+        labels[name].append(label)
+    return {name: _of_boxes(boxes[name], labels[name], classes) for name in names}
+
+
+def _number(text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _of_boxes(boxes: Any, labels: Any, classes: Sequence[str]) -> TrueCells:
+    names = np.array(classes)[np.array(labels, np.intp)]
+    return TrueCells(np.array(boxes, np.float64).reshape(-1, 4), names)
+
+
+def _of_loaded(data: Any) -> list[Annotated]:
+    annotated = []
+    for index, name in enumerate(data.names):
+        mask, cells = data.masks[index], None
+        if "boxes" in data:
+            labels = data.labels[index]
+            boxes = np.asarray(data.boxes[index])[:, [1, 0, 3, 2]]
+            cells = _of_boxes(boxes[labels > 0], labels[labels > 0], data.target_names)
+        elif data.instances is not None:
+            numbers, first = np.unique(data.instances[index], return_index=True)
+            of_cells = mask.ravel()[first[numbers > 0]]
+            cells = TrueCells(data.instances[index], np.array(data.target_names)[of_cells])
+        annotated.append(Annotated(name, partial(tuple, (data.images[index], mask, cells))))
+    return annotated
