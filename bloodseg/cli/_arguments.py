@@ -326,6 +326,14 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     _add_machine(group, add)
     add(group, "n_jobs", "threads that preprocess images; none is 1, -1 all cores", type=int)
+    group.add_argument(
+        "--accelerator",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="train through Hugging Face Accelerate, which sees to devices and precision. Several "
+        "processes that `torchrun --nproc-per-node N -m bloodseg train` starts train one model so, "
+        "with or without this option",
+    )
 
 
 def _add_machine(group: Any, add: Callable[..., None]) -> None:

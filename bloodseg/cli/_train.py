@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -43,14 +44,26 @@ def run(arguments: argparse.Namespace) -> int:
         images, targets, groups = _load(arguments, check_classes(estimator.classes))
     except (OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
-    estimator.set_params(callbacks=[HistoryFile(history_file)])
+    if _is_main():
+        estimator.set_params(callbacks=[HistoryFile(history_file)])
     seconds = fit(estimator, images, targets, groups=groups)
+    if not _is_main():  # the same model, which one process writes
+        return 1 if ended_early(estimator) else 0
     save(estimator, model_file)
     with reported(history_file, note=f". The model is in {model_file}."):
         write_csv(history_file, history_rows(estimator))
     say(summary(estimator, seconds))
     say(f"Model: {model_file}", f"History: {history_file}")
     return 1 if ended_early(estimator) else 0
+
+
+def _n_processes() -> int:
+    """Return how many processes ``torchrun`` or ``accelerate launch`` has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 class HistoryFile(Callback):
@@ -89,6 +102,10 @@ def _make_estimator(arguments: argparse.Namespace) -> NetworkEstimator:
     estimator: NetworkEstimator = kind()
     if "pretrained" in given and kind is BloodCellSegmenter:
         estimator = _starting_point(given["pretrained"])
+    if _n_processes() > 1:
+        if kind is BloodCellCounter:
+            raise CommandError("--counts trains in one process. Start it without torchrun.")
+        parameters["accelerator"] = True
     return estimator.set_params(**parameters, verbose=int(not arguments.quiet))
 
 

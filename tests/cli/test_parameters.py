@@ -25,7 +25,6 @@ OF_THE_RESULT = {
 }
 
 NOT_IN_THE_SHELL = {
-    "accelerator": "an object, made by a script that accelerate or torchrun starts",
     "callbacks": "objects; the history grows in MODEL.history.csv, which other programs can follow",
     "warm_start": "there is no last fit in a new process; --pretrained starts from a model",
 }
