@@ -215,6 +215,8 @@ def _inscribed_radius(class_map: Any, label: int, *, whole: bool = False) -> flo
     """
     counts = np.zeros(int(_MAX_RADIUS / _BIN) + 1)
     for mask, inner in _strips(class_map, label, 2 * _MAX_RADIUS + 1):
+        if not mask.any():
+            continue
         rows, columns, radii = _circles(without_holes(mask, 0))
         if whole:
             room = np.minimum.reduce(

@@ -124,7 +124,12 @@ def is_convex(shape: np.ndarray, hidden: np.ndarray | None = None) -> bool:
     across = points[:, np.newaxis] - start
     depths = np.abs(across[..., 0] * side[:, 1] - across[..., 1] * side[:, 0]) / length
     deepest = float(depths.min(axis=1).max(initial=0))
-    return deepest <= _ROUGH or deepest <= _ROUGH + _DENT * half_width(shape)
+    if deepest <= _ROUGH:
+        return True
+    widest = np.sqrt(np.count_nonzero(shape) / np.pi)  # no circle in it is larger
+    return bool(
+        deepest <= _ROUGH + _DENT * widest and deepest <= _ROUGH + _DENT * half_width(shape)
+    )
 
 
 def radius_of_two_discs(shape: np.ndarray) -> float | None:
@@ -162,4 +167,6 @@ def radius_of_two_discs(shape: np.ndarray) -> float | None:
 
 def half_width(shape: np.ndarray) -> float:
     """Return the radius of the largest circle in a shape, in pixels."""
-    return float(distance_inside(np.pad(shape, 1), np.inf).max()) - 0.5
+    framed = np.zeros((shape.shape[0] + 2, shape.shape[1] + 2), bool)
+    framed[1:-1, 1:-1] = shape
+    return float(distance_inside(framed, np.inf).max()) - 0.5
