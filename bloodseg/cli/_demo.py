@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cells import find_cells
 from ..datasets import make_smears
 from ..estimators import BloodCellSegmenter
 from ..metrics import mean_iou
@@ -116,7 +117,7 @@ def _overview(smears: Any, predictions: list[np.ndarray]) -> np.ndarray:
                 enhanced[i],
                 coloured(smears.masks[i]),
                 coloured(predictions[i]),
-                overlay(smears.images[i], predictions[i]),
+                overlay(smears.images[i], predictions[i], find_cells(predictions[i]).labels),
             )
             for i in chosen
         ],

@@ -27,7 +27,7 @@ from ..metrics import (
     report_of_overlaps,
     scores_from_confusion,
 )
-from ..plotting._pictures import legend, overlay
+from ..plotting._pictures import legend, overlay_of
 from ..prediction import Segmented
 from ._batch import Batch, list_evaluations, segment_one
 from ._model import load_segmenter
@@ -284,7 +284,7 @@ def _prepare(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, P
 
 def _write_overlay(path: Path, image: np.ndarray, found: Segmented) -> None:
     try:
-        write_png(path, overlay(image, found.class_map[:], classes=found.classes))
+        write_png(path, overlay_of(found, image))
     except (OSError, MemoryError) as error:  # the scores do not depend on it
         complain(f"{path} not written: {first_line(error)}")
 

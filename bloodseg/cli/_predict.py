@@ -14,7 +14,7 @@ from PIL import Image
 from .._images import to_rgb
 from ..datasets import Slide, open_slide
 from ..datasets._bounds import MAX_PIXELS
-from ..plotting._pictures import legend, overlay
+from ..plotting._pictures import legend, overlay_of
 from ..prediction import Segmented
 from ._batch import Batch, list_evaluations, segment_one
 from ._model import load_segmenter
@@ -73,7 +73,7 @@ def _draw(found: Segmented, *, with_overlay: bool) -> dict[str, bytes]:
     mask = found.class_map[:]
     pictures = {"mask": mask}
     if with_overlay:
-        pictures["overlay"] = overlay(to_rgb(found.image[:]), mask, classes=found.classes)
+        pictures["overlay"] = overlay_of(found, to_rgb(found.image[:]))
     return {kind: _encode_png(pixels) for kind, pixels in pictures.items()}
 
 

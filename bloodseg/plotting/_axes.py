@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._images import colours_of
+from .._images import colours_of, in_words
 
 
 def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -19,6 +19,25 @@ def as_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
 def cell_colours(classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """Return the colours of the classes of cells, by name, as matplotlib takes them."""
     return {name: as_colour(rgb) for name, rgb in colours_of(classes).items()}
+
+
+def add_legend(
+    ax: Any,
+    classes: Sequence[str],
+    *,
+    background: tuple[int, int, int] | None = None,
+    title: str | None = None,
+) -> None:
+    """Say below axes which colour stands for which class, the background's too if it has one."""
+    from matplotlib.patches import Patch
+
+    patches = [
+        Patch(color=colour, label=in_words(name)) for name, colour in cell_colours(classes).items()
+    ]
+    if background is not None:
+        patches.append(Patch(color=as_colour(background), label="background"))
+    place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "ncols": 3}
+    ax.legend(handles=patches, title=title, frameon=False, **place)
 
 
 def axes_for(ax: Any, n: int, *, width: float = 5.0, height: float = 4.0) -> np.ndarray:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._images import CLASS_NAMES, check_classes, check_images, check_masks, in_words
+from .._images import CLASS_NAMES, check_classes, check_images, check_masks
+from ..cells import find_cells
 from ..model_selection import last_step
-from ._axes import as_colour, axes_for, cell_colours
+from ._axes import add_legend, axes_for
 from ._pictures import MISSED, coloured, difference, overlay
 
 KINDS = ("overlay", "map", "difference")
@@ -128,9 +129,9 @@ class SegmentationDisplay:
         Parameters
         ----------
         kind : {"overlay", "map", "difference"}, default="overlay"
-            The cells tinted and outlined over the image; the class map alone; or the image in grey
-            with every pixel of another class than in ``y_true`` in the colour of what it was
-            taken for.
+            The cells tinted and outlined over the image, those that touch each by itself; the class
+            map alone; or the image in grey with every pixel of another class than in ``y_true`` in
+            the colour of what it was taken for.
         ax : matplotlib Axes, optional
             Where to draw; None makes a figure.
 
@@ -151,7 +152,8 @@ class SegmentationDisplay:
         images = check_images([self.image], name="image")
         (y_pred,) = check_masks([self.y_pred], images=images, classes=classes, name="y_pred")
         if kind == "overlay":
-            picture = overlay(images[0], y_pred, classes=classes)
+            cells = find_cells(y_pred, classes=classes).labels
+            picture = overlay(images[0], y_pred, cells, classes=classes)
         elif kind == "map":
             picture = coloured(y_pred, classes=classes)
         elif self.y_true is None:
@@ -163,23 +165,8 @@ class SegmentationDisplay:
         self.figure_ = self.ax_.figure
         self.image_ = self.ax_.imshow(picture)
         self.ax_.set_axis_off()
-        self._add_legend(kind)
-        return self
-
-    def _add_legend(self, kind: str) -> None:
-        from matplotlib.patches import Patch
-
-        patches = [
-            Patch(color=colour, label=in_words(name))
-            for name, colour in cell_colours(self.classes).items()
-        ]
         if kind == "difference":
-            patches.append(Patch(color=as_colour(MISSED), label="background"))
-        self.ax_.legend(
-            handles=patches,
-            title="taken for" if kind == "difference" else None,
-            loc="upper left",
-            bbox_to_anchor=(0, 0),
-            ncols=3,
-            frameon=False,
-        )
+            add_legend(self.ax_, classes, background=MISSED, title="taken for")
+        else:
+            add_legend(self.ax_, classes)
+        return self

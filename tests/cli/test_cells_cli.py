@@ -179,7 +179,8 @@ def test_predict_takes_slides_as_count_does(model, tmp_path, capsys, monkeypatch
         # One of them is read whole here and by strips there: ties may fall differently.
         assert np.mean(mask != segmenter.predict([file])[0]) < 1e-3
         drawn = np.array(Image.open(tmp_path / f"out/{file.stem}_overlay.png"))
-        assert np.array_equal(drawn, overlay(image, mask))
+        (found,) = segmenter.segment([file])
+        assert np.mean(drawn != overlay(image, mask, found.cells().labels)) < 1e-2
     monkeypatch.setattr("bloodseg.cli._predict.MAX_PIXELS", 96 * 96 - 1)
     assert run(*command, "--overwrite") == 2
     said = f"{inputs[0]} must have at most 9,215 pixels, for its label map is a PNG file; got 96 x"

@@ -29,7 +29,7 @@ from bloodseg.cli._train import ended_early
 from bloodseg.cli._values import class_weights, diameter, positions, tolerances
 from bloodseg.datasets import TrueCells, make_smears
 from bloodseg.metrics import cell_report, mean_iou
-from bloodseg.plotting._pictures import overlay
+from bloodseg.plotting._pictures import overlay, shades
 from bloodseg.training import _callbacks
 
 COLOURS = colours_of(CLASS_NAMES)
@@ -644,13 +644,14 @@ def test_overlay_outlines_the_cells_and_changes_nothing_else():
     image = np.full((40, 40, 3), 200, np.uint8)
     mask = np.zeros((40, 40), np.uint8)
     mask[5:15, 5:15], mask[20:35, 20:40] = 1, 2
+    (dark_blue, light_blue), (brown, cream) = (shades(COLOURS[name]) for name in ("white", "red"))
     before = image.copy()
     picture = overlay(image, mask)
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(picture[mask == 0], 200)
-    assert tuple(picture[5, 5]) == COLOURS["white"]
-    assert tuple(picture[20, 20]) == COLOURS["red"]
-    assert tuple(picture[30, 39]) != COLOURS["red"]  # the image's border is no outline
+    np.testing.assert_array_equal(picture[10, [5, 6]], [dark_blue, light_blue])
+    np.testing.assert_array_equal(picture[25, [20, 21]], [brown, cream])
+    assert not (picture[28, 36:] == brown).all(axis=-1).any()  # the image's border is no outline
     assert 180 < picture[30, 30].mean() < 200
     np.testing.assert_array_equal(overlay(image.astype(np.float32) / 255, mask), picture)
 

@@ -12,14 +12,16 @@ from messages import raises
 from sklearn.pipeline import Pipeline
 
 from bloodseg._images import CLASS_NAMES, colours_of
+from bloodseg.cells import find_cells
 from bloodseg.datasets import make_smears
 from bloodseg.plotting import (
     CellSizeDisplay,
+    InstanceDisplay,
     SegmentationDisplay,
     ToleranceCurveDisplay,
     TrainingHistoryDisplay,
 )
-from bloodseg.plotting._pictures import MISSED, difference, legend, overlay
+from bloodseg.plotting._pictures import MISSED, difference, legend, overlay, shades
 
 COLOURS = colours_of(CLASS_NAMES)
 
@@ -56,7 +58,8 @@ CELLS = pd.DataFrame(
 def test_an_overlay_is_drawn_with_a_legend(smear):
     image, mask = smear
     display = SegmentationDisplay.from_predictions(image, mask)
-    assert np.array_equal(display.image_.get_array(), overlay(image, mask))
+    cells = find_cells(mask).labels
+    assert np.array_equal(display.image_.get_array(), overlay(image, mask, cells))
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert labels == ["white cells", "red cells"]
 
@@ -66,12 +69,57 @@ def test_cells_that_touch_have_an_outline_each():
     mask = np.zeros((12, 20), np.uint8)
     mask[2:10, 2:18] = 2
     cells = np.where(np.arange(20) < 10, 1, 2) * (mask > 0)
-    red = np.array(COLOURS["red"])
-    outlined = (overlay(image, mask, cells) == red).all(axis=-1)
+    dark, light = shades(COLOURS["red"])
+    outlined, edged = ((overlay(image, mask, cells) == each).all(axis=-1) for each in (dark, light))
     assert outlined[5].nonzero()[0].tolist() == [2, 9, 10, 17]
-    shared = (overlay(image, mask) == red).all(axis=-1)
+    assert edged[5].nonzero()[0].tolist() == [3, 8, 11, 16]
+    shared = (overlay(image, mask) == dark).all(axis=-1)
     assert shared[5].nonzero()[0].tolist() == [2, 17]
     assert (overlay(image, mask)[mask == 0] == 200).all()
+
+
+def luminance(rgb):
+    """WCAG 2.2's relative luminance of sRGB in 255ths."""
+    c = np.asarray(rgb, float) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+
+
+@pytest.mark.parametrize(
+    "colour", colours_of(("background", "white", "red", "platelet", *"abcde")).values()
+)
+def test_an_outline_stands_out_from_whatever_stain(colour):
+    dark, light = map(luminance, shades(colour))
+    for under in np.linspace(0, 1, 101):  # from black nuclei to burnt-out glass
+        contrasts = [
+            (max(each, under) + 0.05) / (min(each, under) + 0.05) for each in (dark, light)
+        ]
+        assert max(contrasts) > 3, under
+
+
+def test_single_cells_are_drawn_with_their_numbers(smear):
+    image, mask = smear
+    cells = find_cells(mask)
+    display = InstanceDisplay.from_predictions(image, cells, numbers=True)
+    assert np.array_equal(
+        display.image_.get_array(), overlay(image, mask * (cells.labels > 0), cells.labels)
+    )
+    assert [text.get_text() for text in display.text_] == [str(i + 1) for i in range(len(cells))]
+    x, y = map(round, display.text_[0].get_position())
+    assert cells.labels[y, x] == 1
+    assert InstanceDisplay.from_predictions(image, cells).text_ == []
+    with raises("its labels must have shape (40, 48); got (48, 48)."):
+        InstanceDisplay.from_predictions(image[:40], cells)
+
+
+def test_single_cells_of_an_estimator(fitted, smears):
+    display = InstanceDisplay.from_estimator(fitted, smears.images[0])
+    (cells,) = fitted.predict_instances(smears.images[:1])
+    again = InstanceDisplay.from_predictions(smears.images[0], cells)
+    assert np.array_equal(display.image_.get_array(), again.image_.get_array())
 
 
 def test_an_image_border_is_no_outline():
@@ -292,7 +340,8 @@ def test_further_classes_have_colours_and_a_line_in_the_legend(smear):
         display = SegmentationDisplay.from_predictions(image, mask, truth, kind=kind, classes=FOUR)
         texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
         assert texts[:3] == ["white cells", "red cells", "platelets"]
-        assert (display.image_.get_array() == (0, 158, 115)).all(axis=-1).any()
+        colour = shades((0, 158, 115))[0] if kind == "overlay" else (0, 158, 115)
+        assert (display.image_.get_array() == colour).all(axis=-1).any()
     with raises("y_pred[0] must hold the labels 0 to 2 (background, white, red); got"):
         SegmentationDisplay.from_predictions(image, mask)
 
