@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
-from ..cells._scale import typical_radius
+from ..cells._scale import Radii, typical_radii
+from ..cells._split import split_cells
 from ._stain import check_colours
 
 _WINDOW = 1024  # pixels: the middle of a large image tells enough
@@ -60,13 +61,14 @@ def doubts(
     if RED not in classes and WHITE not in classes:
         return [unsure] if unsure else []
     red, white = (mask_of(labels, classes, name) for name in (RED, WHITE))
-    radius = typical_radius(labels, expected_diameter, classes=classes)
-    if radius is None or (red | white).sum() < LEAST_CELLS * seen.sum():
+    radii = typical_radii(labels, expected_diameter, classes=classes)
+    radius = None if radii is None else radii.red
+    if radii is None or radius is None or (red | white).sum() < LEAST_CELLS * seen.sum():
         return ["it has no cells"]
     checks = [
         _check_sizes(radius, expected_diameter),
         unsure,
-        _check_white_cells(white, red, radius),
+        _check_white_cells(white, red, radius) or _check_number(white, radii, radius),
         _check_nesting(red, white, radius),
     ]
     if guessed:
@@ -128,6 +130,20 @@ def _check_white_cells(white: np.ndarray, red: np.ndarray, radius: float) -> str
     if typical > _WHITE_AREAS[1]:
         return "its white cells are too large for its red ones"
     return ""
+
+
+def _check_number(white: np.ndarray, radii: Radii, radius: float) -> str:
+    """Compare the number of white cells that are counted with what their area has room for."""
+    if not white.any():
+        return ""
+    split = split_cells(white.astype(np.uint8), radii, classes=("background", WHITE))
+    areas = np.bincount(split.labels.ravel(), minlength=len(split.classes) + 1)[1:]
+    edges = [split.labels[[0, -1]].ravel(), split.labels[:, [0, -1]].ravel()]
+    whole = np.delete(areas, np.setdiff1d(np.concatenate(edges), [0]) - 1)
+    room = int(whole.sum() / (_WHITE_AREAS[0] * np.pi * radius**2))
+    if len(whole) < 2 or len(whole) <= room:  # one may be a speck
+        return ""
+    return f"its {len(whole)} white cells have no more room than {max(room, 1)}: they are cut up"
 
 
 def _check_nesting(red: np.ndarray, white: np.ndarray, radius: float) -> str:

@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage import data
 
 from bloodseg import BloodCellSegmenter
-from bloodseg.cells import to_geojson
+from bloodseg.cells import find_cells, to_geojson
 from bloodseg.cells._scale import Radii
 from bloodseg.datasets import make_smears
 from bloodseg.prediction import Segmented
@@ -165,6 +165,20 @@ def test_white_cells_of_a_platelets_size(drawn):
     for column in (60, 120, 180):
         disc(drawn, 60, column, 24, 1)
     assert not any("platelets" in text for text in judge(grey, drawn))
+
+
+def test_more_white_cells_than_their_area_has_room_for(drawn):
+    grey = np.full((240, 240), 200, np.uint8)
+    drawn[100:200] = 0
+    drawn[147:153, 30:190] = 1  # one strand with five lobes, which necks part
+    for column in range(30, 200, 40):
+        disc(drawn, 150, column, 14, 1)
+    assert find_cells(drawn).counts["white"] == 5
+    said = "its 5 white cells have no more room than 3: they are cut up"
+    assert said in judge(grey, drawn)
+    for column in range(30, 200, 40):
+        disc(drawn, 150, column, 19, 1)
+    assert not any("room" in text for text in judge(grey, drawn))
 
 
 def test_cells_inside_of_others(drawn):
