@@ -452,7 +452,8 @@ class BloodCellSegmenter(NetworkEstimator):
         **parameters
             Parameters to set, such as ``device`` or ``pixel_size``. With ``classes`` other than the
             model's own, ``fit`` keeps what it knows of those that it shares, by name; until then,
-            it predicts its own, and says so.
+            it predicts its own, and says so. New ones need a higher ``learning_rate``, see the
+            guide.
 
         Returns
         -------
