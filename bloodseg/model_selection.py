@@ -1,26 +1,33 @@
-"""Which tolerance to predict with: what each costs and loses, without fitting again."""
+"""Which tolerance to predict with, and what models say of images that they were not fitted to."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import ndimage
+from sklearn.base import clone
+from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from ._images import CLASS_NAMES, NOT_LABELLED, check_classes, check_masks, in_container_of
 from ._typing import Images, Masks, Tolerances
 from .metrics import mean_iou_as_masks_know
 
-__all__ = ["choose_tolerance", "tolerance_curve"]
+__all__ = ["choose_tolerance", "cross_val_predict", "rank_label_errors", "tolerance_curve"]
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PARAMETER = "predict_ode_tol"
 _TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -185,6 +192,182 @@ def choose_tolerance(
     chosen = float(curve.tolerances[candidates[0 if max_drop is None else -1]])
     estimator.set_params(**{_parameter_of(estimator): chosen})
     return chosen
+
+
+def cross_val_predict(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    groups: Any = None,
+    cv: Any = None,
+    method: str = "predict",
+    params: Mapping[str, Any] | None = None,
+) -> Any:
+    """Predict each image by a model that was fitted to others.
+
+    As scikit-learn's function of this name, which takes neither lists of images of several sizes
+    nor probabilities of pixels.
+
+    Parameters
+    ----------
+    estimator : BloodCellSegmenter, BloodCellCounter or Pipeline that ends in one
+        Is cloned for each fold and left as it is.
+    X : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
+        Images.
+    y : ndarray or list
+        Their label maps or counts.
+    groups : array-like of shape (n,), optional
+        For the splitter; ``params`` are for ``fit``.
+    cv : int, splitter or iterable, optional
+        As scikit-learn takes it: folds, 5 by default, or what splits into them.
+    method : {"predict", "predict_proba"}, default="predict"
+        What to call.
+    params : dict, optional
+        Arguments of ``fit``; of those with an entry an image, each fit gets its images' own.
+
+    Returns
+    -------
+    ndarray or list
+        An array for an array of images, else a list, in the order of ``X``; of a counter, an
+        array.
+
+    Raises
+    ------
+    ValueError
+        If an image is in none of the test folds, or in several, or X and y differ in number.
+
+    Examples
+    --------
+    >>> from bloodseg import BloodCellSegmenter
+    >>> from bloodseg.datasets import make_smears
+    >>> from bloodseg.model_selection import cross_val_predict
+    >>> smears = make_smears(4, image_size=64, random_state=0)
+    >>> segmenter = BloodCellSegmenter(width=4, max_epochs=1, crop_size=32, random_state=0)
+    >>> data = list(smears.images), list(smears.masks)
+    >>> found = cross_val_predict(segmenter, *data, cv=2, method="predict_proba")
+    >>> len(found), found[0].shape
+    (4, (64, 64, 3))
+    """
+    check_consistent_length(X, y)
+    n_images = len(X)
+    predicted: list[Any] = [None] * n_images
+    for train, test in check_cv(cv).split(np.zeros(n_images), groups=groups):
+        of_fit = {
+            name: _take(value, train)
+            if hasattr(value, "__len__") and len(value) == n_images
+            else value
+            for name, value in (params or {}).items()
+        }
+        fitted = clone(estimator).fit(_take(X, train), _take(y, train), **of_fit)
+        results = getattr(fitted, method)(_take(X, test))
+        for place, result in zip(test, results, strict=True):
+            if predicted[place] is not None:
+                raise ValueError(_not_once(place, "several"))
+            predicted[place] = result
+    for place, result in enumerate(predicted):
+        if result is None:
+            raise ValueError(_not_once(place, "none"))
+    if np.ndim(predicted[0]) == 1:  # counts
+        return np.stack(predicted)
+    return in_container_of(predicted, X)
+
+
+def _not_once(place: int, found: str) -> str:
+    return f"cv must put each image into one test fold; it puts image {place} into {found}."
+
+
+def _take(values: Any, places: np.ndarray) -> Any:
+    if isinstance(values, np.ndarray):
+        return values[places]
+    listed = list(values)
+    return [listed[place] for place in places]
+
+
+def rank_label_errors(
+    y: Masks, probabilities: Sequence[np.ndarray], *, classes: Sequence[str] = CLASS_NAMES
+) -> pd.DataFrame:
+    """Rank the places where label maps are perhaps wrong.
+
+    A place is a connected region that a model is sure to be of another class than its label. Rims
+    of cells, where labels and maps differ by a pixel, come last.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n, H, W) or list of (H, W) ndarrays
+        Label maps; what is labelled 255 is passed over.
+    probabilities : sequence of ndarray of shape (H, W, n_classes)
+        What models that have not seen an image say of it, as from `cross_val_predict` with
+        ``method="predict_proba"``.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of the classes.
+
+    Returns
+    -------
+    DataFrame
+        One row a place, the most suspicious first: ``image`` (its place in the batch), ``label``
+        and ``predicted`` (names of classes), ``suspicion`` (over the pixels of the region, the sum
+        of how much more probable the predicted class is), ``area`` in pixels, and the bounding box
+        ``top``, ``left``, ``bottom``, ``right``, the latter two excluded.
+
+    Raises
+    ------
+    ValueError
+        If label maps and probabilities do not fit each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bloodseg.model_selection import rank_label_errors
+    >>> mask = np.zeros((8, 8), int)
+    >>> mask[2:5, 2:5] = 1  # labelled white
+    >>> probabilities = np.zeros((8, 8, 3)) + [0.9, 0.05, 0.05]
+    >>> probabilities[2:5, 2:5] = [0.1, 0.1, 0.8]
+    >>> rank_label_errors([mask], [probabilities])[["label", "predicted", "area"]]
+       label predicted  area
+    0  white       red     9
+    """
+    import pandas as pd
+
+    names = check_classes(classes)
+    wanted = f"(H, W, {len(names)})"
+    for index, each in enumerate(probabilities):
+        if np.ndim(each) != 3 or np.shape(each)[2] != len(names):
+            raise ValueError(
+                f"probabilities[{index}] must have shape {wanted}, as predict_proba gives them for "
+                f"{len(names)} classes; got {np.shape(each)}."
+            )
+    masks = check_masks(y, images=list(probabilities), classes=names, partial=True, name="y")
+    rows = []
+    for index, (mask, given) in enumerate(zip(masks, probabilities, strict=True)):
+        best = given.argmax(axis=2)
+        label = np.where(mask == NOT_LABELLED, best, mask)
+        top = np.take_along_axis(given, best[..., np.newaxis], 2)[..., 0]
+        margin = top - np.take_along_axis(given, label[..., np.newaxis], 2)[..., 0]
+        # Regions of one label and one prediction each.
+        pairs = np.where(label == best, 0, 1 + label.astype(int) * len(names) + best)
+        for pair in np.unique(pairs[pairs > 0]):
+            regions, n_regions = ndimage.label(pairs == pair)
+            numbers = np.arange(1, n_regions + 1)
+            suspicion = ndimage.sum_labels(margin, regions, numbers)
+            areas = np.bincount(regions.ravel(), minlength=n_regions + 1)[1:]
+            for (high, wide), doubt, area in zip(
+                ndimage.find_objects(regions), suspicion, areas, strict=True
+            ):
+                rows.append(
+                    {
+                        "image": index,
+                        "label": names[(pair - 1) // len(names)],
+                        "predicted": names[(pair - 1) % len(names)],
+                        "suspicion": float(doubt),
+                        "area": int(area),
+                        **{"top": high.start, "left": wide.start},
+                        **{"bottom": high.stop, "right": wide.stop},
+                    }
+                )
+    columns = ["image", "label", "predicted", "suspicion", "area", "top", "left", "bottom", "right"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values("suspicion", ascending=False, kind="stable", ignore_index=True)
 
 
 class TimedPrediction(NamedTuple):
