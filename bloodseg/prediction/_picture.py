@@ -1,6 +1,8 @@
 """What of an image is picture: the rest is hidden from ruler, preprocessor and network.
 
-Surrounds and transparent pixels get the colour of the light, are background and are not counted.
+Surrounds and transparent pixels are background and are not counted. What is shown there in their
+place is the picture, mirrored at its edge as at the border of an image, for to the network a cell
+that light cuts is another shape; farther off, and in large files, it is the colour of the light.
 Scale bars and writing lie over cells: they are painted over from what is around them, and what the
 network says of the cells below stands.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from .._images import find_marks, find_surround, levels, paint_over, to_rgb
@@ -17,6 +20,7 @@ from ..datasets import Slide
 from ..preprocessing import light_of
 
 _VIEW = 1024  # pixels a side: what large files are looked at in
+_MIRRORED = 128  # pixels beyond the picture's edge that mirror it
 _STRIP = 512  # rows read at a time
 
 
@@ -55,7 +59,7 @@ def find_picture(pixels: np.ndarray | Slide) -> Picture:
         return Picture(pixels)
     rgb = to_rgb(pixels)
     if outside is not None:
-        rgb = _fill(rgb, outside, light_of(rgb[~outside][np.newaxis]))
+        rgb = _mirror(_fill(rgb, outside, light_of(rgb[~outside][np.newaxis])), outside)
     if marks is None:
         return Picture(rgb, outside, float(outside.mean()))  # type: ignore[union-attr]
     left_out = marks if outside is None else marks | outside
@@ -87,6 +91,25 @@ def _fill(rgb: np.ndarray, outside: np.ndarray, light: np.ndarray) -> np.ndarray
     filled = rgb.copy()
     filled[outside] = np.rint(light) if rgb.dtype == np.uint8 else light
     return filled
+
+
+def _mirror(rgb: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Mirror the picture at its edge, where what is outside lies near to it."""
+    distance, numbers = cv2.distanceTransformWithLabels(
+        outside.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    seen = np.flatnonzero(~outside)
+    places = np.zeros(numbers.max() + 1, np.intp)
+    places[numbers.ravel()[seen]] = seen
+    rows, columns = np.nonzero(outside & (distance <= _MIRRORED))
+    edge_rows, edge_columns = np.divmod(places[numbers[rows, columns]], outside.shape[1])
+    from_rows, from_columns = 2 * edge_rows - rows, 2 * edge_columns - columns
+    shown = (from_rows >= 0) & (from_rows < outside.shape[0])
+    shown &= (from_columns >= 0) & (from_columns < outside.shape[1])
+    shown[shown] = ~outside[from_rows[shown], from_columns[shown]]
+    mirrored = rgb.copy()
+    mirrored[rows[shown], columns[shown]] = rgb[from_rows[shown], from_columns[shown]]
+    return mirrored
 
 
 class _Outside:
