@@ -28,8 +28,9 @@ _DARKER = 0.6  # of a colour that comes again
 
 _NOUNS = {WHITE: "white cells", RED: "red cells", PLATELET: "platelets"}
 
-# Tables have columns of these names beside those of the classes.
-_COLUMNS = ("image", "area_mm2", "frame_mm2", "confidence", "doubts", "all")
+# Tables have columns of these names beside those of the classes, and more for each class.
+_COLUMNS = ("image", "images", "folder", "area_mm2", "frame_mm2", "confidence", "doubts", "all")
+_ENDINGS = ("_in_frame", "_per_mm2")
 
 
 def check_classes(classes: Any, *, name: str = "classes") -> tuple[str, ...]:
@@ -48,14 +49,14 @@ def check_classes(classes: Any, *, name: str = "classes") -> tuple[str, ...]:
         raise ValueError(
             f"{name} must hold 2 to {NOT_LABELLED} different names, 'background' first, each a "
             "text on one line that begins with a letter or digit, without commas, and none of "
-            f"{', '.join(_COLUMNS)}, which are columns of tables; got {_shown(classes)}. The "
-            f"default is {CLASS_NAMES}."
+            f"{', '.join(_COLUMNS)} or with {' or '.join(_ENDINGS)} at its end, which are columns "
+            f"of tables; got {_shown(classes)}. The default is {CLASS_NAMES}."
         )
     return tuple(map(str, names))
 
 
 def _is_name(name: Any) -> bool:
-    if not isinstance(name, str) or not name or name in _COLUMNS:
+    if not isinstance(name, str) or not name or name in _COLUMNS or name.endswith(_ENDINGS):
         return False
     # In the head of a table, a spreadsheet takes what begins with other signs for a formula.
     return name[0].isalnum() and not name[-1].isspace() and name.isprintable() and "," not in name

@@ -243,6 +243,8 @@ def test_a_network_of_ones_own_has_as_many_logits_and_starts_from_its_own_classe
         ("background", ""),
         ("background", 1),
         ("background", "confidence"),
+        ("background", "folder"),
+        ("background", "white", "white_per_mm2"),
         ("background", "=1+1"),
         ("background", "a,b"),
         ("background", "white "),
@@ -258,8 +260,9 @@ def test_impossible_classes_are_refused(smears, classes):
 def test_the_message_for_impossible_classes_says_all(smears):
     with raises(
         "classes must hold 2 to 255 different names, 'background' first, each a text on one line "
-        "that begins with a letter or digit, without commas, and none of image, area_mm2, "
-        "frame_mm2, confidence, doubts, all, which are columns of tables; got ('white', 'red'). "
+        "that begins with a letter or digit, without commas, and none of image, images, "
+        "folder, area_mm2, frame_mm2, confidence, doubts, all or with _in_frame or _per_mm2 at its "
+        "end, which are columns of tables; got ('white', 'red'). "
         "The default is ('background', 'white', 'red')."
     ):
         BloodCellSegmenter(classes=("white", "red")).fit(smears.images, smears.masks)
