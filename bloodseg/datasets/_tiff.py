@@ -28,8 +28,7 @@ _PLAIN = {1, 8, 32773, 32946, 34925}
 
 def open_tiff(file: Path, name: str) -> Slide:
     """Open the one image of a TIFF; of what only Pillow knows the colours, decode it."""
-    # Only its own pixels: the metadata of an OME-TIFF may name any other file.
-    with tifffile.TiffFile(file, _multifile=False) as tiff:
+    with _open(file) as tiff:
         pages = _pages_of(tiff)
         index, planes, axes, shape = _the_image(tiff, pages)
         page = planes[0]
@@ -68,6 +67,19 @@ def open_tiff(file: Path, name: str) -> Slide:
         return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=-1)
 
     return Slide(read, (*size, n_channels), page.dtype, sides, name)
+
+
+def _open(file: Path) -> tifffile.TiffFile:
+    """Open a TIFF for its own pixels only: the metadata of an OME-TIFF may name any other file.
+
+    Whether it is Hamamatsu's, with longer offsets, its first page says, not its name.
+    """
+    with tifffile.TiffFile(file, _multifile=False, is_ndpi=False) as tiff:
+        try:
+            is_ndpi = tiff.pages[0].is_ndpi
+        except IndexError:
+            is_ndpi = False  # there is no page
+    return tifffile.TiffFile(file, _multifile=False, is_ndpi=is_ndpi)
 
 
 def _pages_of(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:

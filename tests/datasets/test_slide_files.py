@@ -663,3 +663,14 @@ def test_pixel_sizes_of_ome_zarr(tmp_path):
     multiscales = [{"axes": axes, "datasets": [level], "coordinateTransformations": whole}]
     group_of(tmp_path / "a", {"multiscales": multiscales}, s0=(60, 80))
     assert open_slide(tmp_path / "a").pixel_sides == pytest.approx((0.4, 0.1))
+
+
+@pytest.mark.parametrize("suffix", ["svs", "ndpi", "scn", "bif", "btf", "qptiff"])
+def test_a_tiff_is_read_whatever_scanner_its_name_speaks_of(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    metadata = {"resolution": (1e5, 1e5), "resolutionunit": "CENTIMETER", "tile": (16, 16)}
+    tifffile.imwrite(file, PIXELS, photometric="rgb", **metadata)
+    slide = open_slide(file)
+    assert np.array_equal(slide[:], PIXELS)
+    assert slide.pixel_size == pytest.approx(0.1)
+    assert list_images(tmp_path) == [file]
