@@ -47,7 +47,7 @@ def summarize(
     by : {"image", "folder"}, optional
         A summary for each image (as of slides) or each folder of images; by default one for all.
     pixel_size : float, optional
-        Side of a pixel in micrometres, of `Cells`; tables know their own.
+        Side of a pixel in micrometres, of `bloodseg.cells.Cells`; tables know their own.
 
     Returns
     -------

@@ -176,8 +176,8 @@ def cell_report(
         Cells of each image, as for `match_cells`.
     true_classes, found_classes : sequence of array-like of shape (n,), optional
         Class of each box, or of each label that occurs in ascending order, for each image: numbers
-        or names. `Cells` know theirs, by name. Where one of the two has no classes, all cells are
-        of one class.
+        or names. `bloodseg.cells.Cells` know theirs, by name. Where one of the two has no classes,
+        all cells are of one class.
     iou : float, default=0.5
         Intersection over union that a match has at least, above 0 and at most 1.
     n_resamples : int, default=1000

@@ -41,7 +41,7 @@ def test_train_and_evaluate_take_outlines(outlined, model_path, tmp_path, capsys
     assert main(["evaluate", str(tmp_path / "maps"), "-m", str(model_path), "-q"]) == 0
 
     def scores(text):
-        return [line for line in text.splitlines() if line.startswith("mean IoU")]
+        return [line for line in text.splitlines() if line.startswith("mean IoU  ")]
 
     assert scores(of_outlines) == scores(capsys.readouterr().out) != []
     (tmp_path / "empty").mkdir()
