@@ -128,10 +128,10 @@ class InstanceDisplay:
         (self.ax_,) = axes_for(ax, 1, width=5.5, height=5.5)
         self.figure_ = self.ax_.figure
         self.image_ = self.ax_.imshow(overlay(image, class_map, labels, classes=classes))
+        middles = _middles(labels, len(self.cells)) if numbers else []
         self.text_ = [
             self.ax_.text(x, y, str(number), ha="center", va="center", fontsize="small")
-            for number, (y, x) in enumerate(_middles(labels, len(self.cells)), start=1)
-            if numbers
+            for number, (y, x) in enumerate(middles, start=1)
         ]
         self.ax_.set_axis_off()
         add_legend(self.ax_, classes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from .._images import CLASS_NAMES, NOT_LABELLED, check_images, colours_of, in_words, to_rgb
 
@@ -77,14 +77,14 @@ def overlay(
     picture = _to_bytes(image).astype(np.float32)
     thickness = -(-min(mask.shape) // 250)  # in large images one pixel would not be seen
     numbers = mask if cells is None else cells
-    no_line = _alike_within(numbers, thickness)
-    inner = _alike_within(numbers, 2 * thickness)
+    distance = _distance_to_others(numbers)
     for label, colour in enumerate(colours_of(classes).values(), start=1):
         found = mask == label
         dark, light = shades(colour)
-        picture[found & inner] += _FILL * (np.array(colour, np.float32) - picture[found & inner])
-        picture[found & ~inner] = light
-        picture[found & ~no_line] = dark
+        inner = found & (distance > 2 * thickness)
+        picture[inner] += _FILL * (np.array(colour, np.float32) - picture[inner])
+        picture[found & (distance <= 2 * thickness)] = light
+        picture[found & (distance <= thickness)] = dark
     return (picture + 0.5).astype(np.uint8)
 
 
@@ -113,14 +113,14 @@ def shades(colour: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(_DARK * rgb), np.rint(rgb + _LIGHT * (255 - rgb))
 
 
-def _alike_within(numbers: np.ndarray, distance: int) -> np.ndarray:
-    """Return where all pixels within so many steps up, down and sideways have the same number."""
-    cross = ndimage.generate_binary_structure(2, 1)
-    lowest = highest = numbers
-    for _ in range(distance):
-        lowest = ndimage.minimum_filter(lowest, footprint=cross, mode="nearest")
-        highest = ndimage.maximum_filter(highest, footprint=cross, mode="nearest")
-    return np.asarray(lowest == highest)
+def _distance_to_others(numbers: np.ndarray) -> np.ndarray:
+    """Return in how many steps up, down and sideways a pixel of another number is reached."""
+    edge = np.zeros(numbers.shape, bool)
+    for before, after in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        differ = numbers[before] != numbers[after]
+        edge[before] |= differ
+        edge[after] |= differ
+    return cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L1, 3) + 1
 
 
 def coloured(mask: np.ndarray, *, classes: Sequence[str] = CLASS_NAMES) -> np.ndarray:
