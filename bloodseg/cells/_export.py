@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -81,28 +81,35 @@ def to_geojson(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES) -> 
             "GeoJSON has the coordinates of one image; this table holds "
             f"{table['image'].nunique()}. Pass each image's rows on their own."
         )
-    features = []
-    for row in table.to_dict("records"):
-        ring = row["outline"].tolist()
-        features.append(
-            {
-                "type": "Feature",
-                "id": row["label"],
-                "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
-                "properties": {
-                    "objectType": "detection",
-                    "classification": {
-                        "name": row["class"],
-                        "color": list(colours[row["class"]]),
-                    },
-                    "measurements": _numbers(row),
-                },
-            }
+    features = [
+        make_feature(
+            row["label"],
+            row["outline"],
+            row["class"],
+            colours[row["class"]],
+            objectType="detection",
+            measurements=_numbers(row),
         )
+        for row in table.to_dict("records")
+    ]
     collection: dict[str, Any] = {"type": "FeatureCollection", "features": features}
     if "doubts" in table and any(table["doubts"]):
         collection["doubts"] = table["doubts"].iloc[0]
     return collection
+
+
+def make_feature(
+    number: Any, outline: np.ndarray, name: str, colour: Sequence[int], **properties: Any
+) -> dict[str, Any]:
+    """Return a cell as a feature of GeoJSON, with its class and its other properties for QuPath."""
+    ring = outline.tolist()
+    classification = {"name": name, "color": list(colour)}
+    return {
+        "type": "Feature",
+        "id": number,
+        "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+        "properties": {"classification": classification, **properties},
+    }
 
 
 def to_coco(
@@ -153,27 +160,44 @@ def to_coco(
     numbers = {name: number for number, name in enumerate(sizes, start=1)}
     annotations = [
         {
-            "id": number,
             "image_id": numbers[row["image"]],
             "category_id": labels[row["class"]],
             "bbox": [
                 *(row["left"], row["top"]),
                 *(row["right"] - row["left"], row["bottom"] - row["top"]),
             ],
-            "area": _polygon_area(row["outline"]),
-            "segmentation": [row["outline"].ravel().tolist()],
-            "iscrowd": 0,
+            **coco_polygon(row["outline"]),
             "score": _numbers(row).get("confidence"),
             "attributes": {name: bool(row[name]) for name in _MARKS if name in row},
         }
-        for number, row in enumerate(table.to_dict("records"), start=1)
+        for row in table.to_dict("records")
     ]
+    return make_coco(sizes.items(), annotations, classes)
+
+
+def coco_polygon(outline: np.ndarray) -> dict[str, Any]:
+    """Return what an annotation of COCO says of an outline."""
+    x, y = outline.T
+    area = float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
+    return {"area": area, "segmentation": [outline.ravel().tolist()], "iscrowd": 0}
+
+
+def make_coco(
+    sizes: Iterable[tuple[Any, tuple[int, int]]],
+    annotations: Sequence[dict[str, Any]],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Return a data set of COCO, of the name and (height, width) of each image.
+
+    Images and annotations are numbered from 1 in their order.
+    """
     images = [
-        {"id": number, "file_name": str(name), "height": sizes[name][0], "width": sizes[name][1]}
-        for name, number in numbers.items()
+        {"id": number, "file_name": str(name), "height": height, "width": width}
+        for number, (name, (height, width)) in enumerate(sizes, start=1)
     ]
-    categories = [{"id": label, "name": name} for name, label in labels.items()]
-    return {"images": images, "categories": categories, "annotations": annotations}
+    categories = [{"id": label, "name": name} for name, label in cell_labels(classes).items()]
+    numbered = [{"id": number, **each} for number, each in enumerate(annotations, start=1)]
+    return {"images": images, "categories": categories, "annotations": numbered}
 
 
 def _check_table(table: pd.DataFrame, classes: Sequence[str]) -> tuple[str, ...]:
@@ -200,8 +224,3 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
         if np.isscalar(value) and not isinstance(value, str)
         if np.isfinite(value)
     }
-
-
-def _polygon_area(corners: np.ndarray) -> float:
-    x, y = corners.T
-    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)

@@ -23,10 +23,9 @@ from ._files import (
 )
 from ._geojson import fill_corners
 from ._instances import bunch_of_cells
+from ._polygon import FAR
 from ._slides import read_as_drawn_on
 from ._weak import masks_from_boxes
-
-_FAR = 1e6  # pixels; points further out are moved here, well outside of any image
 
 
 def load_coco(
@@ -266,7 +265,7 @@ def _fill(annotation: dict[str, Any], size: tuple[int, int], canvas: Canvas) -> 
             raise ValueError("a polygon needs three points of finite numbers")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{where} cannot be drawn: {error}") from error
-    return [fill_corners(ring.clip(-_FAR, _FAR), size) for ring in rings]
+    return [fill_corners(ring.clip(-FAR, FAR), size) for ring in rings]
 
 
 def _fill_runs(shape: dict[str, Any], size: tuple[int, int], canvas: Canvas) -> Any:

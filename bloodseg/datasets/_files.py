@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +238,19 @@ def find_pictures(folder: Path, images: str | os.PathLike | None = None) -> dict
     )
 
 
+def find_annotations(path: Path, suffix: str, *, holds: str, kind: str) -> dict[str, Path]:
+    """Return the files of annotations in a folder by their names without suffix, sorted; or one.
+
+    ``holds`` is what messages say that the folder holds, ``kind`` what they call one of the files.
+    """
+    if path.is_file():
+        return {path.stem: path}
+    files = files_by_stem(check_folder(path, holds=holds), (suffix,))
+    if not files:
+        raise FileNotFoundError(f"path must hold at least one {kind}; {path} has none.")
+    return dict(sorted(files.items()))
+
+
 def _known_labels(classes: Sequence[str]) -> dict[str, int]:
     """Return the labels of texts that need no mapping; platelets are background if no class."""
     known = dict.fromkeys(_ALIASES[PLATELET], 0)
@@ -297,17 +310,28 @@ def _normalised(label: str) -> str:
     return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
 
 
+def read_rows(path: Path, *, limit: int = 2**26) -> list[dict[str, Any]]:
+    """Read the rows of a CSV file of at most ``limit`` bytes, each by the names of its columns."""
+    try:
+        text = read_bytes(path, limit=limit).decode("utf-8-sig")
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+
+
+def named_in(names: Collection[str], image: str) -> str:
+    """Return what a table calls an image, without its suffix if only so it is among the names."""
+    named = image not in names and Path(image).suffix.lower() in IMAGE_SUFFIXES
+    return Path(image).stem if named else image
+
+
 def read_table(path: Path, columns: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
     """Read columns of a CSV file with a column ``image``, one entry an image in the order of names.
 
     Images are named with or without suffix. Rows about other images are ignored: the table may
     serve a larger set than the folder holds.
     """
-    try:
-        text = read_bytes(path, limit=2**26).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+    rows = read_rows(path)
     wanted = ("image", *columns)
     absent = [column for column in wanted if not rows or column not in rows[0]]
     if absent:
@@ -317,9 +341,7 @@ def read_table(path: Path, columns: Sequence[str], names: Sequence[str]) -> dict
     entries: dict[str, list[str]] = {}
     for line, row in enumerate(rows, start=2):
         cells = [(row[column] or "").strip() for column in wanted]
-        stem = cells[0]
-        if stem not in known and Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-            stem = Path(stem).stem
+        stem = named_in(known, cells[0])
         if not all(cells):
             raise ValueError(f"{path}, row {line} must fill the columns {', '.join(wanted)}.")
         if entries.setdefault(stem, cells[1:]) != cells[1:]:

@@ -14,18 +14,15 @@ from .._images import CLASS_NAMES, check_classes
 from ._canvas import Canvas
 from ._files import (
     check_class_map,
-    check_folder,
     check_labels_known,
     class_of,
-    files_by_stem,
+    find_annotations,
     find_pictures,
     read_json,
 )
 from ._instances import bunch_of_cells
-from ._polygon import fill_polygon
+from ._polygon import FAR, fill_polygon
 from ._slides import read_image
-
-_FAR = 1e6  # pixels; points further out are moved here, well outside of any image
 
 Rings = list[np.ndarray]
 
@@ -97,7 +94,7 @@ def load_geojson(
     """
     target_names = check_classes(classes)
     known = check_class_map(class_names, target_names, name="class_names")
-    files = _find(Path(path))
+    files = find_annotations(Path(path), ".geojson", holds="GeoJSON files", kind="GeoJSON file")
     pictures = find_pictures(next(iter(files.values())).parent, images)
     cells = {name: _read_features(file) for name, file in files.items()}
     found = [label for items in cells.values() for label, _ in items]
@@ -115,15 +112,6 @@ def load_geojson(
         pixels.append(image)
         drawn.append(canvas.cells())
     return bunch_of_cells(pixels, drawn, list(files), target_names)
-
-
-def _find(path: Path) -> dict[str, Path]:
-    if path.is_file():
-        return {path.stem: path}
-    files = files_by_stem(check_folder(path, holds="GeoJSON files"), (".geojson",))
-    if not files:
-        raise FileNotFoundError(f"path must hold at least one GeoJSON file; {path} has none.")
-    return dict(sorted(files.items()))
 
 
 def _read_features(file: Path) -> list[tuple[str, list[Rings]]]:
@@ -173,7 +161,7 @@ def _ring(points: Any) -> np.ndarray:
     corners = np.array([[float(x), float(y)] for x, y, *_ in points])
     if len(corners) < 3 or not np.isfinite(corners).all():
         raise ValueError
-    return corners.clip(-_FAR, _FAR)
+    return corners.clip(-FAR, FAR)
 
 
 def _fill(rings: Rings, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:

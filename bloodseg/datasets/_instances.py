@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +19,7 @@ from ._files import (
     check_labels_known,
     class_of,
     files_by_stem,
-    read_bytes,
+    read_rows,
 )
 from ._folder import read_labels
 from ._slides import read_image
@@ -134,13 +132,8 @@ def _read_classes(file: Path) -> dict[tuple[str, int], str]:
             f"{file} must say the class of each cell, in the columns {', '.join(_COLUMNS)}; it "
             "does not exist. Write it, one row a cell."
         )
-    try:
-        text = read_bytes(file, limit=2**28).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} cannot be read as a CSV file in UTF-8: {error}") from error
     found = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(read_rows(file, limit=2**28), start=2):
         try:
             image, label, name = (row[column].strip() for column in _COLUMNS)
             found[_stem(image), int(label)] = name

@@ -19,17 +19,15 @@ from ._canvas import Canvas
 from ._decoding import decode_labels, decode_rgb
 from ._files import (
     check_class_map,
-    check_folder,
     check_labels_known,
     class_of,
-    files_by_stem,
+    find_annotations,
     read_json,
 )
 from ._instances import bunch_of_cells
-from ._polygon import fill_polygon
+from ._polygon import FAR, fill_polygon
 from ._slides import read_as_drawn_on
 
-_FAR = 1e6  # pixels; points further out are moved here, well outside of any image
 # Long or deeply nested values would make the plain repr slow, or overflow the stack.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 80
@@ -114,7 +112,10 @@ def load_labelme(
     """
     names = check_classes(classes)
     known = check_class_map(label_names, names, name="label_names")
-    documents = {name: (file, _read_document(file)) for name, file in _find(Path(path)).items()}
+    files = find_annotations(
+        Path(path), ".json", holds="LabelMe's JSON files", kind="JSON file of LabelMe"
+    )
+    documents = {name: (file, _read_document(file)) for name, file in files.items()}
     labels = [shape["label"] for _, document in documents.values() for shape in document["shapes"]]
     check_labels_known(labels, known, names, name="label_names")
     images, drawn = [], []
@@ -122,17 +123,6 @@ def load_labelme(
         images.append(_read_annotated_image(file, document))
         drawn.append(_draw(file, document, images[-1].shape[:2], known))
     return bunch_of_cells(images, drawn, documents, names)
-
-
-def _find(path: Path) -> dict[str, Path]:
-    if path.is_file():
-        return {path.stem: path}
-    files = files_by_stem(check_folder(path, holds="LabelMe's JSON files"), (".json",))
-    if not files:
-        raise FileNotFoundError(
-            f"path must hold at least one JSON file of LabelMe; {path} has none."
-        )
-    return dict(sorted(files.items()))
 
 
 def _read_document(file: Path) -> dict[str, Any]:
@@ -296,7 +286,7 @@ def _check_points(points: Any, kind: str, *, where: str) -> np.ndarray:
             raise ValueError(
                 f"{where} must have points [x, y] of finite numbers; got {_SHORT.repr(point)}."
             )
-    return np.clip(np.array([[float(value) for value in point] for point in points]), -_FAR, _FAR)
+    return np.clip(np.array([[float(value) for value in point] for point in points]), -FAR, FAR)
 
 
 def _is_finite(value: Any) -> bool:

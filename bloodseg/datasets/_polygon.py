@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+FAR = 1e6  # pixels; points further out are moved here, well outside of any image
 _AT_ONCE = 2**20  # places where edges cross rows
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from .._files import expanded, write_json, written_whole
 from .._images import NOT_LABELLED, colours_of
 from ..cells import find_cells
-from ..cells._export import outlines_of
+from ..cells._export import coco_polygon, make_coco, make_feature, outlines_of
 
 FORMATS = ("masks", "coco", "geojson", "labelme")
 """What `save_annotated` writes."""
@@ -118,48 +118,23 @@ def _outlines(data: Mapping[str, Any], index: int) -> Outlines:
 def _coco(
     names: Sequence[str], sizes: Sequence[Any], cells: Sequence[Outlines], classes: Sequence[str]
 ) -> dict[str, Any]:
-    annotations: list[dict[str, Any]] = []
+    annotations = []
     for image, outlines in enumerate(cells, start=1):
         for label, corners in outlines:
             low, high = corners.min(axis=0), corners.max(axis=0)
-            x, y = corners.T
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image,
-                    "category_id": label,
-                    "bbox": [*low.tolist(), *(high - low).tolist()],
-                    "area": abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2,
-                    "segmentation": [corners.ravel().tolist()],
-                    "iscrowd": 0,
-                }
-            )
-    images = [
-        {"id": number, "file_name": f"{name}.png", "height": height, "width": width}
-        for number, (name, (height, width)) in enumerate(zip(names, sizes, strict=True), start=1)
-    ]
-    categories = [{"id": i, "name": name} for i, name in enumerate(classes) if i]
-    return {"images": images, "categories": categories, "annotations": annotations}
+            box = [*low.tolist(), *(high - low).tolist()]
+            places = {"image_id": image, "category_id": label, "bbox": box}
+            annotations.append(places | coco_polygon(corners))
+    files = (f"{name}.png" for name in names)
+    return make_coco(zip(files, sizes, strict=True), annotations, classes)
 
 
 def _geojson(outlines: Outlines, classes: Sequence[str]) -> dict[str, Any]:
     colours = colours_of(classes)
     features = [
-        {
-            "type": "Feature",
-            "id": number,
-            "geometry": {
-                "type": "Polygon",
-                "coordinates": [[*corners.tolist(), *corners[:1].tolist()]],
-            },
-            "properties": {
-                "objectType": "annotation",
-                "classification": {
-                    "name": classes[label],
-                    "color": list(colours[classes[label]]),
-                },
-            },
-        }
+        make_feature(
+            number, corners, classes[label], colours[classes[label]], objectType="annotation"
+        )
         for number, (label, corners) in enumerate(outlines, start=1)
     ]
     return {"type": "FeatureCollection", "features": features}

@@ -74,12 +74,15 @@ def _open(file: Path) -> tifffile.TiffFile:
 
     Whether it is Hamamatsu's, with longer offsets, its first page says, not its name.
     """
-    with tifffile.TiffFile(file, _multifile=False, is_ndpi=False) as tiff:
-        try:
-            is_ndpi = tiff.pages[0].is_ndpi
-        except IndexError:
-            is_ndpi = False  # there is no page
-    return tifffile.TiffFile(file, _multifile=False, is_ndpi=is_ndpi)
+    tiff = tifffile.TiffFile(file, _multifile=False, is_ndpi=False)
+    try:
+        is_ndpi = tiff.pages[0].aspage().is_ndpi
+    except IndexError:
+        is_ndpi = False  # there is no page
+    if not is_ndpi:
+        return tiff
+    tiff.close()
+    return tifffile.TiffFile(file, _multifile=False, is_ndpi=True)
 
 
 def _pages_of(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:

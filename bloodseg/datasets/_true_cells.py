@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,22 +13,19 @@ import numpy as np
 
 from .._images import NOT_LABELLED
 from ._annotated import load_annotated
-from ._bounds import MAX_IMAGE_BYTES
-from ._decoding import decode_labels
 from ._files import (
-    IMAGE_SUFFIXES,
     MASK_SUFFIXES,
     check_class_map,
     check_labels_known,
     class_of,
     group_by_stem,
+    named_in,
     only_file,
-    read_bytes,
+    read_rows,
 )
-from ._folder import Pair, list_pairs, read_pair
+from ._folder import Pair, list_pairs, read_labels, read_pair
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_MAX_CSV_BYTES = 2**26
 
 
 class TrueCells(NamedTuple):
@@ -121,7 +116,7 @@ def _read_instances(
             ".tif, .bmp) does not exist. Add it, or move the folder instances away."
         )
     file = only_file(files[pair.name])
-    labels = decode_labels(read_bytes(file, limit=MAX_IMAGE_BYTES), name=str(file))
+    labels = read_labels(file)
     if labels.shape != mask.shape:
         raise ValueError(
             f"{file} must have the size of its label map, {mask.shape}; got {labels.shape}. Export "
@@ -143,11 +138,7 @@ def _read_instances(
 
 def _read_boxes(file: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, TrueCells]:
     """Return the boxes of each image; of classes that are background, none."""
-    try:
-        text = read_bytes(file, limit=_MAX_CSV_BYTES).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} cannot be read as a CSV file in UTF-8: {error}") from error
+    rows = read_rows(file)
     wanted = ("image", "class", *_CORNERS)
     if rows and not set(wanted) <= rows[0].keys():
         header = ", ".join(map(str, rows[0]))
@@ -157,9 +148,7 @@ def _read_boxes(file: Path, names: Sequence[str], classes: Sequence[str]) -> dic
     boxes: dict[str, list[list[float]]] = {name: [] for name in names}
     labels: dict[str, list[int]] = {name: [] for name in names}
     for line, row in enumerate(rows, start=2):
-        name = row["image"] or ""
-        if name not in boxes and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            name = Path(name).stem
+        name = named_in(boxes, row["image"] or "")
         label = class_of(row["class"] or "", known)
         if name not in boxes or not label:
             continue

@@ -21,6 +21,7 @@ from ._files import (
     check_labels_known,
     class_of,
     files_by_stem,
+    find_annotations,
     read_bytes,
     read_table,
 )
@@ -156,10 +157,7 @@ def load_voc(
 def _find_annotations(folder: Path) -> dict[str, Path]:
     places = [folder / "annotations", folder / "Annotations", folder]
     place = next(place for place in places if place.is_dir())
-    files = files_by_stem(place, (".xml",))
-    if not files:
-        raise FileNotFoundError(f"path must hold at least one XML file; {place} has none.")
-    return dict(sorted(files.items()))
+    return find_annotations(place, ".xml", holds="annotations/*.xml and images", kind="XML file")
 
 
 def _find_images(folder: Path, images: str | os.PathLike | None) -> dict[str, Path]:
