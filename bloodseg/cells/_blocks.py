@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._images import CLASS_NAMES
+from ._frame import EXCLUDED_SIDES, CountingFrame, counting_frame
 from ._scale import Radii
 from ._split import Split, split_cells
 
@@ -121,7 +122,7 @@ class KeptBlocks:
     ):
         self.classes = tuple(classes)
         self._class_map = class_map
-        self._outside = outside
+        self.outside = outside
         self.radii = radii
         self._kept: list[tuple[Block, bytes]] | None = None
 
@@ -131,11 +132,15 @@ class KeptBlocks:
         height, width = self._class_map.shape
         return height, width
 
+    def frame(self, excluded_sides: Sequence[str] = EXCLUDED_SIDES) -> CountingFrame:
+        """Return the counting frame of the class map."""
+        return counting_frame(self.shape, self.radii, excluded_sides, outside=self.outside)
+
     def __iter__(self) -> Iterator[Block]:
         if self._kept is None:
             kept = []
             for block in blocks_of_cells(
-                self._class_map, self.radii, classes=self.classes, outside=self._outside
+                self._class_map, self.radii, classes=self.classes, outside=self.outside
             ):
                 kept.append(
                     (_without_pixels(block), zlib.compress(block.split.labels.tobytes(), level=1))

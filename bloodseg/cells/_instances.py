@@ -10,7 +10,7 @@ import numpy as np
 
 from .._images import CLASS_NAMES, cell_labels, check_classes, check_masks
 from ._blocks import Block, KeptBlocks
-from ._frame import EXCLUDED_SIDES, CountingFrame, check_excluded_sides, counting_frame
+from ._frame import EXCLUDED_SIDES, CountingFrame, check_excluded_sides
 from ._scale import LEAST, MOST, is_diameter, typical_radii
 
 
@@ -178,7 +178,6 @@ def assemble(
     blocks: KeptBlocks,
     confidence: Any,
     *,
-    outside: Any = None,
     excluded_sides: Sequence[str] = EXCLUDED_SIDES,
 ) -> Cells:
     """Return the cells of a class map, put together from its blocks.
@@ -189,18 +188,16 @@ def assemble(
         Of the class map.
     confidence : array-like of shape (H, W) or None
         As for `mean_confidence`.
-    outside : array-like of shape (H, W), bool, optional
-        What is no picture.
     excluded_sides : sequence of str
         As for `counting_frame`.
     """
-    frame = counting_frame(blocks.shape, blocks.radii, excluded_sides, outside=outside)
+    frame = blocks.frame(excluded_sides)
     labels = np.zeros(blocks.shape, np.int32)
     scores, sides, in_frame = [np.empty(0, np.float32)], [np.empty((0, 4), bool)], [_NONE]
 
     def look_at(block: Block) -> None:
         scores.append(mean_confidence(block, confidence))
-        sides.append(sides_touched(block, blocks.shape, outside))
+        sides.append(sides_touched(block, blocks))
         in_frame.append(counted_in(frame, block))
 
     number, order, classes = label_into(labels, blocks, look_at)
@@ -306,9 +303,10 @@ def mean_confidence(block: Block, confidence: Any) -> np.ndarray:
     return (sums / scale / np.maximum(pixels, 1)).astype(np.float32)
 
 
-def sides_touched(block: Block, shape: tuple[int, int], outside: Any = None) -> np.ndarray:
+def sides_touched(block: Block, blocks: KeptBlocks) -> np.ndarray:
     """Return which sides of the picture each cell that a block owns touches, as `Cells.sides`."""
     labels, (rows, columns) = block.owned_labels, block.window
+    shape, outside = blocks.shape, blocks.outside
     no_labels = labels[:0]
     edges = [
         [labels[:1] if rows.start == 0 else no_labels],

@@ -14,7 +14,7 @@ from skimage.segmentation import find_boundaries
 
 from .._images import RED, WHITE, check_images, mask_of, to_rgb
 from ._blocks import KeptBlocks
-from ._frame import EXCLUDED_SIDES, SIDES, counting_frame
+from ._frame import EXCLUDED_SIDES, SIDES
 from ._instances import Cells, counted_in, mean_confidence, sides_touched
 from ._shapes import distance_inside
 
@@ -145,7 +145,6 @@ def measure_blocks(
     confidence: Any,
     image: Any,
     *,
-    outside: Any = None,
     excluded_sides: Sequence[str] = EXCLUDED_SIDES,
     pixel_size: float | None = None,
     outlines: bool = False,
@@ -154,7 +153,7 @@ def measure_blocks(
 
     The rows are in the order of `Cells.labels`.
     """
-    frame = counting_frame(blocks.shape, blocks.radii, excluded_sides, outside=outside)
+    frame = blocks.frame(excluded_sides)
     tables = []
     for block in blocks:
         if not block.owned.any():
@@ -168,7 +167,7 @@ def measure_blocks(
             origin=(rows.start, columns.start),
             outlines=outlines,
         )
-        sides = sides_touched(block, blocks.shape, outside)
+        sides = sides_touched(block, blocks)
         _place(table, mean_confidence(block, confidence), sides, counted_in(frame, block))
         seeds = block.split.seeds[block.owned]
         table["seed_y"], table["seed_x"] = seeds.T

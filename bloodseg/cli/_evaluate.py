@@ -73,18 +73,19 @@ class Evaluation:
     @property
     def scores(self) -> dict[str, float]:
         """Scores over all pixels of all images."""
-        return self._scores_of(self.confusion)
+        return self._scores_of(self.confusion, self.confusion)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """What there is to say of each image."""
+        of_set = self.confusion
         return [
-            {"image": about["image"], **self._scores_of(matrix), **about}
+            {"image": about["image"], **self._scores_of(matrix, of_set), **about}
             for matrix, about in zip(self.matrices, self.about, strict=True)
         ]
 
-    def _scores_of(self, matrix: np.ndarray) -> dict[str, float]:
-        known = as_masks_know(matrix, self.classes, of_set=self.confusion)
+    def _scores_of(self, matrix: np.ndarray, of_set: np.ndarray) -> dict[str, float]:
+        known = as_masks_know(matrix, self.classes, of_set=of_set)
         return scores_from_confusion(known, classes=self.classes)
 
     @cached_property

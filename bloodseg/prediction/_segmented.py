@@ -13,7 +13,6 @@ from .._files import ArrayFile
 from .._images import CLASS_NAMES
 from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._blocks import KeptBlocks
-from ..cells._frame import counting_frame
 from ..cells._instances import assemble, count_cells, count_in_frame, label_into
 from ..cells._measure import measure_blocks
 from ..cells._scale import Radii, typical_radii
@@ -133,20 +132,13 @@ class Segmented:
 
     def cells(self, *, excluded_sides: Sequence[str] = EXCLUDED_SIDES) -> Cells:
         """Return the single cells."""
-        return assemble(
-            self._blocks, self.confidence, outside=self.outside, excluded_sides=excluded_sides
-        )
+        return assemble(self._blocks, self.confidence, excluded_sides=excluded_sides)
 
     def count(self, *, excluded_sides: Sequence[str] | None = None) -> dict[str, Any]:
         """Return a row of the table of counts."""
         row: dict[str, Any] = {"image": self.name, **count_cells(self._blocks)}
         if self.pixel_size is not None or excluded_sides is not None:
-            frame = counting_frame(
-                self.class_map.shape,
-                self.radii,
-                EXCLUDED_SIDES if excluded_sides is None else excluded_sides,
-                outside=self.outside,
-            )
+            frame = self._blocks.frame(EXCLUDED_SIDES if excluded_sides is None else excluded_sides)
             counts = count_in_frame(self._blocks, frame)
             row |= {f"{name}_in_frame": count for name, count in counts.items()}
             if self.pixel_size is not None:
@@ -166,7 +158,6 @@ class Segmented:
             self._blocks,
             self.confidence,
             self._looked_at,
-            outside=self.outside,
             excluded_sides=excluded_sides,
             pixel_size=self.pixel_size,
             outlines=outlines,
