@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ._arguments import make_parser
 from ._output import CommandError, complain, first_line, flush, notes_in_words
@@ -23,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 all done; 1 done in part; 2 nothing could be done; 130 stopped by Ctrl-C.
+        0 all done; 1 done in part; 2 nothing could be done; 130 stopped by Ctrl-C or SIGTERM.
 
     Examples
     --------
@@ -33,10 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with notes_in_words():
+        with notes_in_words(), _ended_gently():
             return _run(arguments)
     finally:
         flush()
+
+
+@contextmanager
+def _ended_gently() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers and services end a process, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # elsewhere Python sets no signal's handler
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: list[str]) -> int:
@@ -53,5 +69,5 @@ def _run(arguments: list[str]) -> int:
         complain(f"error: {first_line(error)}")
         return 2
     except KeyboardInterrupt:
-        complain("stopped by Ctrl-C.")
+        complain("stopped by Ctrl-C or SIGTERM.")
         return 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ INPUT_ERRORS = (
 )
 
 _N_LISTED = 20  # files left out of a folder
+_KEPT_EVERY = 20.0  # seconds: what a kill can cost
+_KEPT_SHARE = 20  # times what keeping has last taken, at least, passes before it is done again
 
 _Input = TypeVar("_Input")
 _Result = TypeVar("_Result")
@@ -81,12 +84,17 @@ class Batch:
         *,
         doing: str,
         name: Callable[[_Input], str] = str,
+        keep: Callable[[], object] | None = None,
     ) -> Iterator[_Result]:
         """Do the work on each input, and yield what comes of it.
 
         ``work`` is all that is done for one input, so that whatever it raises is the failure of
         that input alone, which is named; only a `CommandError` and Ctrl-C end the command.
+
+        ``keep`` writes what has been yielded so far. It is called now and then, so that a kill,
+        which no process hears of, costs the work of seconds and not of hours.
         """
+        kept = _NowAndThen(keep)
         for each in progress(inputs, label=doing, quiet=self._quiet):
             try:
                 with about(name(each)):
@@ -97,6 +105,7 @@ class Batch:
                 self.fail(name(each), error)
             else:
                 yield result
+                kept.look()
 
     def fail(self, name: str, error: Exception) -> None:
         """Report an input that came to nothing."""
@@ -111,6 +120,23 @@ class Batch:
     def exit_code(self) -> int:
         """1 where an input failed or was skipped, or a strict user would not trust a result."""
         return int(bool(self.failed or self.n_skipped or (self._strict and self.n_doubted)))
+
+
+class _NowAndThen:
+    """Calls a function at most so often that it takes a small share of the time."""
+
+    def __init__(self, function: Callable[[], object] | None):
+        self._function = function
+        self._next = time.monotonic() + _KEPT_EVERY
+
+    def look(self) -> None:
+        """Call it if its time has come."""
+        started = time.monotonic()
+        if self._function is None or started < self._next:
+            return
+        self._function()
+        ended = time.monotonic()
+        self._next = ended + max(_KEPT_EVERY, _KEPT_SHARE * (ended - started))
 
 
 def find_images(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:

@@ -32,13 +32,21 @@ def run(arguments: argparse.Namespace) -> int:
     rows: list[_Row] = []
     names = model.class_names_[1:]
     tables: list[Any] = []
+
+    def keep() -> None:
+        if "Table" in files:
+            with reported(files["Table"]):
+                write_csv(files["Table"], rows)
+
+    work = count(model, batch, arguments)
     try:
-        for row, table in batch.run(images, count(model, batch, arguments), doing="counting"):
+        for row, table in batch.run(images, work, doing="counting", keep=keep):
             rows.append(row)
             tables += [] if table is None else [table]
     finally:  # also on Ctrl-C: what was counted is not lost
         if rows:
-            _write(rows, names, tables, files, summary=arguments.summary)
+            keep()  # first: what is printed may go nowhere
+            _show(rows, names, tables, files, summary=arguments.summary)
     if not rows:
         raise CommandError("no image could be counted.")
     return batch.exit_code
@@ -85,7 +93,7 @@ def _by_regression(
     return count
 
 
-def _write(
+def _show(
     rows: list[_Row],
     names: Sequence[str],
     tables: list[Any],
@@ -93,9 +101,6 @@ def _write(
     *,
     summary: bool,
 ) -> None:
-    if "Table" in files:  # first: what is printed may go nowhere
-        with reported(files["Table"]):
-            write_csv(files["Table"], rows)
     say(*_table(rows, names))
     if summary:
         summed = _summed_up(rows, tables)

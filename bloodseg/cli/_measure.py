@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     make_folder(arguments.output)
     for path in tables.values():
         check_output(path, overwrite=arguments.overwrite)
-    measured, sizes = [], {}
+    measured: list[pd.DataFrame] = []
+    sizes: dict[Any, tuple[int, int]] = {}
     with_outlines = bool({"geojson", "coco"} & set(arguments.formats))
 
     sides = vars(arguments).get("excluded_sides", EXCLUDED_SIDES)
@@ -46,13 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
         sizes[found.name] = found.class_map.shape
         return table
 
+    def keep() -> None:
+        cells = pd.concat(measured, ignore_index=True)
+        _write_tables(tables, cells, sizes, segmenter.class_names_)
+
     try:
-        for table in batch.run(images, measure, doing="measuring"):
+        for table in batch.run(images, measure, doing="measuring", keep=keep):
             measured.append(table)
     finally:  # also on Ctrl-C: what was measured is not lost
         if measured:
-            cells = pd.concat(measured, ignore_index=True)
-            _write_tables(tables, cells, sizes, segmenter.class_names_)
+            keep()
     if not measured:
         raise CommandError("no image could be measured.")
     say(

@@ -36,26 +36,36 @@ def run(arguments: argparse.Namespace) -> int:
         return ImageResult.of(found, shown[image], seconds)
 
     results: list[ImageResult] = []
+
+    def keep() -> None:
+        _write(results, segmenter, arguments)
+
     try:
-        for result in batch.run(images, read, doing="reading"):
+        for result in batch.run(images, read, doing="reading", keep=keep):
             results.append(result)
     finally:  # also on Ctrl-C: what was found is not lost
         if results:
-            _write(results, segmenter, arguments)
+            if not _have_units(results):
+                complain(
+                    "the size of a pixel is known for some images only, so that sizes are in "
+                    "pixels for all. Give it with --pixel-size, or report the images apart."
+                )
+            keep()
     if not results:
         raise CommandError("no image could be read.")
     say(f"{len(results)} on the page, {len(batch.failed)} failed. Report: {arguments.output}")
     return batch.exit_code
 
 
+def _have_units(results: list[ImageResult]) -> bool:
+    """Return whether sizes of all are in micrometres, or of none."""
+    return len({result.pixel_size is None for result in results}) == 1
+
+
 def _write(
     results: list[ImageResult], segmenter: BloodCellSegmenter, arguments: argparse.Namespace
 ) -> None:
-    if len({result.pixel_size is None for result in results}) > 1:
-        complain(
-            "the size of a pixel is known for some images only, so that sizes are in pixels for "
-            "all. Give it with --pixel-size, or report the images apart."
-        )
+    if not _have_units(results):
         results = [result.in_pixels() for result in results]
     try:
         page = render_report(results, run=_run_of(segmenter, arguments), title=arguments.title)

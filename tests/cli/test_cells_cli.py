@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import zarr
 from PIL import Image
 
 from bloodseg import BloodCellSegmenter, summarize
-from bloodseg.cli import main
+from bloodseg.cli import _batch, main
 from bloodseg.datasets import make_smears
 from bloodseg.plotting._pictures import overlay
 
@@ -246,24 +248,50 @@ def test_a_damaged_slide_is_left_out(model, images, tmp_path, capsys, spoil_zarr
     assert (tmp_path / output).exists()
 
 
-@pytest.mark.parametrize("command", ["count", "measure", "report"])
-def test_ctrl_c_keeps_what_was_done(model, images, tmp_path, monkeypatch, capsys, command):
-    segment, calls = BloodCellSegmenter.segment, []
+def _images_in(command, output):
+    if command == "report":
+        page = output.read_text(encoding="utf-8")
+        return [name for name in ("a", "b", "z") if f"{name}.png" in page]
+    table = output if command == "count" else output / "cells.csv"
+    return sorted({Path(row["image"]).stem for row in rows_of(table)})
 
-    def interrupt_the_third(self, images):
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM"])
+def test_a_stop_keeps_what_was_done(model, images, tmp_path, monkeypatch, capsys, command, stop):
+    segment, calls, kept = BloodCellSegmenter.segment, [], []
+    output = tmp_path / {"count": "c.csv", "report": "r.html"}.get(command, "out")
+
+    def stop_at_the_third(self, images):
         calls.append(images)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            kept.extend(_images_in(command, output))  # what a kill now would leave
+            if stop == "Ctrl-C":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
         return segment(self, images)
 
     Image.fromarray(SMEARS.images[0]).save(images / "z.png")
-    monkeypatch.setattr(BloodCellSegmenter, "segment", interrupt_the_third)
-    output = tmp_path / {"count": "c.csv", "report": "r.html"}.get(command, "out")
+    monkeypatch.setattr(BloodCellSegmenter, "segment", stop_at_the_third)
+    monkeypatch.setattr(_batch, "_KEPT_EVERY", 0)
+    monkeypatch.setattr(_batch, "_KEPT_SHARE", 0)
+    before = signal.getsignal(signal.SIGTERM)
     assert run(command, images, "-m", model, "-o", output) == 130
-    assert "stopped by Ctrl-C." in capsys.readouterr().err
-    names = [str(file) for file in sorted(images.iterdir())[:2]]
-    if command == "report":
-        assert all(Path(name).name in output.read_text(encoding="utf-8") for name in names)
-    else:
-        table = output if command == "count" else output / "cells.csv"
-        assert sorted({row["image"] for row in rows_of(table)}) == names
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "stopped by Ctrl-C or SIGTERM." in capsys.readouterr().err
+    assert kept == _images_in(command, output) == ["a", "b"]
+
+
+def test_keeping_takes_a_small_share_of_the_time(monkeypatch):
+    now, kept = [0.0], []
+
+    def keep():
+        kept.append(now[0])
+        now[0] += 5.0  # seconds that it takes
+
+    monkeypatch.setattr(_batch.time, "monotonic", lambda: now[0])
+    clock = _batch._NowAndThen(keep)
+    while now[0] < 300:
+        now[0] += 1.0
+        clock.look()
+    assert kept == [20.0, 125.0, 230.0]

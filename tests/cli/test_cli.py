@@ -318,7 +318,7 @@ def test_ctrl_c_in_the_first_epoch_saves_nothing(data, tmp_path, capsys, monkeyp
     assert main(["train", str(data), "-o", str(path), *TINY]) == 130
     err = capsys.readouterr().err
     assert "bloodseg: training was stopped: no model was written.\n" in err
-    assert err.endswith("bloodseg: stopped by Ctrl-C.\n")
+    assert err.endswith("bloodseg: stopped by Ctrl-C or SIGTERM.\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -606,7 +606,7 @@ def test_ctrl_c_keeps_the_table_of_what_was_done(data, model, tmp_path, each_seg
     each_segment(interrupt)
     command = ["predict", str(data / "images"), "-q", "-m", str(model), "-o", str(tmp_path)]
     assert main(command) == 130
-    assert capsys.readouterr().err == "bloodseg: stopped by Ctrl-C.\n"
+    assert capsys.readouterr().err == "bloodseg: stopped by Ctrl-C or SIGTERM.\n"
     assert [row["mask"] for row in rows_of(tmp_path / "predictions.csv")] == [
         "a_mask.png",
         "b_mask.png",
