@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from skimage.measure import regionprops
 
-from benchmarks import finetuning, pretrained
+from benchmarks import finetuning, pretrained, training
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
 from bloodseg.ode import choose_method
@@ -138,6 +138,17 @@ def test_whole_networks(tmp_path):
     assert found["training"]["torchdiffeq over ours"] > 0
     for block in found["gradients"].values():
         assert block["relative error"] < 1e-4
+
+
+def test_where_the_time_of_training_goes(tmp_path):
+    file = tmp_path / "results.json"
+    training.main(["--quick", "--json", str(file)])
+    (row,) = json.loads(file.read_text())["rows"]
+    assert (row["batch"], row["crop"]) == (2, 32)
+    step = row["ms a step"]
+    assert row["crops a second"] == pytest.approx(2 / step["fit"] * 1e3)
+    assert row["share of the network"] == pytest.approx(step["network"] / step["fit"])
+    assert row["changes over network"] == pytest.approx(step["changes"] / step["network"])
 
 
 def test_the_diameter_of_red_cells(tmp_path):
