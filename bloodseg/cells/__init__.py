@@ -1,7 +1,7 @@
 """From class maps to cells: found one by one, measured and written out."""
 
 from ._diameter import estimate_red_cell_diameter
-from ._export import to_coco, to_geojson
+from ._export import to_coco, to_geojson, to_imagej_rois
 from ._frame import EXCLUDED_SIDES as EXCLUDED_SIDES
 from ._frame import CountingFrame
 from ._instances import Cells, find_cells
@@ -18,4 +18,5 @@ __all__ = [
     "measure_cells",
     "to_coco",
     "to_geojson",
+    "to_imagej_rois",
 ]

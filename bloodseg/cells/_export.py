@@ -1,7 +1,9 @@
-"""Tables of cells in the formats of other programs: GeoJSON and COCO."""
+"""Tables of cells in the formats of other programs: GeoJSON, COCO, and ROIs of ImageJ."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +59,9 @@ def to_geojson(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES) -> 
     dict
         One polygon a cell, in pixels, with the measurements as QuPath reads them; ``id`` and the
         measurement ``label`` are the cell's label, by which its row is found. What is true or not,
-        such as ``touches_border`` and ``in_frame``, is 1 or 0. ``json.dump`` writes it. Where the
-        image is doubted, the collection has ``doubts``, a str.
+        such as ``touches_border`` and ``in_frame``, is 1 or 0. ``json.dump`` writes it. ``unit`` of
+        the collection is that of the measurements, "px" or "um"; the outlines are in pixels always.
+        Where the image is doubted, the collection has ``doubts``, a str.
 
     Raises
     ------
@@ -76,11 +79,7 @@ def to_geojson(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES) -> 
     [[[10.0, 10.0], [10.0, 30.0], [30.0, 30.0], [30.0, 10.0], [10.0, 10.0]]]
     """
     colours = colours_of(_check_table(table, classes))
-    if "image" in table and table["image"].nunique() > 1:
-        raise ValueError(
-            "GeoJSON has the coordinates of one image; this table holds "
-            f"{table['image'].nunique()}. Pass each image's rows on their own."
-        )
+    _check_one_image(table, "GeoJSON has")
     features = [
         make_feature(
             row["label"],
@@ -93,6 +92,8 @@ def to_geojson(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES) -> 
         for row in table.to_dict("records")
     ]
     collection: dict[str, Any] = {"type": "FeatureCollection", "features": features}
+    if "unit" in table and len(table):
+        collection["unit"] = table["unit"].iloc[0]
     if "doubts" in table and any(table["doubts"]):
         collection["doubts"] = table["doubts"].iloc[0]
     return collection
@@ -110,6 +111,65 @@ def make_feature(
         "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
         "properties": {"classification": classification, **properties},
     }
+
+
+def to_imagej_rois(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES) -> bytes:
+    """Return the cells of one image as regions of interest of ImageJ and Fiji, in a ZIP file.
+
+    Needs the package roifile, of the extra ``imagej``.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `measure_cells`, or of ``BloodCellSegmenter.measure`` for one image, with ``outlines``.
+    classes : sequence of str, default=("background", "white", "red")
+        Names of all classes: ``class_names_`` of a segmenter, ``class_names`` of `Cells`.
+
+    Returns
+    -------
+    bytes
+        A file ``*.zip`` that ImageJ opens in its ROI manager: a traced outline a cell, called
+        ``LABEL-CLASS``, by whose label its row is found; as group the label of its class, which has
+        the colour that pictures have.
+
+    Raises
+    ------
+    ImportError
+        If roifile is missing.
+    ValueError
+        If the table has no outlines, or holds several images or cells of other classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bloodseg.cells import find_cells, measure_cells, to_imagej_rois
+    >>> square = np.zeros((40, 40), int)
+    >>> square[10:30, 10:30] = 2
+    >>> table = measure_cells(find_cells(square), outlines=True)
+    >>> to_imagej_rois(table)[:2]  # to be written as RoiSet.zip, say
+    b'PK'
+    """
+    try:
+        from roifile import ROI_TYPE, ImagejRoi
+    except ImportError as error:
+        raise ImportError(
+            "ROIs of ImageJ need the package roifile: pip install 'bloodseg[imagej]'."
+        ) from error
+    names = _check_table(table, classes)
+    _check_one_image(table, "ROIs have")
+    labels, colours = cell_labels(names), colours_of(names)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for number, name, outline in zip(
+            table["label"], table["class"], table["outline"], strict=True
+        ):
+            # Whole numbers are corners of pixels to ImageJ; fractions would be other places.
+            roi = ImagejRoi.frompoints(outline.astype(int), name=f"{number}-{name}")
+            roi.roitype = ROI_TYPE.TRACED
+            roi.group = labels[name]
+            roi.stroke_color = bytes((255, *colours[name]))
+            file.writestr(f"{number}-{name}.roi".replace("/", "_"), roi.tobytes())
+    return buffer.getvalue()
 
 
 def to_coco(
@@ -198,6 +258,14 @@ def make_coco(
     categories = [{"id": label, "name": name} for name, label in cell_labels(classes).items()]
     numbered = [{"id": number, **each} for number, each in enumerate(annotations, start=1)]
     return {"images": images, "categories": categories, "annotations": numbered}
+
+
+def _check_one_image(table: pd.DataFrame, what: str) -> None:
+    if "image" in table and table["image"].nunique() > 1:
+        raise ValueError(
+            f"{what} the coordinates of one image; this table holds {table['image'].nunique()}. "
+            "Pass each image's rows on their own."
+        )
 
 
 def _check_table(table: pd.DataFrame, classes: Sequence[str]) -> tuple[str, ...]:

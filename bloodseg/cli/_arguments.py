@@ -424,8 +424,8 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=path,
         required=True,
-        help="folder for cells.csv (one row a cell), cells.coco.json, and STEM.geojson for each "
-        "image",
+        help="folder for cells.csv (one row a cell), cells.coco.json, and STEM.geojson and "
+        "STEM.rois.zip for each image",
     )
     parser.add_argument(
         "--format",
@@ -434,6 +434,11 @@ def _add_measure(parser: argparse.ArgumentParser) -> None:
         type=formats,
         default=("csv",),
         help='what to write: "csv", "geojson", "coco" or several, as "csv,geojson" (default: csv)',
+    )
+    parser.add_argument(
+        "--rois",
+        action="store_true",
+        help="write the outlines as regions of interest of ImageJ and Fiji, too",
     )
     _add_pixel_size(parser)
     _add_excluded_sides(parser)

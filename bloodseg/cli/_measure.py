@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import write_json
-from ..cells import EXCLUDED_SIDES, to_coco, to_geojson
+from .._files import write_json, written_whole
+from ..cells import EXCLUDED_SIDES, to_coco, to_geojson, to_imagej_rois
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
 from ._output import CommandError, check_output, make_folder, refuse_existing, reported, say
@@ -27,23 +28,24 @@ def run(arguments: argparse.Namespace) -> int:
     images = batch.find(arguments.images)
     tables = _tables(arguments)
     outlines = _outline_files(arguments, images)
-    refuse_existing([*tables.values(), *outlines.values()], overwrite=arguments.overwrite)
+    of_images = (file for files in outlines.values() for file in files.values())
+    refuse_existing([*tables.values(), *of_images], overwrite=arguments.overwrite)
+    _check_packages(arguments)
     segmenter = load_segmenter(arguments)
     make_folder(arguments.output)
     for path in tables.values():
         check_output(path, overwrite=arguments.overwrite)
     measured: list[pd.DataFrame] = []
     sizes: dict[Any, tuple[int, int]] = {}
-    with_outlines = bool({"geojson", "coco"} & set(arguments.formats))
-
+    with_outlines = arguments.rois or set(arguments.formats) != {"csv"}
     sides = vars(arguments).get("excluded_sides", EXCLUDED_SIDES)
 
     def measure(image: Path) -> pd.DataFrame:
         found = segment_one(segmenter, image)
         batch.judge(found)
         table = found.measure(outlines=with_outlines, excluded_sides=sides)
-        if image in outlines:
-            write_json(outlines[image], to_geojson(table, classes=found.classes), indent=None)
+        for kind, file in outlines[image].items():
+            _WRITE_OUTLINES[kind](file, table, found.classes)
         sizes[found.name] = found.class_map.shape
         return table
 
@@ -66,21 +68,45 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_code
 
 
+def _check_packages(arguments: argparse.Namespace) -> None:
+    if arguments.rois and find_spec("roifile") is None:
+        raise CommandError(
+            "ROIs of ImageJ need the package roifile: pip install 'bloodseg[imagej]'."
+        )
+
+
 def _tables(arguments: argparse.Namespace) -> dict[str, Path]:
     """Return the files to write that speak of all images."""
     names = {"csv": "cells.csv", "coco": "cells.coco.json"}
     return {kind: arguments.output / names[kind] for kind in names if kind in arguments.formats}
 
 
-def _outline_files(arguments: argparse.Namespace, images: Sequence[Path]) -> dict[Path, Path]:
-    """Return the file to write for each image, if one is: STEM.geojson, STEM-2.geojson, ..."""
-    if "geojson" not in arguments.formats:
-        return {}
+def _outline_files(
+    arguments: argparse.Namespace, images: Sequence[Path]
+) -> dict[Path, dict[str, Path]]:
+    """Return the files to write for each image: STEM.geojson, STEM-2.geojson, ..."""
     names: dict[str, Path] = {}
     stems = {image.stem for image in images}
     for image in images:
         names[next_free(image.stem, names.__contains__, stems)] = image
-    return {image: arguments.output / f"{name}.geojson" for name, image in names.items()}
+    kinds = ["geojson"] * ("geojson" in arguments.formats) + ["rois"] * arguments.rois
+    return {
+        image: {kind: arguments.output / f"{name}{_ENDINGS[kind]}" for kind in kinds}
+        for name, image in names.items()
+    }
+
+
+def _write_geojson(file: Path, table: pd.DataFrame, classes: Sequence[str]) -> None:
+    write_json(file, to_geojson(table, classes=classes), indent=None)
+
+
+def _write_rois(file: Path, table: pd.DataFrame, classes: Sequence[str]) -> None:
+    with written_whole(file) as unfinished:
+        unfinished.write_bytes(to_imagej_rois(table, classes=classes))
+
+
+_ENDINGS = {"geojson": ".geojson", "rois": ".rois.zip"}
+_WRITE_OUTLINES = {"geojson": _write_geojson, "rois": _write_rois}
 
 
 def _write_tables(

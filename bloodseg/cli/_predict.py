@@ -74,12 +74,17 @@ def _draw(found: Segmented, *, with_overlay: bool) -> dict[str, bytes]:
     pictures = {"mask": mask}
     if with_overlay:
         pictures["overlay"] = overlay_of(found, to_rgb(found.image[:]))
-    return {kind: _encode_png(pixels) for kind, pixels in pictures.items()}
+    sides = found.pixel_sides
+    return {kind: _encode_png(pixels, sides) for kind, pixels in pictures.items()}
 
 
-def _encode_png(pixels: np.ndarray) -> bytes:
+def _encode_png(pixels: np.ndarray, sides: tuple[float, float] | None) -> bytes:
+    """Return a PNG file, which says how high and wide its pixels are in micrometres, if known."""
+    options = {}
+    if sides is not None:
+        options = {"dpi": tuple(25400 / side for side in reversed(sides))}
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    Image.fromarray(pixels).save(buffer, format="PNG", **options)
     return buffer.getvalue()
 
 

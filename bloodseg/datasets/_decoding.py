@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from .._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
 from ._bounds import check_whole_size
+from ._pixel_size import in_micrometres, pixel_sides
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -175,6 +176,20 @@ def orientation_of(data: bytes) -> int:
     except Exception:  # damaged metadata says nothing
         return 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def sides_in(data: bytes) -> tuple[float, float] | None:
+    """Return height and width of a pixel in micrometres, as the header of a picture says.
+
+    Not of a TIFF, whose tags are read elsewhere. What is for screens or printers says nothing.
+    """
+    if format_of(data[:START]) == "TIFF":
+        return None
+    try:
+        across, down = _open(data).info["dpi"]
+        return pixel_sides(*(in_micrometres(1 / float(each), "inch") for each in (down, across)))
+    except Exception:  # damaged metadata says nothing
+        return None
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -651,7 +651,8 @@ class BloodCellSegmenter(NetworkEstimator):
         path : path
             TIFF, OME-TIFF, Zarr or another image; see `bloodseg.datasets.open_slide`.
         output : path
-            File to write, ``*.tif`` (compressed) or ``*.zarr``.
+            File to write: ``*.tif`` (compressed), ``*.ome.tif`` or ``*.zarr``, which is OME-NGFF.
+            The size of a pixel and the names of the classes go with it.
         kind : {"classes", "instances"}
             The class map, uint8, or the label image of `predict_instances`, int32.
 
@@ -666,9 +667,12 @@ class BloodCellSegmenter(NetworkEstimator):
             raise ValueError(f"kind must be 'classes' or 'instances'; got {kind!r}.")
         output = check_output(output)
         (segmented,) = self.segment([open_slide(path)])
-        rows = segmented.class_map if kind == "classes" else LabelRows.of(segmented)
-        dtype = np.uint8 if kind == "classes" else np.int32
-        write_map(output, rows, dtype=dtype, pixel_size=segmented.pixel_size)
+        sides = segmented.pixel_sides
+        if kind == "classes":
+            rows, names = segmented.class_map, segmented.classes
+            write_map(output, rows, dtype=np.uint8, pixel_sides=sides, classes=names)
+        else:
+            write_map(output, LabelRows.of(segmented), dtype=np.int32, pixel_sides=sides)
 
     def score(self, images: Sources, masks: Masks, sample_weight: Any = None) -> float:
         """Return the mean IoU over all pixels of all images, in [0, 1].

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,35 @@ import numpy as np
 import tifffile
 
 from .._files import check_place, expanded, written_whole
+from .._images import cell_labels, colours_of
 
 _STRIP = 512  # rows written at a time
+_LEVEL = "0"  # where the array lies in a group of OME-NGFF
 
 
-def write_map(path: Path, rows: Any, *, dtype: Any, pixel_size: float | None) -> None:
-    """Write a map (H, W), read by strips of rows, as TIFF or Zarr."""
+def write_map(
+    path: Path,
+    rows: Any,
+    *,
+    dtype: Any,
+    pixel_sides: tuple[float, float] | None = None,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Write a map (H, W), read by strips of rows, as TIFF, OME-TIFF or OME-Zarr.
+
+    Parameters
+    ----------
+    path : Path
+        What `check_output` has returned.
+    rows : array-like of shape (H, W)
+        Read as ``rows[top:bottom]``.
+    dtype : dtype
+        Of the map as it is written.
+    pixel_sides : (float, float), optional
+        Height and width of a pixel in micrometres.
+    classes : sequence of str, optional
+        What the labels of a class map stand for; without them they are numbers of cells.
+    """
     height, width = rows.shape
     strips = (
         np.ascontiguousarray(rows[top : min(top + _STRIP, height)], dtype)
@@ -23,13 +46,14 @@ def write_map(path: Path, rows: Any, *, dtype: Any, pixel_size: float | None) ->
     )
     if path.suffix.lower() == ".zarr":
         with written_whole(path, folder=True) as unfinished:
-            _write_zarr(unfinished, strips, rows.shape, dtype)
+            _write_zarr(unfinished, strips, rows.shape, dtype, pixel_sides, classes)
         return
     options: dict[str, Any] = {}
-    if pixel_size is not None:
-        options = {"resolution": (1e4 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+    if pixel_sides is not None:
+        per_cm = tuple(1e4 / side for side in reversed(pixel_sides))
+        options = {"resolution": per_cm, "resolutionunit": "CENTIMETER"}
     if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-        options |= {"ome": True, "metadata": _ome_metadata(pixel_size)}
+        options |= {"ome": True, "metadata": _metadata_of_ome(pixel_sides, classes)}
     with written_whole(path) as unfinished:
         tifffile.imwrite(
             unfinished,
@@ -44,12 +68,15 @@ def write_map(path: Path, rows: Any, *, dtype: Any, pixel_size: float | None) ->
         )
 
 
-def _ome_metadata(pixel_size: float | None) -> dict[str, Any]:
+def _metadata_of_ome(
+    pixel_sides: tuple[float, float] | None, classes: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return what OME-XML says of a map: its axes, its channel, the size of its pixels."""
     sizes: dict[str, Any] = {}
-    if pixel_size is not None:
-        for axis in "XY":
-            sizes |= {f"PhysicalSize{axis}": pixel_size, f"PhysicalSize{axis}Unit": "µm"}
-    return {"axes": "YX", **sizes}
+    for axis, side in zip("YX", pixel_sides or (), strict=False):
+        sizes |= {f"PhysicalSize{axis}": side, f"PhysicalSize{axis}Unit": "µm"}
+    labels = ", ".join(f"{label} {name}" for label, name in enumerate(classes or ()))
+    return {"axes": "YX", "Channel": {"Name": labels or "cells"}, **sizes}
 
 
 def _tiles(strips: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
@@ -62,15 +89,57 @@ def _tiles(strips: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
             yield tile
 
 
-def _write_zarr(path: Path, strips: Iterable[np.ndarray], shape: Any, dtype: Any) -> None:
+def _write_zarr(
+    path: Path,
+    strips: Iterable[np.ndarray],
+    shape: tuple[int, int],
+    dtype: Any,
+    pixel_sides: tuple[float, float] | None,
+    classes: Sequence[str] | None,
+) -> None:
+    """Write a group of OME-NGFF, of version 0.5 in Zarr 3 and 0.4 in Zarr 2, with one level."""
     import zarr
 
+    is_3 = int(zarr.__version__.split(".")[0]) >= 3
+    version = "0.5" if is_3 else "0.4"
+    kind: dict[str, Any] = {"zarr_format": 3} if is_3 else {}
+    layout = {"dimension_names": ("y", "x")} if is_3 else {"dimension_separator": "/"}
+    group = zarr.open_group(str(path), mode="w-", **kind)
+    metadata = _metadata_of_ngff(version, pixel_sides, classes)
+    group.attrs.update({"ome": {"version": version, **metadata}} if is_3 else metadata)
     chunks = (min(_STRIP, shape[0]), min(4 * _STRIP, shape[1]))
-    array = zarr.open_array(str(path), mode="w-", shape=shape, chunks=chunks, dtype=dtype)
+    array = zarr.open_array(
+        str(path / _LEVEL), mode="w-", shape=shape, chunks=chunks, dtype=dtype, **kind, **layout
+    )
     top = 0
     for strip in strips:
         array[top : top + len(strip)] = strip
         top += len(strip)
+
+
+def _metadata_of_ngff(
+    version: str, pixel_sides: tuple[float, float] | None, classes: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return what OME-NGFF says of a map, see https://ngff.openmicroscopy.org/specifications."""
+    unit = {} if pixel_sides is None else {"unit": "micrometer"}
+    scale = {"type": "scale", "scale": list(pixel_sides or (1.0, 1.0))}
+    multiscale = {
+        "version": version,
+        "name": "cells" if classes is None else "classes",
+        "axes": [{"name": axis, "type": "space", **unit} for axis in "yx"],
+        "datasets": [{"path": _LEVEL, "coordinateTransformations": [scale]}],
+    }
+    image_label: dict[str, Any] = {"version": version}
+    if classes is not None:
+        labels = cell_labels(classes)
+        colours = colours_of(classes)
+        image_label["colors"] = [
+            {"label-value": label, "rgba": [*colours[name], 255]} for name, label in labels.items()
+        ]
+        image_label["properties"] = [
+            {"label-value": label, "class": name} for name, label in labels.items()
+        ]
+    return {"multiscales": [multiscale], "image-label": image_label}
 
 
 def check_output(path: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,6 +66,14 @@ class Segmented:
     expected_diameter: float | None = None
     guessed_diameter: bool = False
     classes: tuple[str, ...] = CLASS_NAMES
+
+    @property
+    def pixel_sides(self) -> tuple[float, float] | None:
+        """Height and width of a pixel in micrometres, where they are known."""
+        if self.pixel_size is None:
+            return None
+        root = math.sqrt(self.pixel_aspect)
+        return self.pixel_size * root, self.pixel_size / root
 
     @cached_property
     def radii(self) -> Radii | None:

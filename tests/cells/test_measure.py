@@ -3,12 +3,15 @@
 import itertools
 import json
 import re
+import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+import roifile
 
-from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson
+from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson, to_imagej_rois
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._measure import measure_blocks
 from bloodseg.cells._scale import typical_radii
@@ -155,6 +158,7 @@ def test_geojson(smear):
     table = measure_cells(find_cells(smear.masks[0]), smear.images[0], outlines=True)
     collection = json.loads(json.dumps(to_geojson(table), allow_nan=False))
     assert collection["type"] == "FeatureCollection"
+    assert collection["unit"] == "px"
     assert len(collection["features"]) == len(table)
     for feature, row in zip(collection["features"], table.to_dict("records"), strict=True):
         (ring,) = feature["geometry"]["coordinates"]
@@ -194,6 +198,38 @@ def test_coco(smear):
         assert annotation["bbox"] == [*corners.min(0), *np.ptp(corners, axis=0)]
 
 
+def test_rois_of_imagej(smear, tmp_path):
+    table = measure_cells(find_cells(smear.masks[0]), outlines=True)
+    (tmp_path / "a.zip").write_bytes(to_imagej_rois(table))
+    rois = roifile.roiread(tmp_path / "a.zip")
+    assert [roi.name for roi in rois] == [
+        f"{row.label}-{name}" for row, name in zip(table.itertuples(), table["class"], strict=True)
+    ]
+    for roi, row in zip(rois, table.to_dict("records"), strict=True):
+        assert roi.roitype == roifile.ROI_TYPE.TRACED
+        assert np.array_equal(roi.coordinates(), row["outline"])
+        assert area_of(roi.coordinates()) == row["area"]
+        assert roi.group == (RED if row["class"] == "red" else WHITE)
+    assert len({roi.stroke_color for roi in rois}) == 2
+
+
+def test_rois_of_a_large_slide_and_of_names_with_slashes(tmp_path):
+    square = np.array([[70000, 90000], [70000, 90010], [70010, 90010], [70010, 90000]], float)
+    table = pd.DataFrame({"label": [1], "class": ["a/b"], "outline": [square]})
+    (tmp_path / "a.zip").write_bytes(to_imagej_rois(table, classes=("background", "a/b")))
+    (roi,) = roifile.roiread(tmp_path / "a.zip")
+    assert np.array_equal(roi.coordinates(), square)
+    with zipfile.ZipFile(tmp_path / "a.zip") as file:
+        assert file.namelist() == ["1-a_b.roi"]
+
+
+def test_rois_without_their_package(smear, monkeypatch):
+    monkeypatch.setitem(sys.modules, "roifile", None)
+    table = measure_cells(find_cells(smear.masks[0]), outlines=True)
+    with pytest.raises(ImportError, match=re.escape("pip install 'bloodseg[imagej]'")):
+        to_imagej_rois(table)
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -212,7 +248,7 @@ def test_an_image_of_another_size():
 
 def test_tables_that_cannot_be_written(smear):
     table = measure_cells(find_cells(smear.masks[0]))
-    for write in (to_geojson, lambda each: to_coco(each, {})):
+    for write in (to_geojson, to_imagej_rois, lambda each: to_coco(each, {})):
         with pytest.raises(ValueError, match="measure the cells with outlines=True"):
             write(table)
     table = measure_cells(find_cells(smear.masks[0]), outlines=True)
@@ -220,5 +256,7 @@ def test_tables_that_cannot_be_written(smear):
         ValueError, match=r"this table holds 2\. Pass each image's rows on their own"
     ):
         to_geojson(pd.concat([table.assign(image="a"), table.assign(image="b")]))
+    with pytest.raises(ValueError, match=r"ROIs have the coordinates of one image"):
+        to_imagej_rois(pd.concat([table.assign(image="a"), table.assign(image="b")]))
     with pytest.raises(ValueError, match="sizes must have the size of every image; got none of b"):
         to_coco(table.assign(image="b"), {"a": (1, 1)})

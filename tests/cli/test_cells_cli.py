@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import roifile
 import tifffile
 import zarr
 from PIL import Image
 
 from bloodseg import BloodCellSegmenter, summarize
 from bloodseg.cli import _batch, main
-from bloodseg.datasets import make_smears
+from bloodseg.datasets import make_smears, open_slide
 from bloodseg.plotting._pictures import overlay
 
 SMEARS = make_smears(3, image_size=96, random_state=0, red_cell_diameter=20)
@@ -118,9 +119,9 @@ def test_a_summary_of_all_images(model, images, tmp_path, capsys):
 def test_measure_writes_every_format(model, images, tmp_path, capsys):
     out = tmp_path / "out"
     formats = "csv,geojson,coco"
-    assert run("measure", images, "-m", model, "-o", out, "--format", formats) == 0
+    assert run("measure", images, "-m", model, "-o", out, "--format", formats, "--rois") == 0
     assert sorted(file.name for file in out.iterdir()) == [
-        *("a.geojson", "b.geojson", "cells.coco.json", "cells.csv"),
+        *("a.geojson", "a.rois.zip", "b.geojson", "b.rois.zip", "cells.coco.json", "cells.csv"),
     ]
     table = BloodCellSegmenter.load(model).measure(sorted(images.iterdir()))
     rows = rows_of(out / "cells.csv")
@@ -133,10 +134,28 @@ def test_measure_writes_every_format(model, images, tmp_path, capsys):
         for feature in json.loads((out / f"{name}.geojson").read_text())["features"]
     ]
     assert len(features) == len(table)
+    assert sum(len(roifile.roiread(out / f"{name}.rois.zip")) for name in "ab") == len(table)
     coco = json.loads((out / "cells.coco.json").read_text())
     assert [each["height"] for each in coco["images"]] == [96, 96]
     assert len(coco["annotations"]) == len(table)
     assert f"{len(table)} cells in 2 images, 0 failed" in capsys.readouterr().out
+
+
+def test_rois_need_their_package(model, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bloodseg.cli._measure.find_spec", lambda name: None)
+    assert run("measure", images, "-m", model, "-o", tmp_path / "out", "--rois") == 2
+    assert "need the package roifile: pip install 'bloodseg[imagej]'." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_maps_keep_the_size_of_a_pixel(model, tmp_path):
+    image = SMEARS.images[0]
+    resolution = {"resolution": (1e5, 5e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "s.tif", image, **resolution)
+    assert run("predict", tmp_path / "s.tif", "-m", model, "-o", tmp_path / "out") == 0
+    for kind in ("mask", "overlay"):
+        sides = open_slide(tmp_path / f"out/s_{kind}.png").pixel_sides
+        assert sides == pytest.approx((0.2, 0.1), rel=1e-5)
 
 
 def test_a_table_without_cells_keeps_its_columns(model, tmp_path):

@@ -665,6 +665,31 @@ def test_pixel_sizes_of_ome_zarr(tmp_path):
     assert open_slide(tmp_path / "a").pixel_sides == pytest.approx((0.4, 0.1))
 
 
+@pytest.mark.parametrize(
+    ("name", "dpi", "expected"),
+    [
+        ("a.png", (254000, 127000), (0.2, 0.1)),
+        ("a.jpg", (50800, 50800), (0.5, 0.5)),
+        ("a.bmp", (254000, 254000), (0.1, 0.1)),
+        ("a.png", (72, 72), None),  # of a screen
+        ("a.jpg", (300, 300), None),  # of a printer
+    ],
+)
+def test_pixel_sizes_of_pictures(tmp_path, name, dpi, expected):
+    Image.fromarray(PIXELS).save(tmp_path / name, dpi=dpi)
+    assert open_slide(tmp_path / name).pixel_sides == (expected and pytest.approx(expected))
+
+
+def test_a_picture_with_damaged_metadata_has_no_pixel_size(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", dpi=(254000, 254000))
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    place = data.index(b"pHYs") + 4
+    data[place : place + 8] = bytes(8)
+    data[place + 9 : place + 13] = zlib.crc32(data[place - 4 : place + 9]).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data)
+    assert open_slide(tmp_path / "a.png").pixel_size is None
+
+
 @pytest.mark.parametrize("suffix", ["svs", "ndpi", "scn", "bif", "btf", "qptiff"])
 def test_a_tiff_is_read_whatever_scanner_its_name_speaks_of(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"

@@ -425,23 +425,42 @@ def test_from_file_to_file(fitted, slide, tmp_path, suffix):
     ):
         output = tmp_path / f"{kind}.{suffix}"
         fitted.predict_file(slide, output, kind=kind)
-        read = tifffile.imread(output) if suffix == "tif" else zarr.open(str(output), mode="r")[:]
+        read = open_slide(output)
         assert read.dtype == dtype
-        assert np.array_equal(read, expected)
-        assert suffix == "zarr" or open_slide(output).pixel_size == pytest.approx(0.1)
+        assert np.array_equal(read[:][..., 0], expected)
+        assert read.pixel_size == pytest.approx(0.1)
         with raises(f"{output} exists. Choose another name, or remove it first.", FileExistsError):
             fitted.predict_file(slide, output, kind=kind)
 
 
-@pytest.mark.parametrize("pixel_size", [None, 0.1])
-def test_maps_in_ome_tiff(rng, tmp_path, pixel_size):
+@pytest.mark.parametrize("sides", [None, (0.1, 0.1), (0.2, 0.1)])
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.zarr"])
+def test_maps_know_the_height_and_width_of_a_pixel(rng, tmp_path, name, sides):
     expected = rng.integers(0, 3, (60, 513)).astype(np.uint8)
-    write_map(tmp_path / "a.ome.tif", expected, dtype=np.uint8, pixel_size=pixel_size)
+    write_map(tmp_path / name, expected, dtype=np.uint8, pixel_sides=sides)
+    slide = open_slide(tmp_path / name)
+    assert slide.pixel_sides == (sides and pytest.approx(sides))
+    assert np.array_equal(slide[:][..., 0], expected)
+
+
+def test_maps_say_what_their_labels_are(tmp_path):
+    mask = np.ones((20, 30), np.uint8)
+    for name in ("a.ome.tif", "a.zarr"):
+        classes = ("background", "white", "red")
+        write_map(tmp_path / name, mask, dtype=np.uint8, classes=classes)
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
         assert file.is_ome
-    slide = open_slide(tmp_path / "a.ome.tif")
-    assert slide.pixel_size == pytest.approx(pixel_size)
-    assert np.array_equal(slide[:][..., 0], expected)
+        assert 'Name="0 background, 1 white, 2 red"' in file.ome_metadata
+    attributes = dict(zarr.open_group(str(tmp_path / "a.zarr"), mode="r").attrs)
+    ome = attributes.get("ome", attributes)  # in version 0.4 without this level
+    assert ome["image-label"]["properties"] == [
+        {"label-value": 1, "class": "white"},
+        {"label-value": 2, "class": "red"},
+    ]
+    assert [each["label-value"] for each in ome["image-label"]["colors"]] == [1, 2]
+    (multiscale,) = ome["multiscales"]
+    assert [axis["name"] for axis in multiscale["axes"]] == ["y", "x"]
+    assert multiscale["datasets"][0]["path"] == "0"
 
 
 @pytest.mark.parametrize("suffix", ["tif", "zarr"])
@@ -456,7 +475,7 @@ def test_a_map_that_breaks_off_leaves_nothing(tmp_path, suffix):
 
     path = tmp_path / f"a.{suffix}"
     with raises("disk full", OSError):
-        write_map(path, Rows(), dtype=np.uint8, pixel_size=None)
+        write_map(path, Rows(), dtype=np.uint8)
     assert os.listdir(tmp_path) == []
 
 
@@ -464,7 +483,7 @@ def test_a_map_that_breaks_off_leaves_nothing(tmp_path, suffix):
 @pytest.mark.parametrize("shape", [(1100, 70), (512, 513), (3, 1025)])
 def test_maps_of_several_strips(rng, tmp_path, suffix, shape):
     expected = rng.integers(0, 10**6, shape).astype(np.int32)
-    write_map(tmp_path / f"a.{suffix}", expected, dtype=np.int32, pixel_size=None)
+    write_map(tmp_path / f"a.{suffix}", expected, dtype=np.int32)
     slide = open_slide(tmp_path / f"a.{suffix}")
     assert slide.dtype == np.int32
     assert np.array_equal(slide[:][..., 0], expected)
