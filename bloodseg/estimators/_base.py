@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -186,6 +187,9 @@ class NetworkEstimator(BaseEstimator):
         "preprocessor_": (Preprocessor, type(None)),
     }
 
+    # What those of it are that files of earlier versions lack.
+    _of_earlier_files: dict[str, Any] = {}  # noqa: RUF012
+
     # Models of other kinds whose weights mean something else.
     _not_to_start_from: tuple[str, ...] = ()
 
@@ -198,7 +202,13 @@ class NetworkEstimator(BaseEstimator):
     classes: Any
     class_names_: tuple[str, ...]
 
-    def _check_targets(self, targets: Any, *, images: list[Any], name: str = "") -> Any:
+    def _classes_of(self, targets: Any) -> tuple[str, ...]:
+        """Return the names of the classes that targets, not yet checked, are about."""
+        return check_classes(self.classes)
+
+    def _check_targets(
+        self, targets: Any, *, images: list[Any], classes: tuple[str, ...], name: str = ""
+    ) -> Any:
         """Return the targets of checked images, one for each, or say what is wrong with them."""
         raise NotImplementedError
 
@@ -212,7 +222,7 @@ class NetworkEstimator(BaseEstimator):
         """Return a network with new weights, fit for the training data, or with ``start``."""
         raise NotImplementedError
 
-    def _make_task(self, training: TrainingData) -> Any:
+    def _make_task(self, training: TrainingData, classes: tuple[str, ...]) -> Any:
         """Return what the network shall learn."""
         raise NotImplementedError
 
@@ -239,15 +249,17 @@ class NetworkEstimator(BaseEstimator):
     ) -> None:
         self._check_parameters()
         images = check_training_images(images)
-        targets = self._check_targets(targets, images=images)
+        classes = self._classes_of(targets)
+        check_targets = partial(self._check_targets, classes=classes)
+        targets = check_targets(targets, images=images)
         weights = check_sample_weight(sample_weight, len(images))
-        validation = check_validation(X_val, y_val, self._check_targets)
+        validation = check_validation(X_val, y_val, check_targets)
         groups = check_groups(groups, len(images))
         accelerator = make_accelerator(self.accelerator)
         device = choose_device(self.device) if accelerator is None else accelerator.device
         seed = share_seed(check_random_state(self.random_state), accelerator)
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
-        architecture["classes"] = check_classes(self.classes)
+        architecture["classes"] = classes
         start = self._read_starting_weights(architecture)
         data = (images, targets, groups, weights, validation, start)
         checkpoint = self._load_checkpoint(seed, *data)
@@ -259,7 +271,7 @@ class NetworkEstimator(BaseEstimator):
         _place(network, device)
         precision = self._set_precision(network, device)
         settings = self._make_settings(
-            self._make_task(training),
+            self._make_task(training, classes),
             seed=seed,
             device=device,
             checkpoint=checkpoint,
@@ -341,7 +353,7 @@ class NetworkEstimator(BaseEstimator):
         ``overrides`` of ``device`` and ``precision`` take the place of the parameters.
         """
         check_is_fitted(self, "network_")
-        if check_classes(self.classes) != self.class_names_:
+        if self._classes_wait():
             warn_caller(
                 f"classes={self.classes!r} wait for the next fit: what follows has the classes "
                 f"that this model was fitted for, {self.class_names_}."
@@ -355,6 +367,10 @@ class NetworkEstimator(BaseEstimator):
             predict_ode_tol=self.predict_ode_tol,
             classes=self.class_names_,
         )
+
+    def _classes_wait(self) -> bool:
+        """Return whether ``classes`` are others than those of the fit."""
+        return check_classes(self.classes) != self.class_names_
 
     def check_prediction(self) -> None:
         """Check the parameters that prediction goes by, some of which take effect without a fit.
@@ -429,7 +445,7 @@ class NetworkEstimator(BaseEstimator):
         """
         weights, header = read_model(path)
         try:
-            fitted = header["fitted"]
+            fitted = {**cls._of_earlier_files, **header["fitted"]}
             kind = fitted["estimator"]
             if kind != cls.__name__:
                 raise ValueError(f"it is a {kind}; open it with {kind}.load")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from .._images import CLASS_NAMES, change_image, check_classes, rescaled_shape, to_rgb
+from .._images import CLASS_NAMES, change_image, check_sample_weight, rescaled_shape, to_rgb
 from .._typing import Tolerances
 from ..networks import STRIDE, Start, classes_of
 from ..networks._new import new_counting_network
@@ -27,7 +29,10 @@ from ..prediction import Sources, check_sources, explain_memory_errors
 from ..preprocessing import transform_images
 from ..training import CountingTask, TrainingData
 from ._base import NetworkEstimator
-from ._fit_inputs import check_counts
+from ._fit_inputs import as_counts, check_counts
+
+# The classes where fit is given one number an image, whatever is counted.
+_ONE_KIND = ("background", "cells")
 
 
 class BloodCellCounter(RegressorMixin, NetworkEstimator):
@@ -55,6 +60,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         may be others.
     classes : sequence of str, default=("background", "white", "red")
         Names as `BloodCellSegmenter` takes them; cells of each but the background are counted.
+        Where ``fit`` is given one number an image, these are "cells", or of the one class named.
     scale : float in (0, 1], default=0.5
         How much images are shrunk before anything else. Counting needs less detail than
         outlining; cells should stay above some 20 pixels across.
@@ -133,7 +139,12 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     architecture_ : dict
         The parameters that the network was built from.
     class_names_ : tuple of str
-        ``classes`` of the fit.
+        ``classes`` of the fit; ("background", "cells") where it was given one number an image, and
+        more classes than one of cells are named.
+    not_counted_ : tuple of str
+        Classes whose cells no image of the fit had a number of: `predict` gives NaN for them.
+    single_count_ : bool
+        Whether fit was given counts of shape (n,): `predict` then gives them so.
     history_ : list of dict
         One row an epoch: train_loss, valid_loss, valid_mae_white and valid_mae_red (mean absolute
         errors, of each class), evaluations_P (mean evaluations of f for an image, at each
@@ -168,6 +179,9 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     >>> counter = BloodCellCounter(width=4, max_epochs=1, random_state=0)
     >>> counter.fit(smears.images, smears.counts).predict(smears.images).shape
     (4, 2)
+    >>> n_red = smears.counts[:, 1]
+    >>> counter.fit(smears.images, n_red).predict(smears.images).shape
+    (4,)
     """
 
     # scikit-learn reads metadata off the signatures; these are the data themselves.
@@ -187,6 +201,16 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         **NetworkEstimator._parameter_constraints,
         "scale": [Interval(Real, 0, 1, closed="right")],
         "loss": [StrOptions({"huber", "squared_error", "poisson"})],
+    }
+
+    _saved_attributes = NetworkEstimator._saved_attributes | {
+        "not_counted_": tuple,
+        "single_count_": bool,
+    }
+
+    _of_earlier_files: dict[str, Any] = {  # noqa: RUF012
+        "not_counted_": (),
+        "single_count_": False,
     }
 
     def __init__(
@@ -277,9 +301,11 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             RGB, uint8 or floating point in [0, 1]; grey, RGBA, bool and uint16 are converted.
             Files are opened as they are needed, the latest GiB of them is kept, shrunk: there may
             be more than fit into memory.
-        counts : array-like of shape (n, n_classes - 1)
+        counts : array-like of shape (n, n_classes - 1), (n, 1) or (n,)
             Cells of each class but the background in each image: by default white and red ones, as
-            `bloodseg.datasets.load_voc` and `bloodseg.datasets.make_smears` give them.
+            `bloodseg.datasets.load_voc` and `bloodseg.datasets.make_smears` give them. NaN where
+            they were not counted, which teaches nothing. Or one number an image, of any one kind of
+            cells.
         groups : array-like of shape (n,), optional
             Images of one group, such as fields of one slide, stay on one side of the validation
             split.
@@ -307,6 +333,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             X_val=X_val,
             y_val=y_val,
         )
+        numbers = np.asarray(counts, dtype=float)
+        self.single_count_ = numbers.ndim == 1
+        absent = np.isnan(numbers.reshape(len(numbers), -1)).all(axis=0)
+        self.not_counted_ = tuple(itertools.compress(self.class_names_[1:], absent))
         return self
 
     @one_warning_each()
@@ -320,9 +350,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
 
         Returns
         -------
-        ndarray of float64 of shape (n, n_classes - 1)
-            Cells of each class, by default white and red ones, in each image: expected numbers, not
-            rounded, not negative. An image's do not depend on the other images.
+        ndarray of float64 of shape (n, n_classes - 1), (n, 1) or (n,)
+            As ``fit`` was given them: cells of each class, by default white and red ones, in each
+            image: expected numbers, not rounded, not negative; NaN for a class of which it was
+            given none. An image's do not depend on the other images.
         """
         network = self._copy_network()
         sources = check_sources(images)
@@ -345,7 +376,9 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
             position: np.array([of_image[position] for of_image in evaluations])
             for position in evaluations[0]
         }
-        return np.array(counts, dtype=float)
+        numbers = np.array(counts, dtype=float)
+        numbers[:, [name in self.not_counted_ for name in self.class_names_[1:]]] = np.nan
+        return numbers[:, 0] if self.single_count_ else numbers
 
     def _prepare(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         return transform_images(self.preprocessor_, self._resize(arrays))
@@ -353,11 +386,13 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     def score(self, images: Sources, counts: ArrayLike, sample_weight: Any = None) -> float:
         """Return the coefficient of determination R², at most 1, averaged over the counts.
 
+        What was not counted (NaN), here or in `fit`, is left out.
+
         Parameters
         ----------
         images : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
             As for `fit`.
-        counts : array-like of shape (n, n_classes - 1)
+        counts : array-like of shape (n, n_classes - 1), (n, 1) or (n,)
             As for `fit`.
         sample_weight : array-like of shape (n,), optional
             Weight of each image.
@@ -365,14 +400,58 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            If the counts are not as described, or there is none that was counted in fit, too.
         """
-        return super().score(images, counts, sample_weight)
+        names = self.class_names_[1:]
+        predicted = self.predict(images).reshape(-1, len(names))
+        true = check_counts(counts, images=list(predicted), names=names)
+        known = np.isfinite(true) & np.isfinite(predicted)
+        if not known.any():
+            counted = [name for name in names if name not in self.not_counted_]
+            raise ValueError(
+                "counts must hold numbers of cells that fit was given some of, of the class "
+                f"{' or '.join(counted)}; got none."
+            )
+        weights = check_sample_weight(sample_weight, len(predicted))
+        scores = [
+            r2_score(true[rows, place], predicted[rows, place], sample_weight=weights[rows])
+            for place, rows in enumerate(known.T)
+            if rows.any()
+        ]
+        return float(np.mean(scores))
+
+    def _classes_of(self, targets: Any) -> tuple[str, ...]:
+        classes, numbers = super()._classes_of(targets), as_counts(targets)
+        one_each = numbers is not None and (numbers.ndim == 1 or numbers.shape[1:] == (1,))
+        return _ONE_KIND if one_each and len(classes) > 2 else classes
+
+    def _classes_wait(self) -> bool:
+        return self.class_names_ != _ONE_KIND and super()._classes_wait()
 
     def _check_targets(
-        self, targets: Any, *, images: list[Any], name: str = "counts"
+        self,
+        targets: Any,
+        *,
+        images: list[Any],
+        classes: tuple[str, ...],
+        name: str = "counts",
     ) -> np.ndarray:
-        names = check_classes(self.classes)[1:]
-        return check_counts(targets, images=images, names=names, name=name)
+        return check_counts(targets, images=images, names=classes[1:], name=name)
+
+    def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
+        if valid is None:
+            return
+        trained, chosen = (_is_counted(side).any(axis=0) for side in (training, valid))
+        if (trained != chosen).any():
+            raise ValueError(
+                "counts must hold numbers of the same kinds of cells among the images of training "
+                "and among those of validation, in which others are NaN. Choose those of "
+                "validation with X_val and y_val, or set validation_fraction=None."
+            )
 
     def _resize(self, images: list[Any]) -> list[Any]:
         if self.scale == 1:
@@ -392,11 +471,13 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     ) -> nn.Module:
         densities = [1.0] * (len(classes_of(architecture)) - 1)
         if training is not None:
-            blocks = [math.prod(image.shape[:2]) / STRIDE**2 for image in training.images]
-            densities = (training.weights @ training.targets / (training.weights @ blocks)).tolist()
+            blocks = np.array([math.prod(image.shape[:2]) for image in training.images]) / STRIDE**2
+            weights, counts = _weights_of_counts(training)
+            totals = np.maximum(weights.T @ blocks, 1e-300)  # 0 where nothing was counted
+            densities = ((weights * counts).sum(axis=0) / totals).tolist()
         return new_counting_network(architecture, seed, start, densities)
 
-    def _make_task(self, training: TrainingData) -> CountingTask:
+    def _make_task(self, training: TrainingData, classes: tuple[str, ...]) -> CountingTask:
         height, width = min((image.shape[:2] for image in training.images), key=max)
         if max(height, width) <= STRIDE:
             raise ValueError(
@@ -404,19 +485,29 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
                 f"scale={self.scale!r}; got one of {height} x {width} then. Raise scale, or leave "
                 "out tiny images."
             )
-        mean = np.average(training.targets, axis=0, weights=training.weights)
-        squares = np.square(training.targets - mean)
-        spread = np.sqrt(np.average(squares, axis=0, weights=training.weights))
+        weights, counts = _weights_of_counts(training)
+        total = np.maximum(weights.sum(axis=0), 1e-300)
+        mean = (weights * counts).sum(axis=0) / total
+        spread = np.sqrt((weights * np.square(counts - mean)).sum(axis=0) / total)
         # Not below a tenth of a cell: a count that hardly varies would outweigh the other.
-        names = check_classes(self.classes)[1:]
-        return CountingTask(loss=self.loss, scale=np.maximum(spread, 0.1), names=names)
+        return CountingTask(loss=self.loss, scale=np.maximum(spread, 0.1), names=classes[1:])
 
     def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: a regressor of several numbers."""
+        """Return scikit-learn's tags: a regressor of one number or several."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.target_tags.single_output = False
         return tags
+
+
+def _is_counted(data: TrainingData) -> np.ndarray:
+    """Return which counts are known, and weigh something, as bool of shape (n, k)."""
+    return np.isfinite(data.targets) & (data.weights > 0)[:, np.newaxis]
+
+
+def _weights_of_counts(data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights and counts (n, k), both 0 where cells were not counted."""
+    counted = _is_counted(data)
+    return np.where(counted, data.weights[:, np.newaxis], 0.0), np.where(counted, data.targets, 0.0)
 
 
 def shrink(image: np.ndarray, scale: float) -> np.ndarray:

@@ -63,30 +63,50 @@ def read_masks(masks: Any, classes: Sequence[str]) -> Any:
 def check_counts(
     counts: Any,
     *,
-    images: Sequence[np.ndarray],
+    images: Sequence[Any],
     names: Sequence[str] = CLASS_NAMES[1:],
     name: str = "counts",
 ) -> np.ndarray:
     """Return the numbers of cells of the classes of these names as floats of shape (n, k).
 
+    NaN stands for cells that were not counted.
+
     Raises
     ------
     ValueError
-        If there is not a finite number an image and class, or one is negative.
+        If there is not a number an image and class, or one is negative or infinite, or all are NaN.
     """
-    numbers = _floats(counts)
+    numbers = as_counts(counts)
     shape = (len(images), len(names))
-    if numbers is None or numbers.shape != shape or (numbers < 0).any():
-        if numbers is None:
-            found = "what is no number, or not finite"
-        else:
-            found = "a negative one" if numbers.shape == shape else f"shape {numbers.shape}"
-        raise ValueError(
-            f"{name} must hold {_in_letters(len(names))} finite numbers, not negative, for each of "
-            f"{len(images)} images: {' and '.join(names)} cells, in this order; got {found}. "
-            "Leave out images whose cells were not counted."
-        )
-    return numbers
+    if numbers is not None and len(names) == 1 and numbers.shape == shape[:1]:
+        numbers = numbers[:, np.newaxis]
+    if numbers is None:
+        found = "what is no number, or infinite"
+    elif numbers.shape != shape:
+        found = f"shape {numbers.shape}"
+    elif (numbers < 0).any():
+        found = "a negative one"
+    elif np.isnan(numbers).all():
+        found = "nothing but NaN"
+    else:
+        return numbers
+    wanted, of_what = "a number", in_words(names[0])
+    if len(names) > 1:
+        wanted = f"{_in_letters(len(names))} numbers"
+        of_what = f"{' and '.join(names)} cells, in this order"
+    raise ValueError(
+        f"{name} must hold {wanted}, not negative, for each of {len(images)} images: {of_what}, "
+        f"NaN where they were not counted; got {found}."
+    )
+
+
+def as_counts(counts: Any) -> np.ndarray | None:
+    """Return counts as floats, in which NaN may stand; None where they are no such thing."""
+    try:
+        numbers = np.asarray(counts, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return None if np.isinf(numbers).any() else numbers
 
 
 def warn_of_absent_classes(

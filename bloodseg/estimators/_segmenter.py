@@ -760,9 +760,13 @@ class BloodCellSegmenter(NetworkEstimator):
         return scale_to_diameter(data, self.red_cell_diameter, wanted, check_classes(self.classes))
 
     def _check_targets(
-        self, targets: Any, *, images: list[Any], name: str = "masks"
+        self,
+        targets: Any,
+        *,
+        images: list[Any],
+        classes: tuple[str, ...],
+        name: str = "masks",
     ) -> list[np.ndarray]:
-        classes = check_classes(self.classes)
         masks = check_masks(targets, images=images, classes=classes, partial=True, name=name)
         if name == "masks":
             warn_of_absent_classes(masks, classes)
@@ -777,8 +781,7 @@ class BloodCellSegmenter(NetworkEstimator):
     ) -> nn.Module:
         return new_network(architecture, seed, start)
 
-    def _make_task(self, training: TrainingData) -> SegmentationTask:
-        classes = check_classes(self.classes)
+    def _make_task(self, training: TrainingData, classes: tuple[str, ...]) -> SegmentationTask:
         weights = class_weights(self.class_weight, training.targets, training.weights, classes)
         return SegmentationTask(
             crop_size=self.crop_size,

@@ -90,8 +90,13 @@ class CountLoss(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, predicted: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the loss of predicted counts (n, K) for counts (n, K) and weights (n,)."""
+        """Return the loss of predicted counts (n, K) for counts (n, K) and weights (n,).
+
+        What was not counted (NaN) adds nothing.
+        """
         counts, weights = target
+        counted = counts.isfinite()
+        counts = counts.where(counted, predicted.detach())
         if self.kind == "poisson":
             # Of counts apart from the prediction: xlogy has no gradient where both are zero.
             surprise = torch.xlogy(counts, counts) - counts * (predicted + _TINY).log()
@@ -101,4 +106,4 @@ class CountLoss(nn.Module):
         else:
             errors = (predicted - counts) / self.scale
             losses = functional.huber_loss(errors, torch.zeros_like(errors), "none", _KNEE)
-        return (losses * weights[:, None]).mean()
+        return (losses.where(counted, 0) * weights[:, None]).mean()

@@ -143,11 +143,12 @@ class CountingTask:
         return np.zeros((2, len(self.scale)))
 
     def sum_up(self, predicted: Tensor, counts: Tensor) -> np.ndarray:
-        """Return absolute errors and numbers of images of a batch."""
-        errors = (predicted - counts).abs().sum(dim=0).cpu().numpy()
-        return np.stack([errors, np.full_like(errors, len(counts))])
+        """Return absolute errors and numbers of counts of a batch."""
+        errors = (predicted - counts).abs()
+        sums = errors.nansum(dim=0), errors.isfinite().sum(dim=0)  # NaN: not counted
+        return np.stack([each.cpu().numpy() for each in sums])
 
     def score(self, sums: np.ndarray) -> dict[str, float]:
-        """Return the mean absolute error of each count."""
-        errors = (sums[0] / sums[1]).tolist()
-        return {f"mae_{name}": error for name, error in zip(self.names, errors, strict=True)}
+        """Return the mean absolute error of each count, of those that there are."""
+        named = zip(self.names, *sums.tolist(), strict=True)
+        return {f"mae_{name}": error / number for name, error, number in named if number}

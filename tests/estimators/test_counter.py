@@ -17,10 +17,12 @@ from torch.nn import functional
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter, Preprocessor
 from bloodseg.datasets import make_smears
+from bloodseg.estimators._base import NetworkEstimator
 from bloodseg.networks import CountingNetwork, NODEsUNet, ResNetUNet, UNet, for_prediction, unet_of
 from bloodseg.training._augmentation import WholeImageAugmentation
 from bloodseg.training._data import EpochSampler, SameSizeBatches, WholeImages
 from bloodseg.training._loss import CountLoss
+from bloodseg.training._tasks import CountingTask
 
 TINY = {"width": 2, "max_epochs": 2, "scale": 1, "random_state": 0}
 
@@ -341,15 +343,95 @@ def test_out_of_memory_names_the_image_as_it_came(tiny, smears, monkeypatch):
         model.predict(smears.images)
 
 
+# ---------------------------------------------------------------- one count, gaps
+
+
+def test_one_count_in_the_form_that_it_was_given(tiny, smears, tmp_path, same_weights):
+    n_red = smears.counts[:, 1]
+    flat = tiny().fit(smears.images, n_red)
+    column = tiny().fit(smears.images, n_red[:, np.newaxis])
+    named = tiny(classes=("background", "red")).fit(smears.images, n_red)
+    assert flat.class_names_ == column.class_names_ == ("background", "cells")
+    assert named.class_names_ == ("background", "red")
+    assert "valid_mae_cells" in flat.history_[0]
+    assert same_weights(flat, column)
+    assert same_weights(flat, named)
+    counts = flat.predict(smears.images)
+    assert counts.shape == (6,)
+    assert np.array_equal(column.predict(smears.images), counts[:, np.newaxis])
+    assert flat.score(smears.images, n_red) == pytest.approx(r2_score(n_red, counts))
+    flat.save(tmp_path / "m")
+    assert np.array_equal(BloodCellCounter.load(tmp_path / "m").predict(smears.images), counts)
+    assert len(cross_val_score(clone(flat), list(smears.images), n_red, cv=2)) == 2
+
+
+def test_cells_that_were_not_counted_teach_nothing(tiny, smears, tmp_path):
+    only_red = np.where([True, False], np.nan, smears.counts)
+    settings = {"validation_fraction": None, "learning_rate": 1e-2}
+    with_gap = tiny(**settings).fit(smears.images, only_red)
+    assert with_gap.not_counted_ == ("white",)
+    counts = with_gap.predict(smears.images)
+    assert np.isnan(counts[:, 0]).all()
+    # The loss is a mean over both classes: half of it, as AdamW takes gradients of any size.
+    alone = tiny(**settings).fit(smears.images, smears.counts[:, 1])
+    assert counts[:, 1] == pytest.approx(alone.predict(smears.images), rel=0.05)
+    expected = r2_score(smears.counts[:, 1], counts[:, 1])
+    assert with_gap.score(smears.images, smears.counts) == pytest.approx(expected)
+    with_gap.save(tmp_path / "m")
+    loaded = BloodCellCounter.load(tmp_path / "m")
+    assert np.array_equal(loaded.predict(smears.images), counts, equal_nan=True)
+
+
+def test_gaps_here_and_there(tiny, smears):
+    counts = smears.counts.astype(float)
+    counts[0, 0] = counts[3, 1] = np.nan
+    other = counts.copy()
+    model = tiny(max_epochs=1, validation_fraction=None).fit(smears.images, counts)
+    assert np.isfinite(model.predict(smears.images)).all()
+    assert model.not_counted_ == ()
+    known = np.isfinite(other)
+    predicted = model.predict(smears.images)
+    each = [r2_score(other[rows, i], predicted[rows, i]) for i, rows in enumerate(known.T)]
+    assert model.score(smears.images, counts) == pytest.approx(np.mean(each))
+
+
+def test_losses_and_errors_leave_out_what_was_not_counted():
+    predicted = torch.tensor([[1.0, 8.0], [2.0, 10.0]], requires_grad=True)
+    counts = torch.tensor([[1.0, np.nan], [0.0, 10.0]])
+    for kind in ("huber", "squared_error", "poisson"):
+        filled = counts.nan_to_num(8.0)  # as predicted: no error
+        loss, expected = (
+            CountLoss(kind, torch.ones(2))(predicted, (each, torch.ones(2)))
+            for each in (counts, filled)
+        )
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+        (gradient,) = torch.autograd.grad(loss, predicted)
+        assert gradient[0, 1] == 0
+        assert torch.isfinite(gradient).all()
+    task = CountingTask("huber", np.ones(2))
+    sums = task.start + task.sum_up(predicted.detach(), counts)
+    assert task.score(sums) == {"mae_white": 1.0, "mae_red": 0.0}
+    nothing = task.start + task.sum_up(predicted.detach()[:1], counts[:1])
+    assert task.score(nothing) == {"mae_white": 0.0}
+
+
+def test_files_of_before_counters_of_one_count(fitted, smears, tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(BloodCellCounter, "_saved_attributes", NetworkEstimator._saved_attributes)
+        fitted.save(tmp_path / "m")
+    loaded = BloodCellCounter.load(tmp_path / "m")
+    assert np.array_equal(loaded.predict(smears.images), fitted.predict(smears.images))
+
+
 # ---------------------------------------------------------------- what is refused
 
 WRONG_COUNTS = {
-    "one column": (lambda c: c[:, 1], "got shape (6,)"),
     "three columns": (lambda c: np.c_[c, c[:, :1]], "got shape (6, 3)"),
     "too few": (lambda c: c[:5], "got shape (5, 2)"),
     "negative": (lambda c: c - 100, "got a negative one"),
-    "NaN": (lambda c: np.where(c == c.max(), np.nan, c), "got what is no number, or not finite"),
-    "text": (lambda c: c.astype(str).astype(object) + "x", "got what is no number, or not finite"),
+    "infinite": (lambda c: c + np.inf, "got what is no number, or infinite"),
+    "NaN": (lambda c: c * np.nan, "got nothing but NaN"),
+    "text": (lambda c: c.astype(str).astype(object) + "x", "got what is no number, or infinite"),
     "label maps": (lambda c: np.zeros((6, 32, 32)), "got shape (6, 32, 32)"),
 }
 
@@ -361,10 +443,35 @@ def test_counts_that_are_refused(tiny, smears, change, text, name):
     if name == "y_val":
         wrong, extra = smears.counts, {"X_val": smears.images, "y_val": wrong}
     with raises(
-        f"{name} must hold two finite numbers, not negative, for each of 6 images: white and red "
-        f"cells, in this order; {text}. Leave out images whose cells were not counted."
+        f"{name} must hold two numbers, not negative, for each of 6 images: white and red cells, "
+        f"in this order, NaN where they were not counted; {text}."
     ):
         tiny().fit(smears.images, wrong, **extra)
+
+
+def test_counts_of_validation_are_of_the_form_of_the_others(tiny, smears):
+    with raises("y_val must hold two numbers, not negative, for each of 6 images: white and red"):
+        tiny().fit(smears.images, smears.counts, X_val=smears.images, y_val=smears.counts[:, 1])
+    with raises("y_val must hold a number, not negative, for each of 6 images: cells, NaN"):
+        tiny().fit(smears.images, smears.counts[:, 1], X_val=smears.images, y_val=smears.counts)
+
+
+def test_validation_by_other_cells_than_those_of_training(tiny, smears):
+    only_red = np.where([True, False], np.nan, smears.counts)
+    with raises(
+        "counts must hold numbers of the same kinds of cells among the images of training and "
+        "among those of validation, in which others are NaN. Choose those of validation with X_val "
+        "and y_val, or set validation_fraction=None."
+    ):
+        tiny().fit(smears.images, smears.counts, X_val=smears.images, y_val=only_red)
+
+
+def test_a_score_without_a_count(tiny, smears):
+    only_red = np.where([True, False], np.nan, smears.counts)
+    only_white = np.where([False, True], np.nan, smears.counts)
+    model = tiny(max_epochs=1).fit(smears.images, only_red)
+    with raises("numbers of cells that fit was given some of, of the class red; got none."):
+        model.score(smears.images, only_white)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +558,7 @@ def test_tags():
     assert is_regressor(BloodCellCounter())
     assert tags.target_tags.required
     assert tags.target_tags.multi_output
-    assert not tags.target_tags.single_output
+    assert tags.target_tags.single_output
     assert not tags.input_tags.two_d_array
     assert not tags.non_deterministic
 
