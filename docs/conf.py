@@ -12,9 +12,18 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx_gallery.gen_gallery",
     "sphinxarg.ext",
 ]
-exclude_patterns = ["_build"]
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "examples",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "write_computation_times": False,
+    "min_reported_time": 1e9,  # seconds of the machine that builds the pages say little
+}
+exclude_patterns = ["_build", "examples/*.ipynb", "examples/*.py", "examples/*.md5"]
 smartquotes_action = "qe"  # quotes and dots, but not dashes: --option stays as it is typed
 html_theme = "furo"
 html_title = f"bloodseg {release}"
