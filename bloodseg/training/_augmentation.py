@@ -1,21 +1,52 @@
-"""Random changes of images on the fly, label maps along with them; kornia does the geometry."""
+"""Random changes of images on the fly, label maps along with them, on the device that they are on.
+
+The few numbers that an image's change is made of are drawn on the CPU, whatever the device, so that
+nothing waits for it; noise for each pixel is drawn where it is used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from skimage.color import hed_from_rgb, rgb_from_hed
-from torch import Tensor, nn
+from torch import Generator, Tensor
+from torch.nn import functional
 
 from ..networks import DrawnFrom
 
 _STAIN_SHIFT = 0.02  # absolute change of each stain, in optical density
 _LIGHT_SHIFT = 0.15  # the same of each colour channel: between 71 and 141 % of its light
 
+Change = Callable[[Tensor, Generator], Tensor]
+"""From images (n, 3, H, W) in [0, 1] and what to draw from to changed images in [0, 1]."""
 
-class RandomStainShift(nn.Module):
+
+class _ChangeOfSome:
+    """Change a share ``p`` of the images, each in its own way."""
+
+    p: float
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Return changed images (n, 3, H, W) in [0, 1]."""
+        chosen = (torch.rand(len(images), generator=generator) < self.p).nonzero()[:, 0]
+        numbers = self.draw(len(images), generator)[chosen]
+        rows = chosen.to(images.device, non_blocking=True)
+        changed = self.change(images[rows], numbers.to(images, non_blocking=True))
+        return images.index_copy(0, rows, changed.clamp_(0, 1))
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Return the numbers that change n images: (n, ...)."""
+        raise NotImplementedError
+
+    def change(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """Return changed images, in memory of their own."""
+        raise NotImplementedError
+
+
+class StainShift(_ChangeOfSome):
     """Vary the density of each stain (Tellez et al. [1]_, "HED-light") and the colour of the light.
 
     Romanowsky stains are an eosin and azure dyes, which haematoxylin and eosin come close to. The
@@ -36,89 +67,163 @@ class RandomStainShift(nn.Module):
     """
 
     def __init__(self, scale: float = 0.15, p: float = 0.5):
-        super().__init__()
         self.scale, self.p = scale, p
 
-    def forward_parameters(self, shape: torch.Size) -> dict[str, Tensor]:
-        """Draw what changes images of a shape (n, 3, H, W); named as kornia does."""
-        return {
-            "factors": 2 * torch.rand(3, shape[0], 3, 1, 1) - 1,
-            "changed": torch.rand(shape[0], 1, 1, 1) < self.p,
-        }
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Return relative and absolute changes of the stains, and changes of the light: each 3."""
+        greatest = torch.tensor([self.scale, _STAIN_SHIFT, _LIGHT_SHIFT])
+        return _uniform((n, 3, 3), -1, 1, generator) * greatest[:, None]
 
-    def forward(self, images: Tensor, params: dict[str, Tensor] | None = None) -> Tensor:
-        """Return changed images (n, 3, H, W) in [0, 1]."""
-        params = self.forward_parameters(images.shape) if params is None else params
-        to_stains = torch.as_tensor(hed_from_rgb, dtype=images.dtype, device=images.device)
-        to_density = torch.as_tensor(rgb_from_hed, dtype=images.dtype, device=images.device)
-        scale, shift, light = params["factors"].to(images)
-        density = -torch.log10(images.clamp_min(1e-3))
-        stains = torch.einsum("nihw,ij->njhw", density, to_stains)
-        stains = stains * (1 + self.scale * scale) + _STAIN_SHIFT * shift
-        density = torch.einsum("nihw,ij->njhw", stains, to_density) + _LIGHT_SHIFT * light
-        changed = params["changed"].to(images.device)
-        return torch.where(changed, torch.pow(10.0, -density).clamp(0, 1), images)
+    def change(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """Return images of other density: of rows, ``((d S) (1 + scale) + shift) S^-1 + light``."""
+        scale, shift, light = numbers.unbind(dim=1)
+        to_stains, to_density = (
+            torch.as_tensor(each).to(images) for each in (hed_from_rgb, rgb_from_hed)
+        )
+        # All three are one affine map of the three channels.
+        matrix = (to_stains * (1 + scale)[:, None]) @ to_density
+        offset = shift @ to_density + light
+        density = images.clamp_min(1e-3).log10_().flatten(2)
+        density = torch.baddbmm(offset[..., None], matrix.mT, density, beta=-1)
+        return torch.pow(10.0, density).view_as(images)
+
+
+class ColourJiggle(_ChangeOfSome):
+    """Vary brightness, contrast, and saturation and hue as HSV has them.
+
+    Parameters
+    ----------
+    brightness : float
+        The most that is added to all channels or taken from them.
+    contrast, saturation : float
+        Greatest relative changes of all channels, and of the saturation.
+    hue : float
+        Greatest shift of the hue, in turns of the circle.
+    p : float
+        Share of the images that are changed.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.2,
+        saturation: float = 0.2,
+        hue: float = 0.03,
+        p: float = 0.5,
+    ):
+        self.greatest = brightness, contrast, saturation, hue
+        self.p = p
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Return changes of brightness, contrast, saturation and hue."""
+        numbers = _uniform((n, 4), -1, 1, generator) * torch.tensor(self.greatest)
+        # Either may come first: what is added first is multiplied, too.
+        first = torch.rand(n, generator=generator) < 0.5
+        numbers[first, 0] *= 1 + numbers[first, 1]
+        return numbers
+
+    def change(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """Return images of other colours.
+
+        Of a pixel of hue h (in sixths of the circle), greatest channel V and least one V - C, the
+        channels are ``V - C * clip(min(k, 4 - k), 0, 1)`` with ``k = (n + h) mod 6`` and n = 5, 3
+        and 1 for red, green and blue; the saturation is C / V.
+        """
+        added, contrast, saturation, hue = numbers.T[..., None, None, None]
+        images = torch.addcmul(added, images, 1 + contrast).clamp_(0, 1)
+        red, green, blue = images.split(1, dim=1)
+        greatest, least = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
+        extent = greatest - least
+        of_green = torch.where(greatest == green, blue - red + 2 * extent, red - green + 4 * extent)
+        angle = torch.where(greatest == red, green - blue, of_green) / extent.clamp_min(1e-8)
+        offsets = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]
+        places = (angle + 6 * hue + offsets).remainder_(6)
+        shares = torch.minimum(places, 4 - places).clamp_(0, 1)
+        extent = torch.minimum(extent * (1 + saturation), greatest)
+        return torch.addcmul(greatest, extent, shares, value=-1)
 
 
 class Augmentation:
     """Flips, right angles, rotation, scale, elastic warp, brightness, colour and stain.
 
+    All that moves pixels is one map of places, by which images and label maps are read once: images
+    between pixels, label maps at the nearest one; beyond the border they are mirrored.
+
     Parameters
     ----------
     crop_size : int
-        Side of the crops in pixels: the elastic warp scales with it.
+        Side of the crops in pixels.
     strong : bool
         Whether images shall differ as those of many laboratories do: wider ranges, and gamma, blur,
         noise and JPEG too.
     """
 
     def __init__(self, crop_size: int, *, strong: bool = False):
-        kornia = _import_kornia()
-        from kornia.constants import DataKey, Resample
-
-        sigma = crop_size / 16
-        kernel = 2 * int(2 * sigma) + 1
-        mirrored: dict[str, Any] = {"padding_mode": "reflection", "align_corners": False}
-        self._together = kornia.AugmentationSequential(
-            kornia.RandomHorizontalFlip(p=0.5),
-            kornia.RandomVerticalFlip(p=0.5),
-            kornia.RandomRotation90(times=(0, 3), p=0.75),
-            kornia.RandomAffine(
-                degrees=45.0, scale=(0.7, 1.4) if strong else (0.8, 1.25), p=0.5, **mirrored
-            ),
-            kornia.RandomElasticTransform(
-                kernel_size=(kernel, kernel),
-                sigma=(sigma, sigma),
-                alpha=(1.5, 1.5),
-                p=0.2,
-                **mirrored,
-            ),
-            *([] if strong else [_make_colour_jiggle()]),
-            data_keys=["input", "mask"],
-            # kornia's own adds align_corners=None, on which torch warns time and again.
-            extra_args={DataKey.MASK: {"resample": Resample.NEAREST}},
-        )
-        self._look = _make_laboratory_changes() if strong else [RandomStainShift()]
+        self._scales = (0.7, 1.4) if strong else (0.8, 1.25)
+        self._smooth = _make_smoother(crop_size, crop_size / 16)
+        self._look = _make_laboratory_changes() if strong else [ColourJiggle(), StainShift()]
 
     @torch.no_grad()
     def __call__(self, images: Tensor, masks: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
-        """Return changed images (n, 3, H, W) in [0, 1] and their label maps (n, H, W).
+        """Return changed images (n, 3, S, S) in [0, 1] and their label maps (n, S, S).
 
-        The same seed gives the same change; torch's global generator is left as it was.
+        S is the crops' size. The same seed gives the same change on the same kind of device;
+        torch's global generator is left as it was.
         """
-        draws = DrawnFrom(seed)
-        with draws:
-            params = self._together.forward_parameters(images.shape)
-        images, maps = self._together(images, masks[:, None].to(images.dtype), params=params)
-        images = _change_all(images.clamp(0, 1), self._look, draws).clamp(0, 1)
-        return images, maps[:, 0].round().to(masks.dtype)
+        generator = Generator().manual_seed(seed)
+        places = self._draw_places(len(images), images.device, generator)
+        labels = masks[:, None].to(images.dtype)
+        images, labels = (
+            functional.grid_sample(
+                values, places, mode=mode, padding_mode="reflection", align_corners=False
+            )
+            for values, mode in ((images, "bilinear"), (labels, "nearest"))
+        )
+        # Means of numbers up to 1 may be above it by a rounding error.
+        images = _change_all(images.clamp_(0, 1), self._look, generator)
+        return images, labels[:, 0].to(masks.dtype)
+
+    def _draw_places(self, n: int, device: torch.device, generator: Generator) -> Tensor:
+        """Return where each pixel of n images comes from: (n, S, S, 2), x and y in [-1, 1]."""
+        side = len(self._smooth)
+        ticks = (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
+        x, y = (each.expand(n, -1, -1) for each in torch.meshgrid(ticks, ticks, indexing="xy"))
+        # The last change of an image comes first, for places are traced back.
+        warped = (torch.rand(n, generator=generator) < 0.2).nonzero()[:, 0].to(device)
+        if len(warped):
+            noise = torch.rand(
+                (2, len(warped), side, side), device=device, generator=_on(device, generator)
+            )
+            right, down = self._smooth_noise(2 * noise - 1)
+            x, y = x.index_add(0, warped, right), y.index_add(0, warped, down)
+        turns = self._draw_turns(n, generator).to(device).permute(1, 2, 0)
+        (xx, xy), (yx, yy) = turns[..., None, None]
+        return torch.stack([xx * x + xy * y, yx * x + yy * y], dim=-1)
+
+    def _smooth_noise(self, noise: Tensor) -> Tensor:
+        """Return shifts (..., S, S) of places, in halves of a side, from noise in [-1, 1]."""
+        smooth = self._smooth.to(noise.device)
+        return smooth @ noise @ smooth.mT * 1.5
+
+    def _draw_turns(self, n: int, generator: Generator) -> Tensor:
+        """Return matrices (n, 2, 2) that turn, scale and flip places."""
+        free = torch.rand(n, generator=generator) < 0.5
+        angles = _uniform((n,), -math.pi / 4, math.pi / 4, generator) * free
+        scales = _uniform((n,), *self._scales, generator).where(free, torch.ones(()))
+        cosines, sines = angles.cos() / scales, angles.sin() / scales
+        matrices = torch.stack([cosines, -sines, sines, cosines], dim=-1).view(n, 2, 2)
+        # Flips, and a quarter of a turn in three of eight images, which is a flip more or less.
+        turned = torch.rand(n, generator=generator) < 0.375
+        matrices = torch.where(turned[:, None, None], matrices.flip(1), matrices)
+        signs = 1.0 - 2 * (torch.rand((n, 2, 1), generator=generator) < 0.5)
+        return signs * matrices
 
 
 class WholeImageAugmentation:
     """Flips, right angles, brightness, colour and stain: what changes no number of cells."""
 
     def __init__(self) -> None:
-        self._look = [_make_colour_jiggle(), RandomStainShift()]
+        self._look = [ColourJiggle(), StainShift()]
 
     @torch.no_grad()
     def __call__(self, images: Tensor, targets: Any, *, seed: int) -> tuple[Tensor, Any]:
@@ -126,60 +231,78 @@ class WholeImageAugmentation:
 
         The same seed gives the same change; torch's global generator is left as it was.
         """
-        draws = DrawnFrom(seed)
-        with draws:
-            flips = torch.rand(2, len(images), 1, 1, 1).to(images.device) < 0.5
-            # The whole batch, so that its images stay of one size.
-            turned = torch.rand(()) < 0.5
+        generator = Generator().manual_seed(seed)
+        flips = (torch.rand((2, len(images), 1, 1, 1), generator=generator) < 0.5).to(images.device)
         for axis, flipped in zip((-2, -1), flips, strict=True):
             images = torch.where(flipped, images.flip(axis), images)
-        images = images.transpose(-2, -1) if turned else images
-        return _change_all(images, self._look, draws), targets
+        # The whole batch, so that its images stay of one size.
+        if torch.rand((), generator=generator) < 0.5:
+            images = images.transpose(-2, -1)
+        return _change_all(images, self._look, generator), targets
 
 
-def _change_all(images: Tensor, changes: Iterable[Any], draws: DrawnFrom) -> Tensor:
-    """Change images (n, 3, H, W) one way after the other.
+class _KorniaChange:
+    """A change of kornia's, which takes no generator."""
 
-    Parameters are drawn before, for the context in which they are makes all else slower.
-    """
+    def __init__(self, change: Any):
+        self.change = change
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        with DrawnFrom(_draw_seed(generator)):
+            # Drawn before, for this context makes all else slower.
+            params = self.change.forward_parameters(images.shape)
+        changed: Tensor = self.change(images, params=params)
+        return changed.clamp(0, 1)
+
+
+def _change_all(images: Tensor, changes: Iterable[Change], generator: Generator) -> Tensor:
+    """Change images (n, 3, H, W) one way after the other."""
     for change in changes:
-        with draws:
-            params = change.forward_parameters(images.shape)
-        images = change(images.clamp(0, 1), params=params)
+        images = change(images, generator)
     return images
 
 
-def _make_laboratory_changes() -> list[Any]:
-    """Return what changes images as stain, lamp, focus, camera and file format do."""
-    kornia = _import_kornia()
-    return [
-        RandomStainShift(scale=0.3, p=0.8),
-        kornia.ColorJiggle(brightness=0.2, contrast=0.3, saturation=0.4, hue=0.05, p=0.7),
-        kornia.RandomGamma((0.7, 1.4), p=0.4),
-        kornia.RandomGaussianBlur((9, 9), (0.3, 1.8), p=0.25),
-        kornia.RandomGaussianNoise(std=0.03, p=0.25),
-        kornia.RandomJPEG((40.0, 90.0), p=0.2),
-    ]
-
-
-def _make_colour_jiggle() -> Any:
-    kornia = _import_kornia()
-    return kornia.ColorJiggle(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.5)
-
-
-def _import_kornia() -> Any:
-    """Return kornia's augmentations: a quarter of a second that only training needs.
+def _make_laboratory_changes() -> list[Change]:
+    """Return what changes images as stain, lamp, focus, camera and file format do.
 
     Raises
     ------
     ImportError
         If kornia is not installed.
     """
-    try:
-        from kornia import augmentation
+    try:  # a quarter of a second that nothing else needs
+        import kornia.augmentation as kornia
     except ImportError as error:
         raise ImportError(
-            f"random changes of images need kornia ({error}): pip install kornia, or train with "
-            "augment=False."
+            f"strong random changes of images need kornia ({error}): pip install kornia, or train "
+            "with augment=True."
         ) from error
-    return augmentation
+    of_kornia = [
+        kornia.RandomGamma((0.7, 1.4), p=0.4),
+        kornia.RandomGaussianBlur((9, 9), (0.3, 1.8), p=0.25),
+        kornia.RandomGaussianNoise(std=0.03, p=0.25),
+        kornia.RandomJPEG((40.0, 90.0), p=0.2),
+    ]
+    jiggle = ColourJiggle(brightness=0.2, contrast=0.3, saturation=0.4, hue=0.05, p=0.7)
+    return [StainShift(scale=0.3, p=0.8), jiggle, *map(_KorniaChange, of_kornia)]
+
+
+def _make_smoother(side: int, sigma: float) -> Tensor:
+    """Return the matrix (side, side) that smooths an axis by a Gaussian, cut off at 2 sigma."""
+    places = torch.arange(side)
+    distances = (places - places[:, None]).abs()
+    weights = torch.exp(-0.5 * (distances / sigma) ** 2) * (distances <= int(2 * sigma))
+    return weights / weights.sum(dim=1).max()
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator)
+
+
+def _draw_seed(generator: Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+def _on(device: torch.device, generator: Generator) -> Generator:
+    """Return a generator for a device, seeded by another."""
+    return Generator(device).manual_seed(_draw_seed(generator))

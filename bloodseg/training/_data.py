@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from .._images import LazyImage
 from ..networks import image_tensor
@@ -153,6 +155,18 @@ class SameSizeBatches(BatchSampler):
             if len(batch) == self.batch_size:
                 yield waiting.pop(self.sizes[number])
         yield from waiting.values()
+
+
+class LoadedAhead(DataLoader):
+    """A loader that prepares the next batch, in a thread, while one is being learned from."""
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        with ThreadPoolExecutor(1) as thread:
+            ahead = thread.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = thread.submit(next, batches, None)
+                yield batch
 
 
 def _cut_side(side: int) -> list[slice]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.utils import to_device
 from torch import Tensor
 
 from ..networks import seed_dropout, seed_globally
@@ -55,9 +56,9 @@ class AugmentedNet(NeuralNet):
         self.ode_regularization = ode_regularization
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
-        """Augment the batch, then do skorch's step."""
+        """Move the batch to the network, augment it there, then do skorch's step."""
         if self.augmentation is not None:
-            images, (targets, weights) = batch
+            images, (targets, weights) = to_device(batch, self.device)
             images, targets = self.augmentation(images, targets, seed=self._step_seed(0))
             batch = images, (targets, weights)
         with self._seed_draws(batch), self._watch_blocks():

@@ -34,6 +34,7 @@ from ._callbacks import (
     numbers_of,
 )
 from ._checkpoint import Checkpoint
+from ._data import LoadedAhead
 from ._distributed import share_buffers
 from ._net import AugmentedNet, make_distributed_net
 from ._tasks import Task, TrainingData
@@ -252,7 +253,9 @@ class _Training:
             optimizer__weight_decay=_WEIGHT_DECAY,
             # torch wants 1 where the sampler makes batches, and images of validation go one by one.
             batch_size=1,
+            iterator_train=LoadedAhead,
             iterator_train__batch_sampler=self.batches,
+            iterator_train__pin_memory=settings.device.type == "cuda",
             # Loaders draw a seed for workers that there are none of: not from the global generator.
             iterator_train__generator=torch.Generator(),
             iterator_valid__generator=torch.Generator(),

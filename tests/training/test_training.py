@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -11,19 +12,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import nn
+from torch.utils.data import Dataset
 
 from bloodseg.networks import image_tensor
 from bloodseg.training import Checkpoint, make_accelerator, share_seed
 from bloodseg.training._augmentation import (
     Augmentation,
-    RandomStainShift,
-    WholeImageAugmentation,
+    ColourJiggle,
+    StainShift,
 )
 from bloodseg.training._callbacks import BestWeights, CosineSchedule
 from bloodseg.training._data import (
     VALIDATION_BLOCK,
     EpochSampler,
+    LoadedAhead,
     TrainingCrops,
     ValidationBlocks,
 )
@@ -113,6 +117,30 @@ def test_sampler():
     assert len(sampler) == len(crops)
     assert orders[0] == orders[2] != orders[1]
     assert orders[0] != list(range(len(crops)))
+
+
+def test_the_next_batch_is_cut_ahead():
+    cut = []
+
+    class Numbers(Dataset):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, number):
+            cut.append(threading.get_ident())
+            if number == failing:
+                raise OSError("the disk went")
+            return number
+
+    failing = None
+    loader = LoadedAhead(Numbers(), batch_size=2)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4]]
+    assert threading.get_ident() not in cut
+    failing = 3
+    batches = iter(loader)
+    assert next(batches).tolist() == [0, 1]
+    with pytest.raises(OSError, match="the disk went"):
+        next(batches)
 
 
 sizes = st.tuples(
@@ -256,44 +284,117 @@ def test_each_image_is_changed_in_its_own_way(augmentation):
     assert len({tuple(image.flatten()[:50].tolist()) for image in changed}) >= 4
 
 
-def test_about_half_of_the_images_change_their_stain():
+def test_pixels_and_labels_are_read_at_the_same_places(augmentation):
+    # Images and labels that say where they were: whatever was turned, warped or mirrored.
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    image = torch.stack([rows / 31, columns / 31, torch.zeros(32, 32)])
+    places = Augmentation(32)
+    places._look = []
+    images, labels = places(
+        image.repeat(64, 1, 1, 1), (32 * rows + columns).repeat(64, 1, 1), seed=4
+    )
+    read = torch.stack([labels // 32, labels % 32], dim=1)
+    assert (31 * images[:, :2] - read).abs().max() <= 0.5 + 1e-3
+    kept = (31 * images[:, :2] - read).abs().flatten(1).amax(dim=1) < 1e-3
+    assert 16 <= kept.sum() <= 36  # flips and right angles alone: 0.4 of the images
+    assert all(len(each.unique()) == 32 * 32 for each in labels[kept])
+
+
+@pytest.mark.parametrize(("strong", "least", "most"), [(False, 0.8, 1.25), (True, 0.7, 1.4)])
+def test_turns_scales_and_flips(strong, least, most):
+    """As kornia's flips, RandomRotation90 with p=0.75 and RandomAffine with p=0.5 drew them."""
+    generator = torch.Generator().manual_seed(0)
+    turns = Augmentation(32, strong=strong)._draw_turns(20000, generator)
+    scales = 1 / turns.det().abs().sqrt()
+    assert torch.allclose(turns @ turns.mT, scales[:, None, None] ** -2 * torch.eye(2), atol=1e-5)
+    free = (turns - turns.round()).abs().amax(dim=(1, 2)) > 1e-6
+    assert free.float().mean() == pytest.approx(0.5, abs=0.015)
+    assert [scales.min().item(), scales.max().item()] == pytest.approx([least, most], abs=2e-3)
+    assert scales[free].mean() == pytest.approx((least + most) / 2, abs=0.01)
+    eight, counts = turns[~free].round().unique(dim=0, return_counts=True)
+    assert len(eight) == 8
+    shares = counts / counts.sum()
+    expected = torch.where(eight[:, 0, 0] == 0, 0.375 / 4, 0.625 / 4)
+    assert torch.allclose(shares, expected, atol=0.015)
+    # Angles within a symmetry lie within 45 degrees, evenly.
+    largest = turns[free].abs().amax(dim=(1, 2)) * scales[free]
+    angles = largest.clamp(max=1).acos() * 180 / math.pi
+    assert angles.max() == pytest.approx(45, abs=0.1)
+    assert angles.mean() == pytest.approx(22.5, abs=0.4)
+
+
+def test_the_warp_is_kornias():
+    from kornia.geometry.transform import elastic_transform2d
+
+    noise = 2 * torch.rand((1, 2, 64, 64), generator=torch.Generator().manual_seed(0)) - 1
+    right, down = Augmentation(64)._smooth_noise(noise)[0]
+    ramps = torch.stack(torch.meshgrid(*[torch.arange(64.0)] * 2, indexing="xy"))
+    moved = elastic_transform2d(ramps[None], noise, (17, 17), (4.0, 4.0), (1.5, 1.5))[0] - ramps
+    inner = slice(8, -8), slice(8, -8)  # places beyond the border are mirrored
+    for shift, move in zip((right, down), moved, strict=True):
+        assert torch.allclose(32 * shift[inner], move[inner], atol=1e-3)
+        assert shift[inner].abs().max() > 1 / 32
+
+
+def test_colours_are_jiggled_as_kornia_does():
+    from kornia.enhance import adjust_hue, adjust_saturation
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((12, 3, 8, 8), generator=generator)
+    images[0], images[1], images[2] = 0, 1, images[2, :1]  # no hue, no saturation
+    jiggle = ColourJiggle(0.2, 0.3, 0.4, 0.05)
+    numbers = jiggle.draw(12, generator)
+    added, contrast, saturation, hue = numbers.T
+    column = (slice(None), None, None, None)
+    expected = (images * (1 + contrast[column]) + added[column]).clamp(0, 1)
+    expected = adjust_hue(adjust_saturation(expected, 1 + saturation), hue * 2 * math.pi)
+    assert torch.allclose(jiggle.change(images, numbers), expected, atol=1e-5)
+    many = jiggle.draw(20000, generator).abs()
+    assert torch.allclose(many.mean(dim=0), torch.tensor([0.1, 0.15, 0.2, 0.025]), rtol=0.03)
+    assert torch.allclose(many.amax(dim=0), torch.tensor([0.26, 0.3, 0.4, 0.05]), rtol=0.03)
+
+
+def test_a_share_of_the_images_is_changed():
     images, _ = blobs(1)
-    torch.manual_seed(0)
-    many = images.repeat(60, 1, 1, 1)
-    changed = (RandomStainShift()(many) != many).flatten(1).any(dim=1)
-    assert 18 <= changed.sum() <= 42
+    many, generator = images.repeat(200, 1, 1, 1), torch.Generator().manual_seed(0)
+    for change, share in ((StainShift(), 0.5), (ColourJiggle(p=0.8), 0.8), (StainShift(p=0.0), 0)):
+        changed = (change(many, generator) != many).flatten(1).any(dim=1)
+        assert changed.float().mean() == pytest.approx(share, abs=0.1)
+    assert torch.equal(many[0], images[0])
 
 
-def test_stain_shift_changes_colours_a_little():
+def test_stain_shift_changes_stains_and_light():
     images, _ = blobs(4)
-    torch.manual_seed(0)
-    changed = RandomStainShift()(images)
-    assert (changed - images).abs().amax() > 0.01
-    assert (changed - images).abs().mean() < 0.15
+    shift, generator = StainShift(p=1.0), torch.Generator().manual_seed(0)
+    numbers = shift.draw(4, generator)
+    changed = shift.change(images, numbers)
+    # By hand, a pixel: density to stains, stains changed, and back.
+    density = -np.log10(images[1, :, 5, 5].numpy())
+    scale, absolute, light = numbers[1].numpy()
+    stains = density @ hed_from_rgb * (1 + scale) + absolute
+    expected = 10 ** -(stains @ rgb_from_hed + light)
+    assert np.allclose(changed[1, :, 5, 5], expected, atol=1e-5)
+    assert torch.allclose(shift.change(images, torch.zeros(4, 3, 3)), images, atol=1e-5)
+    many = shift.draw(5000, generator).abs()
+    greatest = torch.tensor([0.15, 0.02, 0.15])
+    assert torch.allclose(many.amax(dim=(0, 2)), greatest, rtol=0.01)
+    assert torch.allclose(many.mean(dim=(0, 2)), greatest / 2, rtol=0.03)
 
 
-def test_stain_shift_without_a_shift_is_the_identity(monkeypatch):
-    draws = iter([0.5, 0.0])  # no shift, then: change every image
-    monkeypatch.setattr(torch, "rand", lambda *shape: torch.full(shape, next(draws)))
-    images, _ = blobs(2)
-    assert torch.allclose(RandomStainShift()(images), images, atol=1e-4)
-
-
-def test_kornia_is_imported_to_train_only():
-    code = "import sys, bloodseg.training, bloodseg.study, bloodseg.cli; print(*sys.modules)"
+def test_kornia_is_imported_for_strong_changes_only(monkeypatch):
+    code = (
+        "import sys, bloodseg.training as t, bloodseg.study, bloodseg.cli; t.Augmentation(32); "
+        "print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = done.stdout.split()
     assert "bloodseg.training._augmentation" in modules
     assert "kornia" not in modules
-
-
-@pytest.mark.parametrize("make", [lambda: Augmentation(32), WholeImageAugmentation])
-def test_kornia_that_is_missing(monkeypatch, make):
     monkeypatch.setitem(sys.modules, "kornia", None)
     with pytest.raises(
         ImportError, match=r"need kornia \(.*\): pip install kornia, or train with "
     ):
-        make()
+        Augmentation(32, strong=True)
 
 
 def test_augmentation_says_nothing():
