@@ -461,6 +461,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--title", metavar="TEXT", default="Blood smear report", help="heading of the page"
     )
+    parser.add_argument("--open", action="store_true", help="show the page in a browser")
     _add_pixel_size(parser)
     _add_model(parser)
     _add_overwrite(parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import webbrowser
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from .._files import written_whole
 from .._version import __version__
 from ..estimators import BloodCellSegmenter
 from ..reporting import ImageResult, render_report
+from ..reporting._view import MAX_PIXELS
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
 from ._output import CommandError, check_output, complain, first_line, reported, say
+
+# Of all photos of a page: ten of 12 megapixels are kept as they are, which is some 45 MB. Of more
+# images each is smaller, down to what a screen shows.
+_ALL_PIXELS, _LEAST_PIXELS = 2**27, 2**20
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,13 +33,14 @@ def run(arguments: argparse.Namespace) -> int:
     if len(set(names)) < len(names):  # of several folders
         names = list(map(str, images))
     shown = dict(zip(images, names, strict=True))
+    max_pixels = min(MAX_PIXELS, max(_ALL_PIXELS // len(images), _LEAST_PIXELS))
 
     def read(image: Path) -> ImageResult:
         started = time.perf_counter()
         found = segment_one(segmenter, image)
         seconds = time.perf_counter() - started
         batch.judge(found)
-        return ImageResult.of(found, shown[image], seconds)
+        return ImageResult.of(found, shown[image], seconds, max_pixels=max_pixels)
 
     results: list[ImageResult] = []
 
@@ -54,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not results:
         raise CommandError("no image could be read.")
     say(f"{len(results)} on the page, {len(batch.failed)} failed. Report: {arguments.output}")
+    if arguments.open and not webbrowser.open(arguments.output.resolve().as_uri()):
+        complain(f"no browser could be started. Open {arguments.output} in one.")
     return batch.exit_code
 
 

@@ -74,7 +74,7 @@ def overlay(
     ----------
     .. [1] W3C, Web Content Accessibility Guidelines 2.2, Success Criterion 1.4.11.
     """
-    picture = _to_bytes(image).astype(np.float32)
+    picture = to_bytes(image).astype(np.float32)
     thickness = -(-min(mask.shape) // 250)  # in large images one pixel would not be seen
     numbers = mask if cells is None else cells
     distance = _distance_to_others(numbers)
@@ -152,7 +152,7 @@ def difference(
     -------
     ndarray of shape (H, W, 3), uint8
     """
-    grey = _to_bytes(image).mean(axis=2, keepdims=True)
+    grey = to_bytes(image).mean(axis=2, keepdims=True)
     picture = np.repeat(128 + grey / 2, 3, axis=2).astype(np.uint8)
     palette = np.array([MISSED, *colours_of(classes).values()], np.uint8)
     wrong = (truth != predicted) & (truth != NOT_LABELLED)
@@ -160,7 +160,8 @@ def difference(
     return picture
 
 
-def _to_bytes(image: np.ndarray) -> np.ndarray:
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Return a checked image of any kind as RGB, uint8."""
     rgb = to_rgb(check_images([image])[0])
     return rgb if rgb.dtype == np.uint8 else (rgb * 255 + 0.5).astype(np.uint8)
 
@@ -209,7 +210,7 @@ def sheet(
     for index, (pictures, caption) in enumerate(zip(rows, captions, strict=True)):
         y = top + index * (height + line)
         for left, picture in zip(lefts, pictures, strict=True):
-            paper.paste(Image.fromarray(_to_bytes(picture)), (left, y))
+            paper.paste(Image.fromarray(to_bytes(picture)), (left, y))
         right = (lefts[-1] + width, y + height + 0.5 * unit)
         draw.text(right, caption, _GREY, small, anchor="rt")
     _draw_legend(draw, (margin, size[1] - 3 * unit), unit, medium)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +15,10 @@ from .._files import printable
 from .._images import CLASS_NAMES, RED, colours_of, in_words
 from .._version import __version__
 from ..cells import EXCLUDED_SIDES, summarize
-from ..plotting._pictures import overlay
+from ..cells._export import outlines_of
+from ..plotting._pictures import overlay, shades
+from ._histogram import draw_histogram
+from ._view import MAX_PIXELS, embed, every, make_photo, to_jpeg, trace_all
 
 _MAX_SIDE = 1000  # of a picture in the page, pixels
 _JPEG_QUALITY = 88
@@ -52,8 +53,9 @@ class ImageResult:
         is drawn.
     class_map : ndarray of shape (H, W), or None
         Labels of its pixels, places in ``classes``.
-    labels : ndarray of shape (H, W), optional
-        A number for each cell, so that each gets an outline of its own.
+    labels : ndarray of shape (H, W), or (n,) once drawn, optional
+        A number for each cell, so that each gets an outline of its own; once drawn, the numbers of
+        the cells that have one, in the order of ``outlines``.
     cells : DataFrame
         One row a cell, as `bloodseg.BloodCellSegmenter.measure` gives them: columns class,
         diameter, unit, confidence and touches_border.
@@ -66,7 +68,12 @@ class ImageResult:
     doubts : sequence of str
         Why what was found is perhaps wrong, in words.
     picture : bytes, optional
-        JPEG file of the image with its cells outlined, as `draw` makes it.
+        JPEG file of the image with its cells outlined, at most 1000 pixels wide and high, as `draw`
+        makes it.
+    photo : bytes, optional
+        JPEG file of the image itself, to zoom into, likewise.
+    outlines : sequence of (str, str)
+        Class of each cell, and its outline as a path of SVG, likewise.
     classes : tuple of str
         Names of the labels.
     counts : mapping, optional
@@ -84,12 +91,16 @@ class ImageResult:
     pixel_size: float | None = None
     doubts: Sequence[str] = ()
     picture: bytes | None = None
+    photo: bytes | None = None
+    outlines: Sequence[tuple[str, str]] = ()
     classes: tuple[str, ...] = CLASS_NAMES
     counts: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, segmented: Any, name: str, seconds: float) -> ImageResult:
-        """Return what was found in an image of any size, its picture drawn.
+    def of(
+        cls, segmented: Any, name: str, seconds: float, *, max_pixels: int = MAX_PIXELS
+    ) -> ImageResult:
+        """Return what was found in an image of any size, its pictures drawn.
 
         Parameters
         ----------
@@ -99,33 +110,66 @@ class ImageResult:
             What the page calls the image.
         seconds : float
             What the prediction took.
+        max_pixels : int, default=2**24
+            Pixels of the photo to zoom into; a larger one is shrunk, and so is the page.
         """
-        height, width = segmented.class_map.shape
+        height, width = shape = segmented.class_map.shape
         whole = height * width <= _OUTLINED_PIXELS
         step = 1 if whole else -(-max(height, width) // _MAX_SIDE)
-        found = cls(
+        cells = segmented.measure(outlines=True)
+        paths = trace_all(cells["outline"])
+        picture = _draw(
+            every(segmented.image, height, step),
+            every(segmented.class_map, height, step),
+            segmented.cells().labels if whole else None,
+            segmented.classes,
+        )
+        return cls(
             name=name,
-            image=_every(segmented.image, height, step),
-            class_map=_every(segmented.class_map, height, step),
-            labels=segmented.cells().labels if whole else None,
-            cells=segmented.measure(),
-            shape=(height, width),
+            image=None,
+            class_map=None,
+            labels=cells["label"].to_numpy()[: len(paths)],
+            cells=cells.drop(columns="outline"),
+            shape=shape,
             seconds=seconds,
             pixel_size=segmented.pixel_size,
             doubts=segmented.doubts(),
+            picture=picture,
+            photo=make_photo(segmented.image, shape, max_pixels),
+            outlines=tuple(zip(cells["class"], paths, strict=False)),
             classes=segmented.classes,
             counts=segmented.count(excluded_sides=EXCLUDED_SIDES),
         )
-        return found.draw()
 
     def draw(self) -> ImageResult:
-        """Return the same with the picture in place of the arrays, which take far more memory."""
+        """Return the same with pictures in place of the arrays, which take far more memory."""
         if self.picture is not None:
             return self
         if self.image is None or self.class_map is None:
             raise ValueError(f"image and class_map of {self.name} must be there to draw a picture.")
-        picture = _draw(self.image, self.class_map, self.labels, self.classes)
-        return replace(self, picture=picture, image=None, class_map=None, labels=None)
+        shape = self.image.shape[:2]
+        drawn = replace(
+            self,
+            picture=_draw(self.image, self.class_map, self.labels, self.classes),
+            photo=make_photo(self.image, shape, MAX_PIXELS),
+            image=None,
+            class_map=None,
+            labels=None,
+        )
+        # Of a smaller copy, outlines would not lie where the cells of the whole image are.
+        if self.labels is None or shape != tuple(self.shape):
+            return drawn
+        of_label = np.zeros(int(self.labels.max()) + 1, int)
+        of_label[self.labels] = self.class_map
+        numbers = np.unique(self.labels[self.labels > 0])
+        in_order = np.where(self.labels > 0, np.searchsorted(numbers, self.labels) + 1, 0)
+        paths = trace_all(outlines_of(in_order, len(numbers)))
+        names = (self.classes[of_label[number]] for number in numbers)
+        return replace(
+            drawn,
+            labels=numbers[: len(paths)],
+            outlines=tuple(zip(names, paths, strict=False)),
+        )
 
     def in_pixels(self) -> ImageResult:
         """Return the same with sizes in pixels, to stand beside images of unknown pixel size."""
@@ -133,7 +177,8 @@ class ImageResult:
             return self
         diameters = self.cells["diameter"] / self.pixel_size
         # Other sizes are not on the page, and must not stay in another unit.
-        cells = self.cells[["class", "confidence", "touches_border"]]
+        kept = ["label", "class", "confidence", "touches_border"]
+        cells = self.cells[self.cells.columns.intersection(kept)]
         cells = cells.assign(diameter=diameters, unit="px")
         counts = self.counts and {k: v for k, v in self.counts.items() if not k.endswith("mm2")}
         return replace(self, cells=cells, pixel_size=None, counts=counts)
@@ -167,7 +212,8 @@ def render_report(
     str
         The page. Nothing in it is loaded from elsewhere, and names are escaped. Where the size of
         a pixel is known, diameters are in micrometres and counts come per square millimetre, too.
-        Where the histogram cannot be drawn, a note stands in its place.
+        Images in doubt come first. Pictures open in a viewer, which zooms to the pixels of the
+        photo and outlines each cell; its number is the cell's label in the table of `measure`.
 
     Raises
     ------
@@ -204,12 +250,16 @@ def render_report(
         )
     classes = results[0].classes
     names = sorted(classes[1:], key=RED.__ne__)  # red cells first, as reports of blood have them
+    # Those in doubt first, each else in its place.
+    results = [each.draw() for each in sorted(results, key=lambda result: not result.doubts)]
     cells = pd.concat(
         [result.cells.assign(image=place) for place, result in enumerate(results)],
         ignore_index=True,
     )
     counts = pd.DataFrame([_counts_of(result, place) for place, result in enumerate(results)])
     totals, undoubted = summarize(counts, cells).to_dict("records")
+    colours = colours_of(classes)
+    in_css = {name: _in_css(colour) for name, colour in colours.items()}
     environment = Environment(
         loader=PackageLoader("bloodseg.reporting", "."),
         autoescape=True,
@@ -223,19 +273,21 @@ def render_report(
         has_area=has_area,
         names=names,
         nouns={name: in_words(name) for name in names},
-        colours={name: "rgb({}, {}, {})".format(*rgb) for name, rgb in colours_of(classes).items()},
+        colours=in_css,
         summary=_summary(totals, cells, names),
         totals=[
             (_in_words(name), totals[name], undoubted[name]) for name in totals if name != _DOUBTED
         ],
         n_images=len(results),
-        **_histogram(cells),
+        histogram=draw_histogram(cells, names, in_css),
         rows=[
             {
+                "number": place + 1,
                 "name": printable(result.name),
                 "height": result.shape[0],
                 "width": result.shape[1],
-                "picture": _embed(result.draw().picture),
+                "picture": embed(result.picture),
+                "view": _view(result, names) if result.photo else None,
                 "seconds": result.seconds,
                 "doubts": "; ".join(result.doubts),
                 **_summary(counts.iloc[place], result.cells, names),
@@ -244,6 +296,43 @@ def render_report(
         ],
         run=run,
     )
+
+
+def _view(result: ImageResult, names: Sequence[str]) -> dict[str, Any]:
+    """Return what the viewer shows of an image."""
+    sizes: dict[int, str] = {}
+    if "label" in result.cells:
+        unit = "px" if result.pixel_size is None else "µm"
+        sizes = {
+            label: f"{diameter:.3g} {unit}"
+            for label, diameter in zip(result.cells["label"], result.cells["diameter"], strict=True)
+        }
+    classes = []
+    for name in names:
+        dark, light = shades(colours_of(result.classes)[name])
+        cells = [
+            (int(label), path, sizes.get(label, ""))
+            for label, (of_class, path) in zip(
+                () if result.labels is None else result.labels, result.outlines, strict=True
+            )
+            if of_class == name
+        ]
+        classes.append(
+            {"noun": in_words(name), "dark": _in_css(dark), "light": _in_css(light), "cells": cells}
+        )
+    height, width = result.shape
+    return {
+        "name": printable(result.name),
+        "described": f"{printable(result.name)}, with its cells outlined",
+        "width": int(width),
+        "height": int(height),
+        "photo": embed(result.photo),
+        "classes": classes,
+    }
+
+
+def _in_css(rgb: Iterable[float]) -> str:
+    return "rgb({:.0f}, {:.0f}, {:.0f})".format(*rgb)
 
 
 def _counts_of(result: ImageResult, place: int) -> dict[str, Any]:
@@ -287,14 +376,6 @@ def _in_words(name: str) -> str:
     return in_words(name)
 
 
-def _every(rows: Any, height: int, step: int) -> np.ndarray:
-    """Return every step-th row and column of what is read by rows, some rows at a time."""
-    strip = step * max(1, 256 // step)
-    return np.concatenate(
-        [rows[top : min(top + strip, height)][::step, ::step] for top in range(0, height, strip)]
-    )
-
-
 def _draw(
     image: np.ndarray, class_map: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]
 ) -> bytes:
@@ -303,40 +384,4 @@ def _draw(
     picture = Image.fromarray(overlay(image, class_map, labels, classes=classes))
     if step > 1:
         picture = picture.reduce(step)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def _embed(picture: bytes | None) -> str:
-    """Return a picture as the address that it has in the page."""
-    return "data:image/jpeg;base64," + base64.b64encode(picture or b"").decode()
-
-
-def _histogram(cells: pd.DataFrame) -> dict[str, str]:
-    """Return the histogram of the diameters as SVG, to stand in the page, or why there is none."""
-    try:
-        return {"histogram": _draw_histogram(cells)}
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("matplotlib"):  # an extra
-            return {"no_histogram": "The histogram needs matplotlib: pip install 'bloodseg[plot]'."}
-        return _excuse(error)
-    except Exception as error:  # the numbers and the pictures do not depend on it
-        return _excuse(error)
-
-
-def _excuse(error: Exception) -> dict[str, str]:
-    return {"no_histogram": f"matplotlib could not draw the histogram: {error}"}
-
-
-def _draw_histogram(cells: pd.DataFrame) -> str:
-    from matplotlib.figure import Figure
-
-    from ..plotting import CellSizeDisplay
-
-    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
-    CellSizeDisplay.from_predictions(cells, ax=figure.subplots())
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return to_jpeg(np.asarray(picture), _JPEG_QUALITY)

@@ -1,5 +1,7 @@
 """``bloodseg report``: images in, one page out."""
 
+import base64
+import io
 import re
 
 import pytest
@@ -42,6 +44,32 @@ def test_a_page_of_all_images(images, command, fitted, capsys):
         ("precision", fitted.precision_),
     ):
         assert f"<tr><td>{setting}</td><td>{value}</td></tr>" in text
+
+
+def test_the_page_opens_where_there_is_a_browser(images, command, capsys, monkeypatch):
+    arguments, page = command
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: bool(opened.append(address)))
+    assert main([*arguments, str(images), "--open"]) == 0
+    assert opened == [page.resolve().as_uri()]
+    assert f"no browser could be started. Open {page} in one." in capsys.readouterr().err
+    monkeypatch.setattr("webbrowser.open", lambda address: True)
+    assert main([*arguments, str(images), "--open", "--overwrite"]) == 0
+    assert "browser" not in capsys.readouterr().err
+
+
+def test_photos_of_many_images_share_a_limit(images, command, monkeypatch):
+    arguments, page = command
+    sizes = {}
+    for number in (1, 2):
+        monkeypatch.setattr("bloodseg.cli._report._LEAST_PIXELS", 100)
+        monkeypatch.setattr("bloodseg.cli._report._ALL_PIXELS", 64 * 64)
+        files = [str(images / f"{name}.png") for name in "ab"[:number]]
+        assert main([*arguments, *files, "--overwrite"]) == 0
+        text = page.read_text(encoding="utf-8")
+        photo = re.search(r'"photo": "data:image/jpeg;base64,([^"]+)"', text)[1]
+        sizes[number] = Image.open(io.BytesIO(base64.b64decode(photo))).size
+    assert sizes == {1: (64, 64), 2: (32, 32)}
 
 
 def test_files_of_one_name_are_told_apart(images, command, tmp_path):

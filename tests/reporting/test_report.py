@@ -1,21 +1,25 @@
 """The report: what it says, that it loads nothing, and what a browser makes of it."""
 
+import base64
 import html
 import io
+import json
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 from messages import raises
 from PIL import Image
+from skimage.draw import polygon2mask
 
 from bloodseg.datasets import make_smears
 from bloodseg.reporting import ImageResult, render_report
+from bloodseg.reporting._histogram import _round_numbers
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 QUIET = [
@@ -66,6 +70,12 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self._table[-1].append(self._cell)
             self._cell = None
+
+
+def views_of(page):
+    """Return what the viewer of a page knows of each image."""
+    found = re.findall(r'<script type="application/json" id="view-\d+">(.*?)</script>', page)
+    return list(map(json.loads, found))
 
 
 def test_a_row_an_image_and_the_totals():
@@ -123,7 +133,7 @@ def test_the_totals_are_a_summary_with_and_without_images_in_doubt():
         ["coefficient of variation of these diameters, %", "5.5", "6.73"],
         ["cells that touch a border, %", "33.3", "33.3"],
     ]
-    assert [row[4] for row in page.tables["images"][1:]] == ["2000", "4000"]
+    assert [row[4] for row in page.tables["images"][1:]] == ["4000", "2000"]
     alone = Page(render_report([good], run={})).tables["totals"]
     assert alone[0] == ["", "all images"]
     assert ["red cells per mm²", "2,000"] in alone
@@ -154,18 +164,38 @@ def test_doubts_are_marked_and_at_the_top():
     assert "bad.png: it is &lt;grey&gt;." in box
     assert "good.png" not in box
     names = [row[0] for row in Page(page).tables["images"][1:]]
-    assert names == ["good.png", "\N{WARNING SIGN} in doubt bad.png"]
+    assert names == ["\N{WARNING SIGN} in doubt bad.png", "good.png"]
+    captions = re.findall(r"<figcaption><b>(.+?)</b>", page)
+    assert captions == ["bad.png", "good.png"]
+    assert [view["name"] for view in views_of(page)] == ["bad.png", "good.png"]
     assert 'id="doubts"' not in render_report([result()], run={})
 
 
-def test_without_matplotlib_a_note_stands_for_the_histogram(monkeypatch):
-    note = "The histogram needs matplotlib: pip install 'bloodseg[plot]'."
-    assert note not in render_report([result()], run={})
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    page = render_report([result()], run={})
-    assert note in html.unescape(page)
-    assert "<svg" not in page
-    assert Page(page).tables["images"][1][0] == "field.png"
+def test_the_histogram_has_a_panel_for_each_class_that_has_whole_cells():
+    text = render_report([result()], run={})
+    panels = re.findall(r'<svg viewBox="0 0 720 130".*?</svg>', text, re.DOTALL)
+    whole = [diameter for name, diameter, _, cut in CELLS if name == "red" and not cut]
+    described = f"red cells: {len(whole)}, diameters in px, median {np.median(whole):.3g}"
+    assert f'aria-label="{described}"' in panels[0]
+    for panel in panels:
+        n_cells = int(re.search(r'aria-label="[^:]+: (\d+),', panel)[1])
+        bars = re.findall(r"<title>([\d.e+]+) to ([\d.e+]+) px: (\d+)</title>", panel)
+        assert sum(int(count) for *_, count in bars) == n_cells
+    cut = table(("red", 40.0, 0.9, True))
+    assert "No whole cell was found, so that there are no sizes." in render_report(
+        [result(cells=cut)], run={}
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(7.0, 7.0), (3.1, 9.6), (42.0, 43.0), (6.0, 999.0), (1e-3, 2e-3)]
+)
+def test_the_axis_of_the_histogram_ends_at_round_numbers(low, high):
+    ticks = _round_numbers(low, high)
+    assert 2 <= len(ticks) <= 12
+    assert ticks[0] <= low <= high <= ticks[-1]
+    assert ticks[0] < ticks[-1]
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
 
 
 def test_it_needs_nothing_from_elsewhere():
@@ -173,13 +203,18 @@ def test_it_needs_nothing_from_elsewhere():
     addresses = Page(page).addresses
     assert len([each for each in addresses if each.startswith("data:image/jpeg;base64,")]) == 1
     assert all(each.startswith(("data:", "#")) for each in addresses)
-    assert not re.search(r"<script|@import|url\((?!#)", page)
+    assert not re.search(r"<script[^>]* src|@import|url\((?!#)|fetch\(|XMLHttp|import\(", page)
+    links = re.findall(r"https?://[^\"']+", page)
+    assert set(links) == {"http://www.w3.org/2000/svg"}  # a name, which nothing loads
 
 
 def test_names_are_shown_and_not_run():
     name = "<script>alert(1)</script>.png"
     page = render_report([result(name)], run={"model": "<b>m</b>"})
-    assert "<script>" not in page
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    (view,) = views_of(page)
+    assert view["name"] == name
     assert Page(page).tables["images"][1][0] == name
     assert Page(page).tables["run"] == [["model", "<b>m</b>"]]
 
@@ -191,7 +226,7 @@ def test_large_pictures_are_shrunk():
 
 
 @pytest.mark.parametrize("limit", [2**22, 100])
-def test_of_an_image_only_its_picture_is_kept(fitted, smears, monkeypatch, limit):
+def test_of_an_image_only_its_pictures_are_kept(fitted, smears, monkeypatch, limit):
     monkeypatch.setattr("bloodseg.reporting._report._OUTLINED_PIXELS", limit)
     monkeypatch.setattr("bloodseg.reporting._report._MAX_SIDE", 10)
     (segmented,) = fitted.segment(smears.images[:1])
@@ -208,28 +243,73 @@ def test_of_an_image_only_its_picture_is_kept(fitted, smears, monkeypatch, limit
     ).draw()
     assert found.picture == drawn.picture
     assert Image.open(io.BytesIO(found.picture)).size == (8, 8)
-    assert found.image is found.class_map is found.labels is None
+    assert found.image is found.class_map is None
+    assert found.labels.tolist() == found.cells["label"].tolist()
+    assert len(found.outlines) == len(found.cells)
+    if step == 1:
+        assert found.photo == drawn.photo
+        assert found.outlines == drawn.outlines
+        assert found.labels.tolist() == drawn.labels.tolist()
+    else:
+        assert drawn.outlines == ()
     assert found.draw() is found
     assert found.shape == (32, 32)
     assert found.cells.equals(fitted.measure(smears.images[:1]))
     assert found.counts == segmented.count(excluded_sides=("bottom", "right"))
 
 
+def test_the_photo_keeps_its_pixels_up_to_a_limit(fitted, smears):
+    (segmented,) = fitted.segment(smears.images[:1])
+    for max_pixels, size in ((2**24, (32, 32)), (32 * 32, (32, 32)), (300, (16, 16))):
+        photo = ImageResult.of(segmented, "a", 0.5, max_pixels=max_pixels).photo
+        assert Image.open(io.BytesIO(photo)).size == size
+
+
+def test_the_viewer_outlines_each_cell_by_itself():
+    y, x = np.mgrid[:60, :100]
+    near, far = ((y - 30) ** 2 + (x - at) ** 2 < 20**2 for at in (32, 66))
+    labels = np.where(near & (x < 49), 7, np.where(far, 9, 0))
+    mask = (2 * (labels > 0)).astype(np.uint8)
+    cells = table(("red", 40.04, 0.9, False), ("red", 39.0, 0.9, False)).assign(label=[7, 9])
+    image = np.full((60, 100, 3), 200, np.uint8)
+    shown = ImageResult("a.png", image, mask, labels, cells, (60, 100), 0.1)
+    (view,) = views_of(render_report([shown], run={}))
+    assert (view["width"], view["height"]) == (100, 60)
+    photo = Image.open(io.BytesIO(base64.b64decode(view["photo"].partition("base64,")[2])))
+    assert photo.size == (100, 60)
+    assert np.abs(np.asarray(photo).astype(int) - 200).max() <= 2  # without outlines
+    found = {label: (path, size) for of in view["classes"] for label, path, size in of["cells"]}
+    assert [of["noun"] for of in view["classes"] if of["cells"]] == ["red cells"]
+    assert found[7][1] == "40 px"
+    for label, (path, _) in found.items():
+        corners = _corners(path)[:, ::-1] - 0.5  # of pixels; their middles have whole numbers
+        different = polygon2mask((60, 100), corners) != (labels == label)
+        assert different.sum() <= 0.04 * (labels == label).sum()
+
+
+def _corners(path):
+    """Return the corners (k, 2) of a path of SVG: a place, and steps from it."""
+    start, steps = re.fullmatch(r"M(-?\d+ -?\d+)l([-\d ]+)z", path).groups()
+    numbers = [int(each) for each in f"{start} {steps}".split()]
+    return np.cumsum(np.reshape(numbers, (-1, 2)), axis=0)
+
+
+def test_cells_without_number_get_no_outline_in_a_smaller_copy():
+    small = replace(result(), shape=(128, 128))
+    (view,) = views_of(render_report([small], run={}))
+    assert [of["cells"] for of in view["classes"]] == [[], []]
+    assert view["width"] == 128
+
+
+def test_too_many_outlines_are_left_out(monkeypatch):
+    monkeypatch.setattr("bloodseg.reporting._view._MOST_OUTLINES", 1)
+    (view,) = views_of(render_report([result()], run={}))
+    assert [of["cells"] for of in view["classes"]] == [[], []]
+
+
 def test_a_picture_needs_pixels():
     with raises("image and class_map of a.png must be there to draw a picture."):
         replace(result("a.png"), image=None).draw()
-
-
-def test_a_histogram_that_cannot_be_drawn_costs_no_page(monkeypatch):
-    """As in a notebook's shell, which names a backend that this environment lacks."""
-
-    def fail(*_, **__):
-        raise RuntimeError("no <backend>")
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
-    page = render_report([result()], run={})
-    assert "matplotlib could not draw the histogram: no &lt;backend&gt;" in page
-    assert Page(page).tables["images"][1][0] == "field.png"
 
 
 def test_names_that_are_no_text_are_escaped():
@@ -247,16 +327,61 @@ def test_what_is_refused():
         render_report([result(), result(pixel_size=0.5)], run={})
 
 
+STEPS = """
+const said = [[...document.images].every((image) => image.naturalWidth > 0)];
+said.push(document.querySelector("#sizes svg").getBoundingClientRect().height > 50);
+const rows = () => [...document.querySelectorAll("#images tbody tr")];
+const names = () => rows().filter((row) => !row.hidden).map((row) => row.querySelector("a").text);
+const heads = document.querySelectorAll("#images thead button");
+heads[2].click();
+said.push(names().join(), heads[2].parentNode.ariaSort);
+heads[2].click();
+said.push(names().join(), heads[2].parentNode.ariaSort);
+heads[0].click();
+said.push(names().join());
+const text = document.getElementById("filter");
+text.value = "10.P";
+text.dispatchEvent(new Event("input"));
+said.push(names().join(), document.getElementById("shown").textContent);
+text.value = "";
+text.dispatchEvent(new Event("input"));
+document.getElementById("only-doubted").click();
+said.push(names().join());
+document.getElementById("only-doubted").click();
+document.querySelectorAll("figure a")[1].click();
+const viewer = document.getElementById("viewer"), svg = viewer.querySelector("svg");
+const key = (key) => viewer.dispatchEvent(new KeyboardEvent("keydown", { key }));
+const zoomed = () => document.getElementById("zoom").textContent;
+said.push(viewer.open, document.getElementById("viewed").textContent);
+key("1");
+said.push(zoomed());
+key("+");
+said.push(zoomed());
+const left = () => Number(svg.getAttribute("viewBox").split(" ")[0]);
+const before = left();
+key("ArrowRight");
+said.push(left() > before);
+key("o");
+said.push(svg.lastChild.style.display);
+key("PageDown");
+said.push(document.getElementById("viewed").textContent, svg.lastChild.style.display);
+said.push(svg.querySelectorAll(".line").length);
+viewer.querySelector("[data-action=close]").click();
+said.push(viewer.open);
+document.title = said.join(";");
+"""
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-def test_a_browser_shows_it(tmp_path):
-    page = render_report([result("a & b.png"), result()], run={"model": "m"})
-    script = (
-        "<script>document.title = [...document.images].every(i => i.naturalWidth > 0) + ' ' + "
-        "document.querySelector('#sizes svg').getBoundingClientRect().height + ' ' + "
-        "document.querySelectorAll('#images tbody tr').length;</script></body>"
-    )
+def test_a_browser_sorts_filters_and_zooms(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    labels = ((y - 30) ** 2 + (x - 30) ** 2 < 100).astype(int)
+    other = replace(result("b.png", table(("red", 20.0, 0.7, False))), labels=labels)
+    results = [result("a2 & b.png"), replace(other, class_map=(2 * labels).astype(np.uint8))]
+    results.append(result("a10.png", table(), doubts=["it is grey"]))
+    page = render_report(results, run={"model": "m"})
     file = tmp_path / "report.html"
-    file.write_text(page.replace("</body>", script), encoding="utf-8")
+    file.write_text(page.replace("</body>", f"<script>{STEPS}</script></body>"), encoding="utf-8")
     shown = subprocess.run(
         [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
         capture_output=True,
@@ -264,10 +389,16 @@ def test_a_browser_shows_it(tmp_path):
         timeout=120,
         check=True,
     ).stdout
-    loaded, height, n_rows = re.search(r"<title>(\w+) ([\d.]+) (\d+)</title>", shown).groups()
-    assert loaded == "true"
-    assert float(height) > 100
-    assert n_rows == "2"
+    said = html.unescape(re.search(r"<head>.*?<title>(.*?)</title>", shown, re.DOTALL)[1])
+    assert said.split(";") == [
+        *("true", "true"),
+        *("a10.png,b.png,a2 & b.png", "ascending", "a2 & b.png,b.png,a10.png", "descending"),
+        "a2 & b.png,a10.png,b.png",
+        *("a10.png", "1 of 3 images shown"),
+        "a10.png",
+        *("true", "a2 & b.png", "100 %", "150 %", "true", "none"),
+        *("b.png", "none", "1", "false"),
+    ]
 
 
 FOUR = ("background", "white", "red", "platelet")
