@@ -592,7 +592,12 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str, add: Any) ->
         help=f"some of the networks: {', '.join(network_names(study))} (default: all)",
     )
     group.add_argument(
-        "--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)"
+        "--seeds",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="fewer than five come to no verdict (default: 0 1 2 3 4)",
     )
     if study == "tolerance":
         _add_tolerances(group)

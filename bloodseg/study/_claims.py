@@ -1,4 +1,4 @@
-"""The paper's claims, and what the results say of each: holds, does not hold, or undecided."""
+"""The paper's claims, and what the results say of each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pandas as pd
 
 from ._paper import MEMORY_OF_RESNET, TABLE_1, TABLES
 from ._plans import BASELINE, PAPER_TOLERANCES, network_names
-from ._statistics import compare, decide
+from ._statistics import Row, compare, correct, decide, falls_short, is_equal
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
+LESS, EQUAL = "less than the paper says", "no difference that matters"
 METRIC_NAMES = {
     "pixel_accuracy": "pixel accuracy",
     "mean_iou": "mean IoU",
@@ -32,13 +33,31 @@ _MUCH = 2.0  # times as long: "a greater impact on the computation time"
 
 @dataclass(frozen=True)
 class Claim:
-    """That one network is better than another, or with ``equal`` that they are equally good."""
+    """That one network is better than another, or with ``equal`` that they are equally good.
+
+    Parameters
+    ----------
+    first, second, metric : str
+        The networks, and by what they are compared.
+    paper : float, optional
+        The difference that the paper has, in points.
+    equal : bool
+        Whether the claim is that they are equally good.
+    margin : float
+        In [0, 1]: two networks count as equal where their difference is below it.
+    """
 
     first: str
     second: str
     metric: str
     paper: float | None = None
     equal: bool = False
+    margin: float = _EQUAL
+
+    @property
+    def row(self) -> Row:
+        """The row of `compare` that the claim is about."""
+        return self.first, self.second, self.metric
 
     @property
     def text(self) -> str:
@@ -46,18 +65,19 @@ class Claim:
         name = METRIC_NAMES[self.metric]
         paper = "" if self.paper is None else f" (paper: {self.paper:+.2f} points)"
         if self.equal:
-            margin = f"{100 * _EQUAL:g} points"
+            margin = f"{100 * self.margin:g} points"
             return f"{self.first} and {self.second} differ by less than {margin} in {name}{paper}"
         return f"{self.first} has a higher {name} than {self.second}{paper}"
 
     def verdict(self, row: Any) -> str:
         """Return what a row of `compare` says of the claim."""
-        if not self.equal:
-            return {1: HOLDS, -1: FAILS, 0: UNDECIDED}[decide(row)]
-        if row["n_seeds"] > 1 and row["low"] > -_EQUAL and row["high"] < _EQUAL:
-            return HOLDS
-        beyond = row["low"] > _EQUAL or row["high"] < -_EQUAL
-        return FAILS if beyond and decide(row) else UNDECIDED
+        if self.equal:
+            beyond = row["low"] > self.margin or row["high"] < -self.margin
+            return HOLDS if is_equal(row) else FAILS if beyond and decide(row) else UNDECIDED
+        sign = decide(row)
+        if sign:
+            return HOLDS if sign > 0 else FAILS
+        return LESS if falls_short(row) else EQUAL if is_equal(row) else UNDECIDED
 
 
 def name_prediction(record: Mapping[str, Any], prediction: Mapping[str, Any]) -> str:
@@ -75,29 +95,45 @@ def _read_tolerance(key: str) -> float:
     return float(key.rpartition(" ")[2])
 
 
-def collect_matrices(
-    records: Sequence[Mapping[str, Any]],
-) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Return the per-image confusion matrices of each network, of the seeds that all have."""
+def compare_networks(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame | None:
+    """Return the differences of one study and data set, or None where there is nothing to compare.
+
+    Two networks are compared over the seeds that both have.
+    """
+    matrices = _collect_matrices(records)
+    claims = list(_make_claims(records))
+    pairs_of: dict[tuple[int, ...], list[tuple[str, str]]] = {}
+    for first, second in _choose_pairs(records):
+        seeds = sorted(matrices.get(first, {}).keys() & matrices.get(second, {}).keys())
+        if seeds:
+            pairs_of.setdefault(tuple(seeds), []).append((first, second))
+    tables = [
+        compare(
+            {
+                name: [matrices[name][seed] for seed in seeds]
+                for name in dict.fromkeys(name for pair in pairs for name in pair)
+            },
+            pairs,
+            effects={c.row: c.paper / 100 for c in claims if c.paper and not c.equal},
+            margins={claim.row: claim.margin for claim in claims},
+        )
+        for seeds, pairs in pairs_of.items()
+    ]
+    if not tables:
+        return None
+    table = pd.concat(tables, ignore_index=True).set_index(["first", "second"])
+    in_order = [pair for pair in _choose_pairs(records) if pair in table.index]
+    return correct(table.loc[in_order].reset_index())
+
+
+def _collect_matrices(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Any]]:
+    """Return the per-image confusion matrices of each network and seed."""
     found: dict[str, dict[int, Any]] = {}
     for record in records:
         for prediction in record["predictions"]:
             seeds = found.setdefault(name_prediction(record, prediction), {})
             seeds[record["seed"]] = prediction["confusion"]
-    common = sorted(set.intersection(*map(set, found.values()))) if found else []
-    return {
-        name: np.array([seeds[seed] for seed in common]) for name, seeds in found.items()
-    }, common
-
-
-def compare_networks(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame | None:
-    """Return the differences of one study and data set, or None where there is nothing to compare.
-
-    The networks are compared over the seeds that all of them have.
-    """
-    matrices, seeds = collect_matrices(records)
-    pairs = [pair for pair in _choose_pairs(records) if set(pair) <= matrices.keys()]
-    return compare(matrices, pairs) if seeds and pairs else None
+    return found
 
 
 def _choose_pairs(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -147,7 +183,7 @@ def judge_claims(
     if table is not None:
         rows = {(row["first"], row["second"], row["metric"]): row for _, row in table.iterrows()}
         for claim in _make_claims(records):
-            row = rows.get((claim.first, claim.second, claim.metric))
+            row = rows.get(claim.row)
             if row is not None and np.isfinite(row["difference"]):
                 found.append((claim.verdict(row), _explain(claim, row)))
     found.extend(_COSTS[records[0]["study"]](results))
@@ -164,10 +200,17 @@ def _make_claims(records: Sequence[Mapping[str, Any]]) -> Iterator[Claim]:
                 if not same_training or _read_tolerance(first) > _read_tolerance(second):
                     yield Claim(first, second, metric, equal=same_training)
             elif (first, second) != (PAPER_TOLERANCES, "NODEs-UNet"):
-                paper = TABLES[study]
-                names = [name.replace(PAPER_TOLERANCES, "NODEs-UNet") for name in (first, second)]
-                gain = paper[names[0]][metric] - paper[names[1]][metric]
+                gain = find_paper_difference(study, first, second, metric)
                 yield Claim(first, second, metric, gain, equal=second == "ODEUNet5")
+
+
+def find_paper_difference(study: str, first: str, second: str, metric: str) -> float | None:
+    """Return by how many points two networks differ in the paper, or None if it doesn't say."""
+    paper = TABLES.get(study, {})
+    names = [name.replace(PAPER_TOLERANCES, "NODEs-UNet") for name in (first, second)]
+    if names[0] == names[1] or not set(names) <= paper.keys():
+        return None
+    return paper[names[0]][metric] - paper[names[1]][metric]
 
 
 def _explain(claim: Claim, row: Any) -> str:
@@ -177,14 +220,29 @@ def _explain(claim: Claim, row: Any) -> str:
         f"{claim.text}: {verdict}. Here {points['difference']:+.2f} points "
         f"[{points['low']:.2f}, {points['high']:.2f}]"
     )
-    if row["n_seeds"] == 1:
-        text += ", one seed"
-    elif not claim.equal:
-        seeds = f"{row['n_seeds']} seeds"
+    seeds = f"{row['n_seeds']} seeds" if row["n_seeds"] > 1 else "one seed"
+    if claim.equal:
+        text += f", {seeds}, corrected p of equality {row['p_equal_holm']:.2g}"
+    elif row["n_seeds"] == 1:
+        text += f", {seeds}"
+    else:
         agree = f"all {seeds} agree" if row["seeds_agree"] else f"{seeds} do not agree"
         text += f", corrected p {row['p_holm']:.2g}, {agree}"
     if verdict == UNDECIDED:
         text += f". These data could show a difference of {points['detectable']:.2f} points"
+    if not claim.equal and verdict != FAILS:
+        if verdict == UNDECIDED and claim.paper and 100 * row["high"] < claim.paper:
+            text += f". {claim.paper:+.2f} lies outside the interval, too narrowly for a verdict"
+        if falls_short(row):
+            text += (
+                f". {claim.paper:+.2f} is excluded (corrected p {row['p_effect_holm']:.2g}): at "
+                f"most {points['high']:+.2f} fits these data"
+            )
+        if is_equal(row):
+            text += (
+                f". The two differ by less than {100 * claim.margin:g} points (corrected p "
+                f"{row['p_equal_holm']:.2g})"
+            )
     return f"{text}."
 
 

@@ -15,24 +15,38 @@ from ..estimators import BloodCellSegmenter
 from ..metrics import scores_of_each
 from ..plotting._pictures import coloured, sheet
 from ..preprocessing import Preprocessor
+from ._canvas import (
+    COLOURS,
+    DPI,
+    PANELS_ACROSS,
+    PAPER,
+    capitalize,
+    choose_style,
+    finish,
+    make_figure,
+    write_plain_ticks,
+)
 from ._claims import METRIC_NAMES
+from ._forest import draw_forest
 from ._paper import TABLE_1
 from ._plans import BASELINE, make_file_name
 from ._store import Examples, Store, make_results_table
 
-# Okabe and Ito's colours, which colour-blind people tell apart. https://jfly.uni-koeln.de/color/
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-_PAPER = "0.45"
-_MARKERS = "osD^vP"
-_DPI = 130
-_PANELS_ACROSS = 5
 _SAME_COST = 0.06  # relative: points no farther apart have one label
 
 Record = Mapping[str, Any]
 
 
-def draw_figures(store: Store, study: str, dataset: str, records: Sequence[Record]) -> list[Path]:
+def draw_figures(
+    store: Store,
+    study: str,
+    dataset: str,
+    records: Sequence[Record],
+    table: pd.DataFrame | None,
+) -> list[Path]:
     """Draw the figures of one study and data set, and return their files.
+
+    The first is the forest plot of the differences in ``table``, where there are any.
 
     Raises
     ------
@@ -42,11 +56,12 @@ def draw_figures(store: Store, study: str, dataset: str, records: Sequence[Recor
     folder = store.folder / "figures"
     folder.mkdir(exist_ok=True)
     files = []
-    drawn = {**_FIGURES[study](dataset, records), "losses": _draw_losses(dataset, records)}
+    drawn = {} if table is None else {"differences": draw_forest(study, dataset, table)}
+    drawn |= {**_FIGURES[study](dataset, records), "losses": _draw_losses(dataset, records)}
     for name, figure in drawn.items():
         files.append(folder / f"{study}-{make_file_name(dataset)}-{name}.png")
         with written_whole(files[-1]) as unfinished:
-            figure.savefig(unfinished, dpi=_DPI, format="png")
+            figure.savefig(unfinished, dpi=DPI, format="png")
     return files
 
 
@@ -104,31 +119,13 @@ def _arrange_smears(
     )
 
 
-def _make_figure(
-    n_panels: int, width: float, height: float, *, alike: bool = False
-) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "figures of studies need matplotlib: pip install 'bloodseg[plot]'."
-        ) from error
-    n_rows = -(-n_panels // _PANELS_ACROSS)
-    figure = Figure(figsize=(width, height * n_rows), layout="constrained")
-    n_columns = -(-n_panels // n_rows)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=alike).ravel()
-    for spare in axes[n_panels:]:
-        spare.remove()
-    return figure, axes[:n_panels]
-
-
 def _draw_images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Scores of each test image and network (Figures 9 and 10)."""
     names = list(dict.fromkeys(record["network"] for record in records))
     n_images = len(records[0]["images"])
     figures = {}
     for metric, file in (("pixel_accuracy", "pixel-accuracy"), ("mean_iou", "mean-iou")):
-        figure, (axis,) = _make_figure(1, max(8.5, 0.38 * n_images + 3.5), 4.2)
+        figure, (axis,) = make_figure(1, max(8.5, 0.38 * n_images + 3.5), 4.2)
         for number, name in enumerate(names):
             by_seed = 100 * np.array(
                 [
@@ -138,17 +135,17 @@ def _draw_images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
                 ]
             )
             at = np.arange(n_images) + 0.16 * (number - (len(names) - 1) / 2)
-            colour, marker = _choose_style(number)
+            colour, marker = choose_style(number)
             axis.vlines(at, by_seed.min(axis=0), by_seed.max(axis=0), color=colour, lw=2, alpha=0.5)
             axis.plot(at, by_seed.mean(axis=0), marker, color=colour, label=name, ms=4.5)
         axis.set_xticks(range(n_images), records[0]["images"], rotation=90, fontsize=8)
         axis.set(
             xlabel="test image",
             ylabel=f"{METRIC_NAMES[metric]}, %",
-            title=f"{_capitalize(METRIC_NAMES[metric])} of each test image of {dataset}\n"
+            title=f"{capitalize(METRIC_NAMES[metric])} of each test image of {dataset}\n"
             "points: mean over seeds; lines: from the worst seed to the best",
         )
-        _finish([axis])
+        finish([axis])
         figures[file] = figure
     return figures
 
@@ -156,15 +153,15 @@ def _draw_images(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
 def _draw_losses(dataset: str, records: Sequence[Record]) -> Any:
     """Loss of each training by epoch: whether it has converged."""
     trained = list(dict.fromkeys((record["network"], record["train_tol"]) for record in records))
-    figure, axes = _make_figure(
-        len(trained), 3 * min(len(trained), _PANELS_ACROSS) + 2, 3.2, alike=True
+    figure, axes = make_figure(
+        len(trained), 3 * min(len(trained), PANELS_ACROSS) + 2, 3.2, alike=True
     )
     for axis, (network, tol) in zip(axes, trained, strict=True):
         of_network = [r for r in records if (r["network"], r["train_tol"]) == (network, tol)]
         for number, record in enumerate(of_network):
             history = record["history"]
             epochs = range(1, len(history) + 1)
-            colour, _ = _choose_style(number)
+            colour, _ = choose_style(number)
             for column, line in (("train_loss", "--"), ("valid_loss", "-")):
                 losses = [row.get(column, np.nan) for row in history]
                 label = f"seed {record['seed']}, {column.removesuffix('_loss')}"
@@ -175,9 +172,9 @@ def _draw_losses(dataset: str, records: Sequence[Record]) -> Any:
         )
         axis.title.set_fontsize(9)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        _write_plain_ticks(axis)
+        write_plain_ticks(axis)
     axes[0].set_ylabel("loss")
-    _finish(axes)
+    finish(axes)
     figure.suptitle(f"Loss of each training on {dataset}; dotted: the epoch that was kept")
     return figure
 
@@ -185,7 +182,7 @@ def _draw_losses(dataset: str, records: Sequence[Record]) -> Any:
 def _draw_positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Table 1 as a plot, the paper's points beside ours."""
     results = make_results_table(records)
-    figure, axes = _make_figure(3, 14, 4.2)
+    figure, axes = make_figure(3, 14, 4.2)
     for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou", "seconds"), strict=True):
         factor = 1 if metric == "seconds" else 100
         ours = factor * results.pivot_table(index="network", columns="seed", values=metric)
@@ -193,15 +190,15 @@ def _draw_positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
         axis.set_xticks(range(1, 10))
         axis.set_xlabel("position of the ODE-block (5: the bottom of the U)")
     for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou"), strict=False):
-        axis.set(ylabel=f"{METRIC_NAMES[metric]}, %", title=_capitalize(METRIC_NAMES[metric]))
+        axis.set(ylabel=f"{METRIC_NAMES[metric]}, %", title=capitalize(METRIC_NAMES[metric]))
     images = len(records[0]["images"])
     axes[2].set(
         yscale="log",
         ylabel="seconds",
         title=f"Time for {images} test images\n(paper: 20, other hardware)",
     )
-    _write_plain_ticks(axes[2])
-    _finish(axes)
+    write_plain_ticks(axes[2])
+    finish(axes)
     figure.suptitle(f"One ODE-block at each position: {dataset} and the paper's Table 1")
     return {"table-1": figure}
 
@@ -210,21 +207,21 @@ def _draw_position_points(axis: Any, ours: pd.DataFrame, paper: Mapping[str, flo
     """Plot ours as mean and range over seeds, the paper's as crosses, the U-Nets as lines."""
     positions = [k for k in range(1, 10) if f"ODEUNet{k}" in ours.index]
     rows = ours.loc[[f"ODEUNet{k}" for k in positions]]
-    axis.vlines(positions, rows.min(axis=1), rows.max(axis=1), color=_COLOURS[0], lw=2, alpha=0.5)
-    axis.plot(positions, rows.mean(axis=1), "o", color=_COLOURS[0], label="here (range of seeds)")
+    axis.vlines(positions, rows.min(axis=1), rows.max(axis=1), color=COLOURS[0], lw=2, alpha=0.5)
+    axis.plot(positions, rows.mean(axis=1), "o", color=COLOURS[0], label="here (range of seeds)")
     if BASELINE in ours.index:
         mean = ours.loc[BASELINE].mean()
-        axis.axhline(mean, color=_COLOURS[0], ls="--", lw=1, label="U-Net, here")
-    axis.plot(range(1, 10), [paper[f"ODEUNet{k}"] for k in range(1, 10)], "x", color=_PAPER,
+        axis.axhline(mean, color=COLOURS[0], ls="--", lw=1, label="U-Net, here")
+    axis.plot(range(1, 10), [paper[f"ODEUNet{k}"] for k in range(1, 10)], "x", color=PAPER,
               label="paper (one run)")  # fmt: skip
-    axis.axhline(paper[BASELINE], color=_PAPER, ls=":", lw=1, label="U-Net, paper")
+    axis.axhline(paper[BASELINE], color=PAPER, ls=":", lw=1, label="U-Net, paper")
 
 
 def _draw_tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Cost and accuracy: one line a training tolerance, one point a prediction's."""
     results = make_results_table(records)
     images = len(records[0]["images"])
-    figure, axes = _make_figure(2, 13, 4.6)
+    figure, axes = make_figure(2, 13, 4.6)
     trained = list(dict.fromkeys(results.train_tol))
     for axis, (column, label_of_cost) in zip(
         axes,
@@ -236,7 +233,7 @@ def _draw_tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
             rows = results[results.train_tol == tol].groupby("predict_tol", sort=False)
             cost, score = factor * rows[column].mean(), 100 * rows.mean_iou.mean()
             deviation = 100 * rows.mean_iou.std(ddof=0).max()
-            colour, marker = _choose_style(number)
+            colour, marker = choose_style(number)
             label = f"trained at {tol}\n(seeds ± {deviation:.2f})"
             axis.plot(cost, score, f"{marker}-", color=colour, ms=5, lw=1, label=label)
             for names, at in _keep_apart(cost, score):
@@ -250,7 +247,7 @@ def _draw_tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
                 )
         axis.set(xlabel=label_of_cost, ylabel="mean IoU, %")
         axis.margins(0.12)
-    _finish(axes)
+    finish(axes)
     figure.suptitle(
         f"What tolerances cost and give: NODEs-UNet on {dataset}\n"
         "points are means over seeds, with the tolerance of prediction beside them"
@@ -269,28 +266,6 @@ def _keep_apart(
             names = []
         names.append(name)
     yield names, (cost[names].min(), score[names[0]])
-
-
-def _write_plain_ticks(axis: Any) -> None:
-    """Write 0.5, 1, 2, 5 at a logarithmic axis."""
-    axis.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
-
-
-def _choose_style(number: int) -> tuple[str, str]:
-    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-
-
-def _capitalize(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _finish(axes: Any) -> None:
-    """Add grids, and one legend beside the last panel."""
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 _FIGURES = {"networks": _draw_images, "positions": _draw_positions, "tolerance": _draw_tolerances}

@@ -16,6 +16,7 @@ from ._claims import METRIC_NAMES, compare_networks, judge_claims
 from ._figures import draw_figures, draw_smears
 from ._paper import TABLES
 from ._plans import PAPER_TOLERANCES, network_names
+from ._statistics import FEWEST_SEEDS
 from ._store import Store, make_results_table, write_table
 
 _TITLES = {
@@ -37,7 +38,8 @@ def report_study(output: Any) -> str:
     output : path
         Output folder of `run_study`. It gets report.md, comparisons.csv and figures/: of test
         images with the networks' predictions (the paper's Figures 7 and 8), and, where matplotlib
-        is installed, of scores by test image (9 and 10), positions (Table 1) and tolerances.
+        is installed, of all differences with their intervals, of scores by test image (9 and 10),
+        positions (Table 1) and tolerances.
 
     Returns
     -------
@@ -74,8 +76,10 @@ def report_study(output: Any) -> str:
     parts, tables = [], []
     for (study, dataset), group in _group_by_study(records):
         table = compare_networks(group)
-        files = _draw(store, study, dataset, group)
-        parts.append(_write_section(study, dataset, group, table) + _link_figures(store, files))
+        files = _draw(store, study, dataset, group, table)
+        forest = [file for file in files if file.stem.endswith("-differences")]
+        parts.append(_write_section(study, dataset, group, table, _link(store, forest)))
+        parts[-1] += _link_figures(store, [file for file in files if file not in forest])
         if table is not None:
             tables.append(table.assign(study=study, dataset=dataset))
     text = "\n".join(parts)
@@ -85,18 +89,27 @@ def report_study(output: Any) -> str:
     return text
 
 
-def _draw(store: Store, study: str, dataset: str, records: Sequence[Record]) -> list[Path]:
+def _draw(
+    store: Store,
+    study: str,
+    dataset: str,
+    records: Sequence[Record],
+    table: pd.DataFrame | None,
+) -> list[Path]:
     files = draw_smears(store, dataset, records) if study == "networks" else []
     try:
-        return [*files, *draw_figures(store, study, dataset, records)]
+        return [*files, *draw_figures(store, study, dataset, records, table)]
     except ImportError as error:
         warn_caller(str(error))
         return files
 
 
 def _link_figures(store: Store, files: Sequence[Path]) -> str:
-    links = (f"![{file.stem}]({file.relative_to(store.folder).as_posix()})" for file in files)
-    return "\n".join(["\n## Figures\n", *links, ""]) if files else ""
+    return "\n".join(["\n## Figures\n", *_link(store, files), ""]) if files else ""
+
+
+def _link(store: Store, files: Sequence[Path]) -> list[str]:
+    return [f"![{file.stem}]({file.relative_to(store.folder).as_posix()})" for file in files]
 
 
 def _group_by_study(records: Sequence[Record]) -> Iterator[tuple[tuple[str, str], list[Record]]]:
@@ -115,14 +128,20 @@ def _group_by_study(records: Sequence[Record]) -> Iterator[tuple[tuple[str, str]
 
 
 def _write_section(
-    study: str, dataset: str, records: Sequence[Record], table: pd.DataFrame | None
+    study: str,
+    dataset: str,
+    records: Sequence[Record],
+    table: pd.DataFrame | None,
+    first: Sequence[str],
 ) -> str:
+    """Return all that is said of one study in words and tables, after the links of ``first``."""
     results = make_results_table(records)
     seeds = sorted({record["seed"] for record in records})
     images = len(records[0]["images"])
     said = [f"- {sentence}" for _, sentence in judge_claims(records, table, results)]
     parts = [
         f"# {dataset}: {_TITLES[study]}",
+        *first,
         f"{images} test images; seeds {', '.join(map(str, seeds))}; mean ± standard deviation over "
         "seeds. Scores in per cent over all pixels; the paper's in brackets.",
         _tabulate_scores(study, results),
@@ -184,12 +203,11 @@ def _tabulate_costs(study: str, records: Sequence[Record]) -> str:
 
 
 def _explain_comparison(table: pd.DataFrame) -> str:
-    seeds = int(table.n_seeds.iloc[0])
     return (
-        f"In points, over {seeds} seed{'s' * (seeds != 1)}; 95 % intervals by resampling seeds and "
-        f"test images, p corrected (Holm) for all {len(table)} rows. The last column is the "
-        "smallest true difference that such data would find four times in five. With few seeds "
-        "the intervals are too short where seeds differ much; hence all must agree for a verdict."
+        "In points; 95 % intervals by resampling seeds and test images, each p corrected (Holm) "
+        f'for all {len(table)} rows. "detectable" is the smallest true difference that such data '
+        "would find four times in five. With few seeds the intervals are too short where seeds "
+        f"differ much; hence a verdict takes {FEWEST_SEEDS} seeds, and all must agree."
     )
 
 
@@ -202,12 +220,13 @@ def _tabulate_comparison(table: pd.DataFrame) -> str:
             f"{100 * row['difference']:+.2f}",
             f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
             f"{row['p_holm']:.2g}",
+            row["n_seeds"],
             "yes" if row["seeds_agree"] else "no",
             f"{100 * row['detectable']:.2f}",
         ]
         for _, row in table.iterrows()
     ]
-    titles = ["first", "second", "metric", "first - second", "interval", "p", "seeds agree"]
+    titles = ["first", "second", "metric", "first - second", "interval", "p", "seeds", "agree"]
     return format_table([*titles, "detectable"], rows)
 
 

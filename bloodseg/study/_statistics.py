@@ -16,11 +16,22 @@ METRICS = ("pixel_accuracy", "mean_iou", *(f"cpa_{name}" for name in CLASS_NAMES
 N_DRAWS = 10_000
 _LEVEL, _POWER = 0.05, 0.8
 
+FEWEST_SEEDS = 5
+"""Seeds that a verdict takes: five fall on one side by chance once in 32 times, three in eight."""
+
+
+# Columns of p-values, each with what it is corrected to.
+_CORRECTED = {"p": "p_holm", "p_effect": "p_effect_holm", "p_equal": "p_equal_holm"}
+
+Row = tuple[str, str, str]  # first network, second network, metric
+
 
 def compare(
     matrices: Mapping[str, Any],
     pairs: Sequence[tuple[str, str]],
     *,
+    effects: Mapping[Row, float] | None = None,
+    margins: Mapping[Row, float] | None = None,
     n_draws: int = N_DRAWS,
     random_state: int = 0,
 ) -> pd.DataFrame:
@@ -40,6 +51,10 @@ def compare(
         the same order for all networks.
     pairs : sequence of (str, str)
         Which networks to compare: scores of the first minus those of the second.
+    effects : mapping of (first, second, metric) to float, optional
+        Differences that somebody else found, to be tested whether these data exclude them.
+    margins : mapping of (first, second, metric) to float, optional
+        Differences, chosen before the data were seen, below which two networks count as equal.
     n_draws : int, default=10_000
         Draws.
     random_state : int, default=0
@@ -49,14 +64,23 @@ def compare(
     -------
     DataFrame
         One row a pair and metric: first, second, metric, difference, low and high (95 % interval,
-        percentiles of the draws), p (two-sided), p_holm (corrected for all rows), seeds_agree
-        (whether the difference has one sign for every seed), n_seeds, detectable (the smallest
-        true difference that data like these would find four times in five).
+        percentiles of the draws), lowest and highest (of the seeds), seeds_agree (whether the
+        difference has one sign for every seed), n_seeds, detectable (the smallest true difference
+        that data like these would find four times in five), effect and margin (as given, or NaN).
+        p is two-sided and against no difference, p_effect two-sided and against the effect or
+        more, p_equal the larger of two one-sided ones against plus and minus the margin [1]_;
+        p_holm, p_effect_holm and p_equal_holm are corrected for all rows that have one.
 
     Raises
     ------
     ValueError
         If the matrices of a pair are not of one shape (n_seeds, n_images, 3, 3).
+
+    References
+    ----------
+    .. [1] Schuirmann, "A comparison of the two one-sided tests procedure and the power approach
+       for assessing the equivalence of average bioavailability", Journal of Pharmacokinetics and
+       Biopharmaceutics 15, 1987.
 
     Examples
     --------
@@ -68,6 +92,13 @@ def compare(
     >>> row = table[table.metric == "pixel_accuracy"].iloc[0]
     >>> round(float(row.difference), 3), bool(row.seeds_agree)
     (0.084, True)
+
+    Does a gain of 0.2 that was reported elsewhere fit to these data?
+
+    >>> reported = {("good", "poor", "pixel_accuracy"): 0.2}
+    >>> row = compare({"poor": poor, "good": good}, [("good", "poor")], effects=reported).iloc[0]
+    >>> bool(row.p_effect_holm < 0.05)
+    True
     """
     counts = {name: np.asarray(each, dtype=float) for name, each in matrices.items()}
     _check_shapes(counts, pairs)
@@ -77,6 +108,7 @@ def compare(
     images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_draws)
     by_seed = {name: scores_of_each(each.sum(axis=1)) for name, each in counts.items()}
     drawn = {name: _score_draws(each, seeds, images) for name, each in counts.items()}
+    effects, margins = effects or {}, margins or {}
     rows = [
         {
             "first": first,
@@ -85,14 +117,21 @@ def compare(
             **_summarize(
                 by_seed[first][metric] - by_seed[second][metric],
                 drawn[first][metric] - drawn[second][metric],
+                effect=effects.get((first, second, metric), np.nan),
+                margin=margins.get((first, second, metric), np.nan),
             ),
         }
         for first, second in pairs
         for metric in METRICS
     ]
-    table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", correct_by_holm(table.p.to_numpy()))
-    return table
+    return correct(pd.DataFrame(rows))
+
+
+def correct(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `compare`, or several in one, with p-values corrected for all its rows."""
+    return table.assign(
+        **{corrected: correct_by_holm(table[p].to_numpy()) for p, corrected in _CORRECTED.items()}
+    )
 
 
 def _check_shapes(counts: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]]) -> None:
@@ -125,27 +164,40 @@ def _score_draws(
     return {metric: (found[metric] * seeds).sum(axis=1) / n_seeds for metric in METRICS}
 
 
-def _summarize(by_seed: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+def _summarize(
+    by_seed: np.ndarray, drawn: np.ndarray, *, effect: float, margin: float
+) -> dict[str, Any]:
     """Return what the differences of seeds and of draws come to.
 
     Draws without a pixel of the class are left out; where no image has one, all is NaN.
     """
     drawn = drawn[np.isfinite(drawn)]
+    told = {"n_seeds": len(by_seed), "effect": effect, "margin": margin}
     if not drawn.size:
-        nothing = dict.fromkeys(("difference", "low", "high", "p", "detectable"), np.nan)
-        return {**nothing, "seeds_agree": False, "n_seeds": len(by_seed)}
+        numbers = ("difference", "low", "high", "lowest", "highest", "detectable", *_CORRECTED)
+        return {**dict.fromkeys(numbers, np.nan), "seeds_agree": False, **told}
     low, high = np.quantile(drawn, [_LEVEL / 2, 1 - _LEVEL / 2])
-    # Of n draws no probability below 1 / (n + 1) can be told from none.
-    tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    below, above = _share((drawn <= 0).sum(), drawn), _share((drawn >= 0).sum(), drawn)
+    reached = np.sign(effect) * drawn >= abs(effect)
+    beyond = max(_share((drawn <= -margin).sum(), drawn), _share((drawn >= margin).sum(), drawn))
     return {
         "difference": by_seed.mean(),
         "low": low,
         "high": high,
-        "p": min(1.0, 2 * (tail + 1) / (drawn.size + 1)),
+        "lowest": by_seed.min(),
+        "highest": by_seed.max(),
         "detectable": (norm.isf(_LEVEL / 2) + norm.ppf(_POWER)) * drawn.std(ddof=1),
+        "p": min(1.0, 2 * min(below, above)),
+        "p_effect": np.nan if np.isnan(effect) else min(1.0, 2 * _share(reached.sum(), drawn)),
+        "p_equal": np.nan if np.isnan(margin) else beyond,
         "seeds_agree": bool((by_seed > 0).all() or (by_seed < 0).all()),
-        "n_seeds": len(by_seed),
+        **told,
     }
+
+
+def _share(n: int, drawn: np.ndarray) -> float:
+    """Return n draws as a probability: of n draws none below 1 / (n + 1) can be told from none."""
+    return (n + 1) / (drawn.size + 1)
 
 
 def correct_by_holm(p: np.ndarray) -> np.ndarray:
@@ -161,10 +213,30 @@ def decide(row: Any) -> int:
     """Return the sign of a difference that these data show, or 0 where they don't decide.
 
     Shown is one whose interval is off zero, whose corrected p is below 0.05, and on which at least
-    two seeds and all of them agree.
+    five seeds and all of them agree.
     """
     if not (row["low"] > 0 or row["high"] < 0) or not row["p_holm"] < _LEVEL:
         return 0
-    if not row["seeds_agree"] or row["n_seeds"] < 2:
+    if not row["seeds_agree"] or row["n_seeds"] < FEWEST_SEEDS:
         return 0
     return 1 if row["difference"] > 0 else -1
+
+
+def falls_short(row: Any) -> bool:
+    """Return whether data exclude the effect of a row: the difference is smaller, or the opposite.
+
+    Shown as `decide` has it: by an interval that ends before the effect, a corrected p below 0.05,
+    and at least five seeds that all fall short of it.
+    """
+    ends = (row["high"], row["highest"]) if row["effect"] > 0 else (-row["low"], -row["lowest"])
+    short = max(ends) < abs(row["effect"])
+    return bool(row["n_seeds"] >= FEWEST_SEEDS and short and row["p_effect_holm"] < _LEVEL)
+
+
+def is_equal(row: Any) -> bool:
+    """Return whether data show that a difference is below the margin of a row, either way.
+
+    By two one-sided tests, a corrected p below 0.05, and at least five seeds that all are below.
+    """
+    within = max(-row["lowest"], row["highest"]) < row["margin"]
+    return bool(row["n_seeds"] >= FEWEST_SEEDS and within and row["p_equal_holm"] < _LEVEL)

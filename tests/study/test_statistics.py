@@ -9,9 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from benchmarks.verdicts import NOISE, simulate
 from bloodseg.metrics import scores_of_each
 from bloodseg.study import compare
-from bloodseg.study._statistics import METRICS, correct_by_holm, decide
+from bloodseg.study._statistics import (
+    METRICS,
+    correct_by_holm,
+    decide,
+    falls_short,
+    is_equal,
+)
 
 POOR = np.array([[80, 10, 10], [5, 40, 5], [10, 0, 90]])
 GOOD = np.array([[90, 5, 5], [2, 46, 2], [5, 0, 95]])
@@ -41,7 +48,7 @@ def test_equal_networks_with_noise_are_undecided(rng):
 
 
 def test_a_clearly_better_network_is_told(rng):
-    matrices = {"poor": noisy(POOR, 3, 16, rng), "good": noisy(GOOD, 3, 16, rng)}
+    matrices = {"poor": noisy(POOR, 5, 16, rng), "good": noisy(GOOD, 5, 16, rng)}
     table = compare(matrices, [("good", "poor"), ("poor", "good")])
     row = table.set_index(["first", "metric"]).loc["good", "mean_iou"]
     pooled = {name: matrix.sum(axis=1) for name, matrix in matrices.items()}
@@ -65,15 +72,16 @@ def test_the_same_draws_for_all_networks():
     assert row.low == pytest.approx(row.high) == pytest.approx(1 / 250)
 
 
-def test_one_seed_decides_nothing(rng):
-    matrices = {"poor": noisy(POOR, 1, 16, rng), "good": noisy(GOOD, 1, 16, rng)}
+@pytest.mark.parametrize("n_seeds", [1, 4])
+def test_fewer_than_five_seeds_decide_nothing(n_seeds, rng):
+    matrices = {"poor": noisy(POOR, n_seeds, 16, rng), "good": noisy(GOOD, n_seeds, 16, rng)}
     row = compare(matrices, [("good", "poor")]).iloc[0]
     assert row.low > 0
     assert decide(row) == 0
 
 
 def test_seeds_that_disagree_decide_nothing(rng):
-    good, poor = noisy(GOOD, 3, 16, rng), noisy(POOR, 3, 16, rng)
+    good, poor = noisy(GOOD, 5, 16, rng), noisy(POOR, 5, 16, rng)
     good[2], poor[2] = poor[2].copy(), good[2].copy()
     row = compare({"good": good, "poor": poor}, [("good", "poor")]).iloc[0]
     assert not row.seeds_agree
@@ -113,6 +121,82 @@ def test_intervals_cover_about_as_often_as_they_say():
         row = compare({"a": first, "b": second}, [("a", "b")], n_draws=500).iloc[0]
         covered.append(row.low <= 0 <= row.high)
     assert 0.88 <= np.mean(covered) <= 0.99
+
+
+ROW = ("a", "b", "pixel_accuracy")
+
+
+def against(first, second, **given):
+    """The row of pixel accuracy."""
+    table = compare({"a": first, "b": second}, [("a", "b")], **given)
+    return table.set_index("metric").loc["pixel_accuracy"]
+
+
+def test_an_effect_that_the_data_exclude(rng):
+    """GOOD is better than POOR by 0.084."""
+    matrices = noisy(GOOD, 5, 16, rng), noisy(POOR, 5, 16, rng)
+    for effect, excluded in ((0.2, True), (0.084, False), (0.05, False), (-0.05, True)):
+        row = against(*matrices, effects={ROW: effect})
+        assert falls_short(row) == excluded, effect
+        assert row.effect == effect
+        assert (row.p_effect_holm < 0.05) == excluded
+    row = against(*matrices)
+    assert np.isnan(row[["effect", "p_effect", "p_effect_holm"]].astype(float)).all()
+    assert not falls_short(row)
+
+
+def test_an_effect_of_the_other_sign_is_excluded_from_the_other_side(rng):
+    matrices = noisy(POOR, 5, 16, rng), noisy(GOOD, 5, 16, rng)
+    for effect, excluded in ((-0.2, True), (-0.084, False), (-0.05, False), (0.05, True)):
+        assert falls_short(against(*matrices, effects={ROW: effect})) == excluded, effect
+
+
+def test_equality_by_two_one_sided_tests(rng):
+    good, same, poor = (noisy(matrix, 5, 16, rng) for matrix in (GOOD, GOOD, POOR))
+    assert is_equal(against(good, same, margins={ROW: 0.02}))
+    assert not is_equal(against(good, same, margins={ROW: 0.0005}))
+    for first, second in ((good, poor), (poor, good)):
+        row = against(first, second, margins={ROW: 0.02})
+        assert not is_equal(row)
+        assert row.p_equal == 1  # all draws lie beyond one of the margins
+    assert not is_equal(against(good, same))
+
+
+def test_one_seed_beyond_is_enough_against_a_verdict(rng):
+    first, second = noisy(GOOD, 6, 16, rng), noisy(GOOD, 6, 16, rng)
+    second[5] = noisy(POOR, 1, 16, rng)[0]
+    row = against(first, second, effects={ROW: 0.06}, margins={ROW: 0.06})
+    assert row.highest > 0.06 > row.high
+    assert not falls_short(row)
+    assert not is_equal(row)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 4])
+def test_fewer_than_five_seeds_exclude_nothing(n_seeds, rng):
+    first, second = noisy(GOOD, n_seeds, 16, rng), noisy(GOOD, n_seeds, 16, rng)
+    row = against(first, second, effects={ROW: 0.2}, margins={ROW: 0.05})
+    assert row.p_effect_holm < 0.05
+    assert row.p_equal_holm < 0.05
+    assert not falls_short(row)
+    assert not is_equal(row)
+
+
+def test_p_values_are_corrected_for_the_rows_that_have_one(rng):
+    matrices = {name: noisy(GOOD, 5, 16, rng) for name in "abc"}
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    margins = {(*pair, "mean_iou"): 0.012 for pair in pairs}
+    table = compare(matrices, pairs, margins=margins)
+    found = table[table.metric == "mean_iou"]
+    assert table.p_equal_holm.notna().sum() == 3
+    assert found.p_equal_holm.tolist() == correct_by_holm(found.p_equal.to_numpy()).tolist()
+
+
+@pytest.mark.parametrize("noise", ["as measured", "seeds alone"])
+def test_verdicts_are_seldom_wrong(noise):
+    shares = simulate(NOISE[noise], 5, 16, 40, np.random.default_rng(0))
+    assert shares["covered"] >= 0.7  # 0.85 in the long run where nothing but the seeds differs
+    assert max(shares["holds, wrongly"], shares["less, wrongly"], shares["equal, wrongly"]) <= 0.1
+    assert min(shares["holds, rightly"], shares["less, rightly"]) >= 0.9
 
 
 def test_holm():

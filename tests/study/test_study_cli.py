@@ -35,7 +35,7 @@ def parsed(*arguments):
 def test_options_of_each_study():
     given = parsed("networks", "A", "B", "-o", "C", "--ode-tol", "4=1e-2,5=1e-3,6=1e-2")
     assert given.ode_tol == {4: 1e-2, 5: 1e-3, 6: 1e-2}
-    assert given.seeds == [0, 1, 2]
+    assert given.seeds == [0, 1, 2, 3, 4]
     assert not {"width", "max_epochs", "device"} & vars(given).keys()  # the estimator's own
     given = parsed("tolerance", "A", "B", "-o", "C", "--predict-tolerances", "1e-1", "1e-3")
     assert given.predict_tolerances == [1e-1, 1e-3]

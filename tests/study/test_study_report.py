@@ -12,9 +12,19 @@ from PIL import Image
 
 from bloodseg.datasets import make_smears
 from bloodseg.study import TABLE_1, TABLE_2, report_study, run_study
-from bloodseg.study._claims import FAILS, HOLDS, UNDECIDED, compare_networks, judge_claims
+from bloodseg.study._claims import (
+    EQUAL,
+    FAILS,
+    HOLDS,
+    LESS,
+    UNDECIDED,
+    Claim,
+    compare_networks,
+    judge_claims,
+)
 from bloodseg.study._plans import PAPER_TOLERANCES, Job, network_names
 from bloodseg.study._report import format_spread, format_table
+from bloodseg.study._statistics import correct_by_holm
 from bloodseg.study._store import Store, make_results_table
 
 POOR = np.array([[800, 100, 100], [50, 400, 50], [100, 0, 900]])
@@ -64,7 +74,7 @@ def said(records):
     return {sentence.partition(": ")[0]: verdict for verdict, sentence in found}, found
 
 
-def networks(rng, nodes=GOOD, seeds=(0, 1, 2)):
+def networks(rng, nodes=GOOD, seeds=range(5)):
     kinds = (("U-Net", POOR, 700), ("ResNet", POOR, 2700), ("NODEs-UNet", nodes, 1100))
     return [
         record("networks", name, seed, noisy(matrix, rng), n_parameters=n)
@@ -100,14 +110,14 @@ def test_a_better_network_holds(rng):
     assert "These data could show a difference of " in undecided
     (held,) = (s for _, s in found if s.startswith("NODEs-UNet has a higher mean IoU than U-Net"))
     assert "(paper: +2.18 points): holds. Here +" in held
-    assert "all 3 seeds agree." in held
+    assert "all 5 seeds agree" in held
 
 
 def test_a_worse_network_does_not_hold(rng):
     kinds = (("U-Net", GOOD), ("NODEs-UNet", POOR))
     records = [
         record("networks", name, seed, noisy(matrix, rng))
-        for seed in (0, 1)
+        for seed in range(5)
         for name, matrix in kinds
     ]
     by_claim, _ = said(records)
@@ -127,33 +137,81 @@ def test_memory(rng):
     assert "(paper: 46%): holds. Here 41%." in sentence
 
 
-def test_only_seeds_that_all_have_are_compared(rng):
+def test_two_networks_are_compared_over_the_seeds_that_both_have(rng):
     records = networks(rng)
-    without_last = records[:-1]
-    table = compare_networks(without_last)
-    assert set(table.n_seeds) == {2}
+    assert records[-1]["network"] == "NODEs-UNet"
+    table = compare_networks(records[:-1]).set_index(["first", "second"])
+    assert set(table.loc[("ResNet", "U-Net")].n_seeds) == {5}
+    assert set(table.loc[("NODEs-UNet", "U-Net")].n_seeds) == {4}
+    # In the order of the tables, and corrected for all.
+    whole = compare_networks(records)
+    pairs = ["first", "second", "metric"]
+    assert table.reset_index()[pairs].equals(whole[pairs])
+    corrected = correct_by_holm(table.p.to_numpy())
+    assert table.p_holm.tolist() == pytest.approx(corrected.tolist())
     assert compare_networks(records[:1]) is None
+
+
+def verdicts_of(claim, **given):
+    """The claim's verdict on a row, of five seeds that all are near its middle."""
+    row = {"low": -0.001, "high": 0.001, "p_holm": 1.0, "n_seeds": 5, "effect": 0.02,
+           "margin": claim.margin, "p_effect_holm": 1.0, "p_equal_holm": 1.0} | given  # fmt: skip
+    middle = (row["low"] + row["high"]) / 2
+    near = {"difference": middle, "lowest": middle, "highest": middle, "seeds_agree": middle != 0}
+    return claim.verdict({**near, **row})
+
+
+def test_each_verdict():
+    better = Claim("a", "b", "mean_iou", paper=2.0)
+    assert verdicts_of(better) == UNDECIDED
+    assert verdicts_of(better, low=0.001, high=0.03, p_holm=0.01) == HOLDS
+    assert verdicts_of(better, low=-0.03, high=-0.001, p_holm=0.01) == FAILS
+    assert verdicts_of(better, p_effect_holm=0.01) == LESS
+    assert verdicts_of(better, p_effect_holm=0.01, p_equal_holm=0.01) == LESS
+    assert verdicts_of(better, p_equal_holm=0.01) == EQUAL
+    assert verdicts_of(better, low=-0.001, high=0.021, p_effect_holm=0.01) == UNDECIDED
+    equal = Claim("a", "b", "mean_iou", equal=True)
+    assert verdicts_of(equal) == UNDECIDED
+    assert verdicts_of(equal, p_equal_holm=0.01) == HOLDS
+    assert verdicts_of(equal, low=0.006, high=0.03, p_holm=0.01) == FAILS
+    assert verdicts_of(equal, low=0.004, high=0.03, p_holm=0.01) == UNDECIDED
+
+
+def test_a_gain_of_the_paper_s_size_is_excluded(rng):
+    kinds = (("U-Net", POOR), ("NODEs-UNet", POOR))
+    records = [
+        record("networks", name, seed, noisy(40 * matrix, rng, 16))
+        for seed in range(5)
+        for name, matrix in kinds
+    ]
+    _, found = said(records)
+    verdict, sentence = next((v, s) for v, s in found if "higher mean IoU" in s)
+    assert verdict == LESS
+    assert "(paper: +2.18 points): less than the paper says. Here " in sentence
+    high = 100 * compare_networks(records).set_index("metric").loc["mean_iou", "high"]
+    assert f"+2.18 is excluded (corrected p 0.0004): at most {high:+.2f} fits" in sentence
+    assert "The two differ by less than 0.5 points (corrected p 0.0002)." in sentence
 
 
 def test_positions(rng):
     records = [
         record("positions", name, seed, noisy(POOR, rng, 40), "" if name == "U-Net" else "0.001",
                seconds={"U-Net": 1.0, "ODEUNet1": 1.3}.get(name, 1.1))
-        for seed in (0, 1, 2)
+        for seed in range(5)
         for name in network_names("positions")
     ]  # fmt: skip
     _by_claim, found = said(records)
     assert len([s for _, s in found if "higher" in s]) == 18
     assert len([s for _, s in found if "differ by less than 0.5 points" in s]) == 16
     (slow,) = (s for _, s in found if s.startswith("ODEUNet1 takes"))
-    assert "(paper: 12.0 times): does not hold. Here 1.2 to 1.2 times over 3 seeds." in slow
+    assert "(paper: 12.0 times): does not hold. Here 1.2 to 1.2 times over 5 seeds." in slow
 
 
 def test_equal_positions_hold_where_the_interval_is_narrow(rng):
     same = noisy(POOR, rng)
     records = [
         record("positions", name, seed, matrix, "0.001")
-        for seed in (0, 1)
+        for seed in range(5)
         for name, matrix in (("ODEUNet4", same), ("ODEUNet5", same), ("ODEUNet6", noisy(GOOD, rng)))
     ]
     by_claim, _ = said(records)
@@ -164,7 +222,7 @@ def test_equal_positions_hold_where_the_interval_is_narrow(rng):
 
 def test_tolerances(rng):
     records = []
-    for seed in (0, 1):
+    for seed in range(5):
         tight, loose = noisy(GOOD, rng), noisy(POOR, rng)
         predicted = {"0.001": tight, "0.1": tight}
         records.append(record("tolerance", "NODEs-UNet", seed, tight, "0.001", predicted=predicted))
@@ -211,6 +269,8 @@ def test_report(folder):
     assert (folder / "report.md").read_text() == text
     assert text.count("\n# data: ") + text.startswith("# data: ") == 3
     assert text.count("## The paper's claims") == 3
+    first = "# data: Three networks (the paper's Table 2)\n\n![networks-data-differences]("
+    assert first in text  # what all is about comes first
     assert "(95.30)" in text  # the paper's pixel accuracy beside ours
     assert "3 test images; seeds 0, 1" in text
     (row,) = (
@@ -228,12 +288,15 @@ def test_figures(folder):
     report_study(folder)
     names = {file.name for file in (folder / "figures").iterdir()}
     assert names == {
+        "networks-data-differences.png",
         "networks-data-losses.png",
         "networks-data-mean-iou.png",
         "networks-data-pixel-accuracy.png",
         "networks-data-smears-networks.png",
+        "positions-data-differences.png",
         "positions-data-losses.png",
         "positions-data-table-1.png",
+        "tolerance-data-differences.png",
         "tolerance-data-front.png",
         "tolerance-data-losses.png",
     }
@@ -271,7 +334,7 @@ def test_report_of_part_of_a_study(tmp_path, rng):
         store.write(job, record("networks", network, 0, noisy(POOR, rng)))
     text = report_study(tmp_path)
     assert "seeds 0;" in text
-    assert "over 1 seed;" in text
+    assert "| 1 | no | " in text
 
 
 def test_spread_and_tables():
