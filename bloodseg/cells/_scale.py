@@ -13,8 +13,9 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from .._images import CLASS_NAMES, RED, WHITE, cell_labels, label_of
+from ._arcs import ellipses_of_arcs
 from ._outline import Outline
-from ._shapes import Regions, distance_inside, is_convex, without_holes
+from ._shapes import distance_inside, without_holes
 
 _T = TypeVar("_T")
 
@@ -32,8 +33,8 @@ _WIDEST_OTHER = 30  # radii: what a cell of a class without rules of its own is 
 _NOISE = 2  # pixels; what is thinner is a rim or a strand
 _WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed
 _CANDIDATES = np.geomspace(0.65, 1.5, 10)  # radii tried, of the first guess
-_OVAL = 1.1  # radius of a disc of a cell's area, over half the short side: less is round
-_LEAST_FREE, _MOST_FREE = 3, 100  # cells that tell it, in a strip at most
+_OVAL = 1.1  # radius of a disc of an ellipse's area, over half the short side: less is round
+_LEAST_ARCS = 5  # that tell it
 _BLUR = 0.18  # of a radius, of votes
 _ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
 _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of about so many
@@ -104,7 +105,8 @@ def typical_radii(
     """Return the radii of typical cells, or None where there is no cell.
 
     Of red cells a first guess comes from inscribed circles; of the radii about it, the one at which
-    most votes of the outlines meet is taken (see `_outline`). White cells are no smaller than
+    most votes of the outlines meet is taken (see `_outline`), or that of oval cells, if they are
+    oval (see `_arcs`). White cells are no smaller than
     is usual; larger where their inscribed circles are. Where there is no red cell, or what is red
     is too small for one, the white ones tell. Of any other class, inscribed circles tell.
 
@@ -234,15 +236,18 @@ def _inscribed_radius(class_map: Any, label: int, *, whole: bool = False) -> flo
 def _red_radius(class_map: Any, guess: float, label: int | None) -> float:
     """Return the radius at which the votes of outlines meet best.
 
-    Oval cells vote for less; where most of those that lie free are oval, their areas tell.
+    Oval cells vote for less; where most arcs of outlines are oval, the areas of their ellipses
+    tell, in clumps, too.
     """
     radii = guess * _CANDIDATES
     squares, numbers = np.zeros(len(radii)), np.zeros(len(radii))
-    free: list[tuple[float, float]] = []
+    arcs = [np.empty((0, 2))]
     margin = int(np.ceil((1 + 4 * _BLUR) * radii[-1]))
     for mask, inner in _strips(class_map, label, margin):
         filled = without_holes(mask, LARGEST_HOLE * np.pi * guess**2)
-        free += _free_cells(filled, inner, guess)
+        row, long, short = ellipses_of_arcs(filled, guess).T
+        own = (row >= inner.start) & (row < inner.stop)
+        arcs.append(np.column_stack([np.sqrt(long * short), short])[own])
         outline = Outline.of(filled, guess)
         for index, radius in enumerate(radii):
             votes = outline.votes(radius)
@@ -254,33 +259,11 @@ def _red_radius(class_map: Any, guess: float, label: int | None) -> float:
     best = int(np.clip(shares.argmax(), 1, len(radii) - 2))
     shift = peak_shift(*shares[best - 1 : best + 2])
     voted = float(radii[best] * (_CANDIDATES[1] / _CANDIDATES[0]) ** np.clip(shift, -1, 1))
-    if len(free) >= _LEAST_FREE:
-        radius, short = np.median(free, axis=0)
+    if sum(map(len, arcs)) >= _LEAST_ARCS:
+        radius, short = np.median(np.concatenate(arcs), axis=0)
         if radius > _OVAL * short:
             return max(voted, float(radius))
     return voted
-
-
-def _free_cells(mask: np.ndarray, inner: slice, guess: float) -> list[tuple[float, float]]:
-    """Return radii of discs of equal area, and half the short sides, of free convex cells."""
-    regions = Regions.of(mask)
-    top = regions.boxes[:, 1]
-    chosen = regions.whole & (top >= inner.start) & (top < inner.stop)
-    chosen &= (regions.areas > 0.5 * np.pi * guess**2) & (regions.sides < 8 * guess)
-    found = []
-    for region in np.flatnonzero(chosen)[:_MOST_FREE]:
-        _, shape = regions.cut_out(region)
-        if is_convex(shape):
-            radius = float(np.sqrt(regions.areas[region] / np.pi))
-            found.append((radius, _short_half(shape)))
-    return found
-
-
-def _short_half(shape: np.ndarray) -> float:
-    """Return half the short side of the ellipse of the same second moments."""
-    moments = cv2.moments(shape.astype(np.uint8), binaryImage=True)
-    down, right, both = (moments[key] / moments["m00"] for key in ("mu02", "mu20", "mu11"))
-    return float(2 * np.sqrt((down + right - np.hypot(down - right, 2 * both)) / 2))
 
 
 def peak_shift(before: float, at: float, after: float) -> float:

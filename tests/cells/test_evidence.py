@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from bloodseg.cells import find_cells
+from bloodseg.cells._arcs import ellipses_of_arcs
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._instances import assemble, count_cells
 from bloodseg.cells._scale import typical_radii
@@ -213,6 +214,64 @@ def test_two_oval_cells_end_to_end_and_side_by_side():
     free = [ellipse(shape, 170, column, RADIUS, 1.8) for column in (50, 100, 150)]
     mask = np.any([*end_to_end, *beside, *free], axis=0)
     assert find_cells(RED * mask).counts["red"] == 7
+
+
+def clump(rng, n_cells, ratio, radius=14):
+    """Return a class map of oval cells each of which touches or overlaps an earlier one."""
+    side = 5 * radius * n_cells
+    mask, cells = np.zeros((side, side), bool), []
+    while len(cells) < n_cells:
+        turn, way = rng.uniform(0, np.pi, 2)
+        place = np.full(2, side / 2)
+        if cells:
+            place, other = cells[rng.integers(len(cells))]
+            way += np.pi * rng.integers(2)
+            reach = sum(
+                radius / np.hypot(np.cos(each - way) / ratio**0.5, np.sin(each - way) * ratio**0.5)
+                for each in (turn, other)
+            )
+            place = place + 0.92 * reach * np.array([np.sin(way), np.cos(way)])
+        cell = ellipse(mask.shape, *place, radius, ratio, turn)
+        if np.count_nonzero(cell & mask) < 0.2 * np.count_nonzero(cell):
+            mask |= cell
+            cells.append((place, turn))
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return RED * np.pad(cut, 4).astype(np.uint8)
+
+
+def beside_each_other(maps):
+    height = max(each.shape[0] for each in maps)
+    return np.hstack([np.pad(each, ((0, height - len(each)), (0, 0))) for each in maps])
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 1.5, 1.6])
+@pytest.mark.parametrize("sizes", [[2] * 8, [3] * 6, [2, 3, 4, 5], [1, 1, 2, 3, 4], [6, 7]])
+def test_clumps_of_oval_cells_tell_their_size(ratio, sizes, rng):
+    class_map = beside_each_other([clump(rng, n_cells, ratio) for n_cells in sizes])
+    assert typical_radii(class_map).red == pytest.approx(14, rel=0.08)
+    assert find_cells(class_map).counts["red"] == pytest.approx(sum(sizes), abs=1)
+
+
+@pytest.mark.parametrize("ratio", [2.0, 2.5])
+def test_clumps_of_long_cells_are_not_doubled(ratio, rng):
+    class_map = beside_each_other([clump(rng, n_cells, ratio) for n_cells in (2, 3, 4) * 3])
+    assert typical_radii(class_map).red == pytest.approx(14, rel=0.08)
+    assert find_cells(class_map).counts["red"] == pytest.approx(27, rel=0.35)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0])
+def test_arcs_between_notches_tell_whole_ellipses(ratio):
+    alone = ellipse((90, 90), 40, 45, 20, ratio, 0.4)
+    reach = 20 / ratio**0.5 + 10
+    beside = ellipse((90, 90), 40 + reach * np.cos(0.4), 45 - reach * np.sin(0.4), 12)
+    for mask in (alone, alone | beside):
+        ellipses = ellipses_of_arcs(mask, 14)
+        row, long, short = ellipses[ellipses[:, 1].argmax()]
+        assert row == pytest.approx(40, abs=1)
+        assert (long, short) == pytest.approx((20 * ratio**0.5, 20 / ratio**0.5), rel=0.03)
+    assert len(ellipses_of_arcs(alone[:40], 14)) == 0  # no more than half is seen
+    assert len(ellipses_of_arcs(np.ones((90, 90), bool), 14)) == 0
 
 
 # ---------------------------------------------------------------- the edge is no evidence

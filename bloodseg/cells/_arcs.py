@@ -1,0 +1,69 @@
+"""Arcs of outlines, from notch to notch, and the ellipses that they lie on.
+
+Where cells touch or overlap, the outline of the clump has notches; between two of them it belongs
+to one cell. An arc that goes around half of its cell or more tells how large the whole cell is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+_SOFTEN = 0.15  # of a radius: the blur of outlines before their curvature is taken
+_NOTCH = -0.5  # curvature, in that of a circle of the radius, below which there is a notch
+_LEAST_TURN = np.pi  # that an arc must turn by
+_LEAST_POINTS = 5  # that make an ellipse
+
+
+def ellipses_of_arcs(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Return the ellipses that arcs of outlines lie on.
+
+    Parameters
+    ----------
+    mask : ndarray of shape (h, w), bool
+        Cells, alone and in clumps. At its border, outlines end.
+    radius : float
+        Of the cells in pixels, roughly.
+
+    Returns
+    -------
+    ndarray of shape (n, 3)
+        Row of the middle, half the long and half the short side, in pixels.
+    """
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    found = []
+    for outline in outlines:
+        for arc in _arcs(outline[:, 0], mask.shape, radius):
+            (_, row), sides, _ = cv2.fitEllipseDirect(arc.astype(np.float32))
+            # The outermost pixels have their middles half a pixel inside.
+            found.append((row, max(sides) / 2 + 0.5, min(sides) / 2 + 0.5))
+    return np.reshape(found, (-1, 3))
+
+
+def _arcs(points: np.ndarray, shape: tuple[int, ...], radius: float) -> Iterator[np.ndarray]:
+    """Yield the parts of a closed outline that lie between notches and turn far enough."""
+    if len(points) < np.pi * radius:
+        return
+    spread = max(_SOFTEN * radius, 1)
+    (right, down), (right2, down2) = (
+        gaussian_filter1d(points.T.astype(float), spread, order=order, mode="wrap")
+        for order in (1, 2)
+    )
+    length = np.maximum(np.hypot(right, down), 0.1)
+    turn = (down * right2 - right * down2) / length**2  # from point to point
+    ends = turn * radius < _NOTCH * length
+    ends |= ((points == 0) | (points == np.array(shape[::-1]) - 1)).any(axis=1)
+    if not ends.any():
+        yield points
+        return
+    start = int(ends.argmax())
+    points, turn, ends = (np.roll(each, -start, axis=0) for each in (points, turn, ends))
+    margin = round(spread)  # so near to its end, an arc is bent by the notch
+    first = np.flatnonzero(ends[:-1] & ~ends[1:]) + 1
+    last = np.append(np.flatnonzero(~ends[:-1] & ends[1:]) + 1, len(ends))
+    for begin, end in zip(first + margin, last - margin, strict=False):
+        if end - begin >= _LEAST_POINTS and turn[begin:end].sum() >= _LEAST_TURN:
+            yield points[begin:end]
