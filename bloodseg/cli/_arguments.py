@@ -16,6 +16,7 @@ from .._version import __version__
 from ..models import list_models
 from ._output import PROGRAM
 from ._values import (
+    batch_size,
     choice,
     class_names,
     class_weights,
@@ -252,7 +253,7 @@ def _add_estimator_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("training")
     add(group, "max_epochs", "epochs", type=int)
-    add(group, "batch_size", "crops a training step", type=int)
+    add(group, "batch_size", "crops a training step", type=batch_size)
     add(group, "learning_rate", "highest learning rate", type=float)
     add(group, "crop_size", "side of the training crops in pixels", type=int)
     add(
@@ -639,7 +640,7 @@ def _add_study_training(parser: argparse.ArgumentParser, study: str, add: Any) -
     if study == "networks":
         add(group, "ode_tol", "tolerance of NODEs-UNet in training", type=tolerances)
     add(group, "crop_size", "side of the training crops in pixels", type=int)
-    add(group, "batch_size", "crops a training step", type=int)
+    add(group, "batch_size", "crops a training step", type=batch_size)
     add(group, "max_epochs", "epochs", type=int)
     add(group, "learning_rate", "highest learning rate", type=float)
     group = parser.add_argument_group("machine")

@@ -57,6 +57,16 @@ def tile_size(text: str) -> Any:
         ) from None
 
 
+def batch_size(text: str) -> Any:
+    """Parse the crops a step: "auto" or a number."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'the crops a step are written as "auto" or a number; got {text!r}'
+        ) from None
+
+
 def choice(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `add_argument` needs for an option that takes one of some words."""
 

@@ -178,6 +178,7 @@ class NetworkEstimator(BaseEstimator):
     # What a model file holds beside weights and parameters, of which types; the rest follows.
     _saved_attributes: dict[str, Any] = {  # noqa: RUF012
         "architecture_": dict,
+        "batch_size_": (int, type(None)),
         "best_epoch_": int,
         "end_message_": str,
         "end_reason_": str,
@@ -188,7 +189,7 @@ class NetworkEstimator(BaseEstimator):
     }
 
     # What those of it are that files of earlier versions lack.
-    _of_earlier_files: dict[str, Any] = {}  # noqa: RUF012
+    _of_earlier_files: dict[str, Any] = {"batch_size_": None}  # noqa: RUF012
 
     # Models of other kinds whose weights mean something else.
     _not_to_start_from: tuple[str, ...] = ()
@@ -261,7 +262,8 @@ class NetworkEstimator(BaseEstimator):
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
         architecture["classes"] = classes
         start = self._read_starting_weights(architecture)
-        data = (images, targets, groups, weights, validation, start)
+        batch_size, learning_rate = self._choose_batch(images, device, accelerator)
+        data = (images, targets, groups, weights, validation, start, batch_size)
         checkpoint = self._load_checkpoint(seed, *data)
         if checkpoint is not None:
             seed = checkpoint.seed
@@ -272,6 +274,8 @@ class NetworkEstimator(BaseEstimator):
         precision = self._set_precision(network, device)
         settings = self._make_settings(
             self._make_task(training, classes),
+            batch_size=batch_size,
+            learning_rate=learning_rate,
             seed=seed,
             device=device,
             checkpoint=checkpoint,
@@ -291,10 +295,17 @@ class NetworkEstimator(BaseEstimator):
         self.preprocessor_ = preprocessor
         self.best_epoch_ = result.best_epoch
         self.end_reason_, self.end_message_ = result.end_reason, result.end_message
+        self.batch_size_ = batch_size
         self.architecture_ = architecture
         self._take_over(network, result.history, precision)
         if result.end_message:  # not before there is a model, for that is what it says
             warn_caller(result.end_message)
+
+    def _choose_batch(
+        self, images: list[Any], device: torch.device, accelerator: Any
+    ) -> tuple[int, float]:
+        """Return the images or crops a step of each process, and the highest learning rate."""
+        return self.batch_size, self.learning_rate
 
     def _load_checkpoint(self, seed: int, *data: Any) -> Checkpoint | None:
         """Return the checkpoint of a training on data, if there shall be one."""
@@ -307,8 +318,6 @@ class NetworkEstimator(BaseEstimator):
         return TrainingSettings(
             task=task,
             max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
             augment=bool(self.augment),
             patience=self.patience if self.early_stopping else None,
             verbose=self.verbose,

@@ -149,6 +149,8 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         One row an epoch: train_loss, valid_loss, valid_mae_white and valid_mae_red (mean absolute
         errors, of each class), evaluations_P (mean evaluations of f for an image, at each
         ODE-position P), learning_rate, seconds.
+    batch_size_ : int or None
+        Images a training step; None in models of earlier versions.
     best_epoch_ : int
         The epoch, from 1, whose weights were kept; 0 where training was interrupted in the first.
     end_reason_ : {"epochs", "patience", "callback", "interrupted", "broke down"}
@@ -208,7 +210,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         "single_count_": bool,
     }
 
-    _of_earlier_files: dict[str, Any] = {  # noqa: RUF012
+    _of_earlier_files = NetworkEstimator._of_earlier_files | {
         "not_counted_": (),
         "single_count_": False,
     }

@@ -47,7 +47,10 @@ from ..training import (
     STANDARD_DIAMETER,
     SegmentationTask,
     TrainingData,
+    choose_batch_size,
     measure_diameter,
+    memory_of,
+    scale_learning_rate,
     scale_to_diameter,
 )
 from ._base import NetworkEstimator
@@ -125,10 +128,14 @@ class BloodCellSegmenter(NetworkEstimator):
         fewer.
     max_epochs : int, default=50
         Epochs of training; an epoch draws as many crops as cover the training images once.
-    batch_size : int, default=4
-        Crops a training step, in each process.
+    batch_size : int or "auto", default="auto"
+        Crops a training step, in each process. ``"auto"`` is 4 on a CPU; on CUDA up to 32 crops of
+        128 x 128, or as many of another size as have these pixels: by the memory of the card, and
+        so that an epoch has at least 64 steps.
     learning_rate : float, default=2e-3
         Highest learning rate of AdamW: reached after a short warm-up, then falling as a cosine.
+        Where ``batch_size="auto"`` takes more than 4 crops, the rate is that of 4, and grows with
+        the root of their number.
     crop_size : int, default=128
         Side of the training crops in pixels, at least 32.
     augment : bool or "strong", default=True
@@ -208,6 +215,8 @@ class BloodCellSegmenter(NetworkEstimator):
         were no longer finite.
     end_message_ : str
         The warning that was given of a training that was interrupted or broke down; else empty.
+    batch_size_ : int or None
+        Crops a training step, in each process; None in models of earlier versions.
     red_cell_diameter_ : float or None
         Diameter, in pixels, of a typical red cell as the network sees it; None where the label maps
         had no cells.
@@ -267,6 +276,7 @@ class BloodCellSegmenter(NetworkEstimator):
         "loss": [StrOptions({"cross_entropy", "cross_entropy+dice"})],
         "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
         "augment": ["boolean", StrOptions({"strong"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "crop_size": [Interval(Integral, 32, None, closed="left")],
         "keep_statistics": ["boolean"],
         "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
@@ -311,7 +321,7 @@ class BloodCellSegmenter(NetworkEstimator):
         loss: str = "cross_entropy",
         class_weight: Any = None,
         max_epochs: int = 50,
-        batch_size: int = 4,
+        batch_size: int | str = "auto",
         learning_rate: float = 2e-3,
         crop_size: int = 128,
         augment: bool | str = True,
@@ -780,6 +790,20 @@ class BloodCellSegmenter(NetworkEstimator):
         training: TrainingData | None = None,
     ) -> nn.Module:
         return new_network(architecture, seed, start)
+
+    def _choose_batch(
+        self, images: list[Any], device: torch.device, accelerator: Any
+    ) -> tuple[int, float]:
+        if not isinstance(self.batch_size, str):
+            return self.batch_size, self.learning_rate
+        batch_size = choose_batch_size(
+            [image.shape for image in images],
+            self.crop_size,
+            self.width,
+            memory=memory_of(device),
+            n_processes=1 if accelerator is None else accelerator.num_processes,
+        )
+        return batch_size, scale_learning_rate(self.learning_rate, batch_size)
 
     def _make_task(self, training: TrainingData, classes: tuple[str, ...]) -> SegmentationTask:
         weights = class_weights(self.class_weight, training.targets, training.weights, classes)

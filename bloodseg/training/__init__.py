@@ -1,6 +1,9 @@
 """Training of a network: crops or whole images, augmentation, the losses and skorch's loop."""
 
 from ._augmentation import Augmentation as Augmentation
+from ._batch import choose_batch_size as choose_batch_size
+from ._batch import memory_of as memory_of
+from ._batch import scale_learning_rate as scale_learning_rate
 from ._callbacks import check_callbacks as check_callbacks
 from ._callbacks import numbers_of as numbers_of
 from ._checkpoint import Checkpoint as Checkpoint

@@ -73,9 +73,11 @@ def parsed(*arguments):
     return make_parser("train").parse_args(["train", "x", "-o", "y", *map(str, arguments)])
 
 
-def test_augmentation_and_compilation_are_typed_in_words():
+def test_what_is_typed_in_words():
     for text, value in (("yes", True), ("no", False), ("strong", "strong")):
         assert _make_estimator(parsed("--augment", text)).augment == value
+    for text, value in (("auto", "auto"), ("8", 8)):
+        assert _make_estimator(parsed("--batch-size", text)).batch_size == value
     for text, value in (("yes", True), ("no", False), ("auto", "auto")):
         assert _make_estimator(parsed("--compile", text)).compile == value
 

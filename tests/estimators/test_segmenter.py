@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 import bloodseg.estimators._base as module
+import bloodseg.estimators._segmenter as of_segmenter
 from bloodseg import BloodCellSegmenter, Preprocessor
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
 from bloodseg.networks import NODEsUNet
 from bloodseg.ode import SolverError, SolverWarning
 from bloodseg.ode.methods import TABLEAUS
-from bloodseg.training import TrainingResult
+from bloodseg.training import TrainingResult, memory_of
 from bloodseg.training import _callbacks as callbacks
 from bloodseg.training import _train as train_module
 
@@ -1011,6 +1012,29 @@ def test_verbose(tiny, smears, capsys, verbose):
     assert ("training" in printed.err) == bool(verbose)
 
 
+def test_a_batch_by_the_card(tiny, smears, recorded, monkeypatch, tmp_path):
+    asked = []
+
+    def on_a_card(shapes, *sizes, memory, n_processes):
+        asked.append((shapes, sizes, memory, n_processes))
+        return 16
+
+    model = tiny(batch_size="auto", learning_rate=1e-3, checkpoint_dir=tmp_path)
+    model.fit(smears.images, smears.masks)
+    monkeypatch.setattr(of_segmenter, "choose_batch_size", on_a_card)
+    model.fit(smears.images, smears.masks)
+    memory = memory_of(torch.device("cuda")) if torch.cuda.is_available() else None
+    assert asked == [([image.shape for image in smears.images], (32, 4), memory, 1)]
+    on_cpu, on_card = (settings for *_, settings in recorded)
+    assert (on_cpu.batch_size, on_cpu.learning_rate) == (4, 1e-3)
+    assert (on_card.batch_size, on_card.learning_rate) == (16, 2e-3)
+    # Another batch makes another model: what one has begun, the other does not go on with.
+    assert on_cpu.checkpoint.path != on_card.checkpoint.path
+    model.save(tmp_path / "m")
+    loaded = BloodCellSegmenter.load(tmp_path / "m")
+    assert (loaded.batch_size, loaded.batch_size_) == ("auto", 16)
+
+
 def test_parameters_reach_the_training(tiny, smears, recorded):
     tiny(
         early_stopping=True, patience=3, loss="cross_entropy+dice", augment=False, dropout=0.3
@@ -1021,5 +1045,6 @@ def test_parameters_reach_the_training(tiny, smears, recorded):
     assert settings.augment is False
     assert settings.max_epochs == 2
     assert (settings.task.crop_size, settings.batch_size) == (32, 4)
+    assert settings.learning_rate == BloodCellSegmenter().learning_rate
     assert network.pool[1].p == 0.3
     assert settings.device == torch.device("cpu") or torch.cuda.is_available()

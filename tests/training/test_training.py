@@ -17,7 +17,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bloodseg.networks import image_tensor
-from bloodseg.training import Checkpoint, make_accelerator, share_seed
+from bloodseg.training import (
+    Checkpoint,
+    choose_batch_size,
+    make_accelerator,
+    scale_learning_rate,
+    share_seed,
+)
 from bloodseg.training._augmentation import (
     Augmentation,
     ColourJiggle,
@@ -190,6 +196,29 @@ def test_image_tensor(dtype, channels):
     expected = expected[..., :3] if channels else expected[..., None]
     expected = np.broadcast_to(expected, (5, 7, 3)).transpose(2, 0, 1)
     assert np.allclose(tensor, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n_crops", "crop_size", "width", "gigabytes", "n_processes", "expected"),
+    [
+        (10**6, 128, 32, None, 1, 4),  # a CPU
+        (10**6, 128, 32, 80, 1, 32),
+        (10**6, 256, 32, 80, 1, 8),
+        (10**6, 512, 32, 80, 1, 4),
+        (2047, 128, 32, 80, 1, 16),  # 32 would leave fewer than 64 steps
+        (2048, 128, 32, 80, 1, 32),
+        (2048, 128, 32, 80, 4, 8),
+        (60, 128, 32, 80, 1, 4),
+        (10**6, 128, 32, 1, 1, 8),
+        (10**6, 128, 128, 1, 1, 4),
+    ],
+)
+def test_the_batch_of_auto(n_crops, crop_size, width, gigabytes, n_processes, expected):
+    memory = None if gigabytes is None else gigabytes * 2**30
+    shapes = [(crop_size, crop_size, 3)] * (n_crops - 1) + [(crop_size, 1)]
+    facts = {"memory": memory, "n_processes": n_processes}
+    assert choose_batch_size(shapes, crop_size, width, **facts) == expected
+    assert scale_learning_rate(2e-3, expected) == pytest.approx(1e-3 * expected**0.5)
 
 
 # ---------------------------------------------------------------- augmentation
