@@ -50,7 +50,7 @@ _COMMANDS = {
     "models": "list the published models and what is known of them",
     "export": "write a model's network as an ONNX file, with fixed steps of the solver",
     "study": "run the paper's experiments on a folder of images and label maps",
-    "demo": "draw blood smears, train on them and show what comes out: no data needed",
+    "demo": "draw blood smears, show what the published weights and a small training make of them",
 }
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..cells import find_cells
 from ..datasets import make_smears
+from ..datasets._true_cells import true_cells_of
 from ..estimators import BloodCellSegmenter
 from ..metrics import mean_iou
-from ..plotting._pictures import coloured, overlay, sheet
-from ..preprocessing import Preprocessor
+from ..models import list_models
+from ..plotting._pictures import coloured, overlay_of, sheet
+from ..prediction import Segmented
 from ._evaluate import METRICS_FILES, Evaluation, time_prediction
 from ._output import complain, make_folder, progress, refuse_existing, reported, say, write_png
 from ._train import ended_early, fit, save, summary
@@ -47,7 +50,7 @@ _ODE_TOL = 1e-2
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw smears, train, evaluate, and draw what came out."""
+    """Draw smears, show what the published weights make of them, and train a network beside."""
     folder = arguments.output
     files = [folder / name for name in ("overview.png", "model.safetensors", *METRICS_FILES)]
     refuse_existing(files, overwrite=arguments.overwrite)
@@ -65,16 +68,28 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for n, seed in zip((size.n_train, size.n_test), seeds, strict=True)
     )
+    shown = f"{size.n_test} smears not trained on"
+    published = BloodCellSegmenter.from_pretrained()
+    at_once, found_at_once = _evaluate(published, test, quiet=arguments.quiet)
+    say(f"The published weights, {list_models()[0]}, on {shown}:", "", *at_once.table())
     if not arguments.quick:
         complain("training a small NODEs-UNet on drawn smears; this takes 1 to 2 minutes.")
     segmenter = _make_segmenter(arguments, size)
     seconds = fit(segmenter, train.images, train.masks)
     save(segmenter, folder / "model.safetensors")
-    result, predictions = _evaluate(segmenter, test, quiet=arguments.quiet)
-    result.write(folder, data=f"{size.n_test} drawn smears")
+    result, found = _evaluate(segmenter, test, quiet=arguments.quiet)
+    result.write(
+        folder,
+        data=f"{size.n_test} drawn smears",
+        published={
+            "model": list_models()[0],
+            "scores": at_once.scores,
+            "cells": at_once.cell_rows,
+        },
+    )
     with reported(folder / "overview.png"):
-        write_png(folder / "overview.png", _overview(test, predictions))
-    say(f"{summary(segmenter, seconds)} On {size.n_test} smears not trained on:", "")
+        write_png(folder / "overview.png", _overview(test, found_at_once, found))
+    say("", f"Trained here: {summary(segmenter, seconds)} On the same smears:", "")
     say(*result.table())
     say(*_where_to_look(folder))
     return 1 if ended_early(segmenter) else 0
@@ -95,42 +110,54 @@ def _make_segmenter(arguments: argparse.Namespace, size: _Size) -> BloodCellSegm
 
 def _evaluate(
     segmenter: BloodCellSegmenter, smears: Any, *, quiet: bool
-) -> tuple[Evaluation, list[np.ndarray]]:
+) -> tuple[Evaluation, list[Segmented]]:
     result = Evaluation()
-    predictions: list[np.ndarray] = []
-    pairs = list(zip(smears.images, smears.masks, strict=True))
-    for image, mask in progress(pairs, label="evaluating", quiet=quiet):
+    predictions: list[Segmented] = []
+    pairs = list(zip(smears.images, smears.masks, smears.instances, strict=True))
+    for image, mask, instances in progress(pairs, label="evaluating", quiet=quiet):
         name = f"smear {len(predictions) + 1}"
         found, cost = time_prediction(segmenter, image, name)
         result.add(name, mask, found.class_map[:], **cost)
-        predictions.append(found.class_map[:])
+        result.add_cells(true_cells_of(instances, mask, segmenter.class_names_), found.cells())
+        predictions.append(found)
     return result, predictions
 
 
-def _overview(smears: Any, predictions: list[np.ndarray]) -> np.ndarray:
-    chosen = range(_N_SHOWN)
-    enhanced = Preprocessor().transform(smears.images[:_N_SHOWN])
+def _overview(
+    smears: Any, at_once: Sequence[Segmented], trained: Sequence[Segmented]
+) -> np.ndarray:
+    smears_and_found = zip(smears.images, smears.masks, at_once, trained, strict=True)
+    shown = list(itertools.islice(smears_and_found, _N_SHOWN))
     return sheet(
         [
             (
-                smears.images[i],
-                enhanced[i],
-                coloured(smears.masks[i]),
-                coloured(predictions[i]),
-                overlay(smears.images[i], predictions[i], find_cells(predictions[i]).labels),
+                image,
+                coloured(mask),
+                overlay_of(first, image),
+                coloured(first.class_map[:]),
+                coloured(second.class_map[:]),
             )
-            for i in chosen
+            for image, mask, first, second in shown
         ],
-        titles=("Image", "Preprocessed", "Truth", "Prediction", "Prediction on the image"),
-        captions=[f"mean IoU {mean_iou([smears.masks[i]], [predictions[i]]):.3f}" for i in chosen],
+        titles=("Image", "Truth", "Published weights", "the same", "Trained here"),
+        captions=[
+            f"mean IoU {_score(mask, first)} and {_score(mask, second)}"
+            for _, mask, first, second in shown
+        ],
         heading="Red and white cells, told apart",
-        subheading="bloodseg demo: drawn smears that the network was not trained on",
+        subheading="bloodseg demo: drawn smears that no network was trained on",
     )
+
+
+def _score(mask: np.ndarray, found: Segmented) -> str:
+    return f"{mean_iou([mask], [found.class_map[:]]):.3f}"
 
 
 def _where_to_look(folder: Path) -> tuple[str, ...]:
     return (
         "",
-        f"Look at {folder / 'overview.png'}; the numbers are in {folder / 'metrics.csv'}.",
-        f"Try the model: bloodseg predict IMAGE -m {folder / 'model.safetensors'} -o results",
+        f"Look at {folder / 'overview.png'}. The numbers of both are in {folder / 'metrics.json'}, "
+        f"those of the model trained here in {folder / 'metrics.csv'}, too.",
+        "Try the published weights: bloodseg report IMAGE --open",
+        f"Try the model trained here: bloodseg report IMAGE -m {folder / 'model.safetensors'}",
     )

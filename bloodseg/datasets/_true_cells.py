@@ -176,6 +176,12 @@ def _of_boxes(boxes: Any, labels: Any, classes: Sequence[str]) -> TrueCells:
     return TrueCells(np.array(boxes, np.float64).reshape(-1, 4), names)
 
 
+def true_cells_of(labels: np.ndarray, mask: np.ndarray, classes: Sequence[str]) -> TrueCells:
+    """Return the cells of a label image (H, W), each of one class in the label map (H, W)."""
+    numbers, first = np.unique(labels, return_index=True)
+    return TrueCells(labels, np.array(classes)[mask.ravel()[first[numbers > 0]]])
+
+
 def _of_loaded(data: Any) -> list[Annotated]:
     annotated = []
     for index, name in enumerate(data.names):
@@ -185,8 +191,6 @@ def _of_loaded(data: Any) -> list[Annotated]:
             boxes = np.asarray(data.boxes[index])[:, [1, 0, 3, 2]]
             cells = _of_boxes(boxes[labels > 0], labels[labels > 0], data.target_names)
         elif data.instances is not None:
-            numbers, first = np.unique(data.instances[index], return_index=True)
-            of_cells = mask.ravel()[first[numbers > 0]]
-            cells = TrueCells(data.instances[index], np.array(data.target_names)[of_cells])
+            cells = true_cells_of(data.instances[index], mask, data.target_names)
         annotated.append(Annotated(name, partial(tuple, (data.images[index], mask, cells))))
     return annotated

@@ -29,6 +29,7 @@ from bloodseg.cli._train import HistoryFile, ended_early
 from bloodseg.cli._values import class_weights, diameter, positions, tolerances
 from bloodseg.datasets import TrueCells, make_smears
 from bloodseg.metrics import cell_report, mean_iou
+from bloodseg.models import list_models
 from bloodseg.plotting._pictures import overlay, shades
 from bloodseg.training import _callbacks
 
@@ -792,7 +793,16 @@ def test_demo_draws_trains_and_shows(tmp_path, capsys):
     assert main(command) == 0
     files = {"overview.png", "metrics.csv", "metrics.json", "model.safetensors"}
     assert {file.name for file in (tmp_path / "demo").iterdir()} == files
-    assert "overview.png" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "overview.png" in out
+    at_once, trained = out.split("Trained here: ")
+    assert at_once.startswith(f"The published weights, {list_models()[0]}, on 4 smears not trained")
+    for text in (at_once, trained):
+        assert re.search(r"^panoptic quality \(PQ\) ", text, re.MULTILINE)
+    scores = json.loads((tmp_path / "demo/metrics.json").read_text())
+    assert scores["published"]["model"] == list_models()[0]
+    assert scores["published"]["scores"]["mean_iou"] > 0.9 > scores["scores"]["mean_iou"]
+    assert {row["class"] for row in scores["published"]["cells"]} >= {"white", "red"}
     with Image.open(tmp_path / "demo/overview.png") as sheet:
         assert sheet.width > 5 * 64
         assert sheet.height > 4 * 64
