@@ -349,7 +349,14 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         nargs="+",
         type=path,
-        help="image files, or folders of them (PNG, JPEG, TIFF, BMP; subfolders are not searched)",
+        help="image files, or folders of them (PNG, JPEG, TIFF, BMP)",
+    )
+    parser.add_argument(
+        "-r",
+        "--recursive",
+        action="store_true",
+        help="search the folders' subfolders, too; files written for each image then keep the "
+        "path from there (default: what is left out is named)",
     )
 
 

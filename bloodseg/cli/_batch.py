@@ -48,12 +48,17 @@ class Batch:
         Inputs that are done already.
     n_doubted : int
         Images whose results are in doubt.
+    stems : dict of Path to str
+        What the files of each image found are called without their endings: its own name, or its
+        path from the folder that was searched with all that lies in it.
     """
 
     def __init__(self, arguments: argparse.Namespace):
         self.failed: dict[str, str] = {}
         self.n_skipped = 0
         self.n_doubted = 0
+        self.stems: dict[Path, str] = {}
+        self._recursive = vars(arguments).get("recursive", False)
         self._quiet = arguments.quiet
         self._strict = arguments.strict
 
@@ -65,7 +70,8 @@ class Batch:
         CommandError
             If there is none.
         """
-        images, failed = find_images(inputs)
+        self.stems, failed = find_images(inputs, recursive=self._recursive)
+        images = list(self.stems)
         self.failed |= failed
         if not images:
             raise CommandError("none of the inputs is an image.")
@@ -139,24 +145,29 @@ class _NowAndThen:
         self._next = ended + max(_KEPT_EVERY, _KEPT_SHARE * (ended - started))
 
 
-def find_images(inputs: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+def find_images(
+    inputs: Sequence[Path], *, recursive: bool = False
+) -> tuple[dict[Path, str], dict[str, str]]:
     """Return the images of files and folders, each once, and why other inputs hold none.
 
-    What is passed over in folders is listed on stderr.
+    Each image comes with its name without ending, in a folder searched with its subfolders the
+    path from there. What is passed over in folders is listed on stderr.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, str]] = {}
     failed: dict[str, str] = {}
     for path in inputs:
         try:
-            for image in list_images(path):
-                found.setdefault(os.path.realpath(image), image)
-            others = list_passed_over(path)
+            for image in list_images(path, recursive=recursive):
+                inside = image.relative_to(path) if image != path else Path(image.name)
+                stem = inside.with_name(inside.stem).as_posix()
+                found.setdefault(os.path.realpath(image), (image, stem))
+            others = list_passed_over(path, recursive=recursive)
         except Exception as error:
             failed[str(path)] = _explain(error)
             complain(f"{path} skipped: {failed[str(path)]}")
         else:
             _list_passed_over(path, others)
-    return list(found.values()), failed
+    return dict(found.values()), failed
 
 
 def _is_text(path: Path) -> bool:
@@ -169,7 +180,9 @@ def _is_text(path: Path) -> bool:
 
 def _list_passed_over(folder: Path, others: Sequence[tuple[Path, str]]) -> None:
     if others:
-        named = ", ".join(f"{entry.name} ({why})" for entry, why in others[:_N_LISTED])
+        named = ", ".join(
+            f"{entry.relative_to(folder)} ({why})" for entry, why in others[:_N_LISTED]
+        )
         more = f" and {len(others) - _N_LISTED} more" if len(others) > _N_LISTED else ""
         complain(f"left out of {folder}: {named}{more}.")
 

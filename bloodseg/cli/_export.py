@@ -13,7 +13,8 @@ from ._output import CommandError, check_output, first_line, say
 def run(arguments: argparse.Namespace) -> int:
     """Write a model's network as an ONNX file, and say how far it keeps to the model."""
     check_output(arguments.output, overwrite=arguments.overwrite)
-    images, failed = find_images(arguments.images)
+    stems, failed = find_images(arguments.images)
+    images = list(stems)
     if arguments.images and not images:
         raise CommandError("none of the inputs is an image.")
     segmenter = load_segmenter(arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     batch = Batch(arguments)
     images = batch.find(arguments.images)
     tables = _tables(arguments)
-    outlines = _outline_files(arguments, images)
+    outlines = _outline_files(arguments, batch.stems)
     of_images = (file for files in outlines.values() for file in files.values())
     refuse_existing([*tables.values(), *of_images], overwrite=arguments.overwrite)
     _check_packages(arguments)
@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch.judge(found)
         table = found.measure(outlines=with_outlines, excluded_sides=sides)
         for kind, file in outlines[image].items():
+            file.parent.mkdir(parents=True, exist_ok=True)
             _WRITE_OUTLINES[kind](file, table, found.classes)
         sizes[found.name] = found.class_map.shape
         return table
@@ -82,13 +83,13 @@ def _tables(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _outline_files(
-    arguments: argparse.Namespace, images: Sequence[Path]
+    arguments: argparse.Namespace, stems: Mapping[Path, str]
 ) -> dict[Path, dict[str, Path]]:
     """Return the files to write for each image: STEM.geojson, STEM-2.geojson, ..."""
     names: dict[str, Path] = {}
-    stems = {image.stem for image in images}
-    for image in images:
-        names[next_free(image.stem, names.__contains__, stems)] = image
+    taken = set(stems.values())
+    for image, stem in stems.items():
+        names[next_free(stem, names.__contains__, taken)] = image
     kinds = ["geojson"] * ("geojson" in arguments.formats) + ["rois"] * arguments.rois
     return {
         image: {kind: arguments.output / f"{name}{_ENDINGS[kind]}" for kind in kinds}

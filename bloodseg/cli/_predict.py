@@ -29,9 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_not_among_inputs(arguments)
     segmenter = load_segmenter(arguments)
     folder = make_folder(arguments.output)
-    table = PredictionTable(
-        folder, stems=[image.stem for image in images], overwrite=arguments.overwrite
-    )
+    table = PredictionTable(folder, stems=batch.stems.values(), overwrite=arguments.overwrite)
 
     def label(image: Path) -> bool:
         mask = table.find(image)
@@ -41,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = segment_one(segmenter, _open(image))
         batch.judge(found)
         pictures = _draw(found, with_overlay=not arguments.no_overlay)
-        return table.add(image, pictures, _describe(found)) is not None
+        return table.add(image, pictures, _describe(found), stem=batch.stems[image]) is not None
 
     n_done = 0
     for done in batch.run(images, label, doing="predicting"):
@@ -59,12 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_not_among_inputs(arguments: argparse.Namespace) -> None:
-    output = os.path.realpath(arguments.output)
+    output = Path(os.path.realpath(arguments.output))
     for path in arguments.images:
-        if os.path.isdir(path) and os.path.realpath(path) == output:
+        folder = Path(os.path.realpath(path))
+        if not folder.is_dir():
+            continue
+        searched = output.is_relative_to(folder) if arguments.recursive else output == folder
+        if searched:
+            is_input = "is an input" if output == folder else f"lies in the input {path}"
             raise CommandError(
-                f"the output folder {arguments.output} is an input: the next run would take "
-                "label maps for images. Choose another."
+                f"the output folder {arguments.output} {is_input}: the next run would take label "
+                "maps for images. Choose another."
             )
 
 

@@ -67,7 +67,12 @@ class PredictionTable:
             return self._mask(name) if name is not None and self._mask(name).exists() else None
 
     def add(
-        self, image: Path, pictures: Mapping[str, bytes], values: Mapping[str, Any]
+        self,
+        image: Path,
+        pictures: Mapping[str, bytes],
+        values: Mapping[str, Any],
+        *,
+        stem: str | None = None,
     ) -> Path | None:
         """Write the pictures of an image, and its row.
 
@@ -79,6 +84,9 @@ class PredictionTable:
             PNG files by what they are: "mask", and what else there is.
         values : mapping of str to object
             What the row says beside ``image`` and ``mask``.
+        stem : str, optional
+            What its files are called without their endings, perhaps in a subfolder; by default as
+            the image.
 
         Returns
         -------
@@ -90,12 +98,13 @@ class PredictionTable:
             key = _key(image)
             name = self._names.get(key)
             if name is None:
-                name = self._free_name(image.stem)
+                name = self._free_name(image.stem if stem is None else stem)
             elif self._mask(name).exists() and not self._overwrite:
                 return None
             # What is entered first takes its name last: where the map is, all is there.
             for kind in sorted(pictures, key=lambda kind: kind != "mask"):
                 path = self._folder / f"{name}_{kind}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
                 files.enter_context(written_whole(path)).write_bytes(pictures[kind])
             # Absolute: a later run, from elsewhere, must know the image again.
             row = {"image": os.path.abspath(image), "mask": f"{name}{_MASK}", **values}
@@ -170,10 +179,12 @@ class PredictionTable:
 def next_free(stem: str, is_taken: Callable[[str], bool], stems: Collection[str]) -> str:
     """Return a stem or, where it is taken, STEM-2, STEM-3, ..., which is no other image's stem.
 
-    Very long stems are cut short, to leave room for what is put behind them.
+    Very long names are cut short, to leave room for what is put behind them.
     """
-    if len(os.fsencode(stem)) > _LONGEST_STEM:
-        stem = os.fsencode(stem)[:_LONGEST_STEM].decode(errors="ignore")
+    folder, slash, name = stem.rpartition("/")
+    if len(os.fsencode(name)) > _LONGEST_STEM:
+        name = os.fsencode(name)[:_LONGEST_STEM].decode(errors="ignore")
+        stem = f"{folder}{slash}{name}"
     if not is_taken(stem):
         return stem
     numbered = (f"{stem}-{number}" for number in itertools.count(2))
@@ -187,9 +198,10 @@ def _parse(row: Mapping[str, str | None]) -> tuple[str | None, str]:
     except ValueError:
         return None, ""
     path = Path(mask)  # without the ./ that a table puts before some names
-    if not mask.endswith(_MASK) or str(path) != path.name or "\0" in image + mask:
+    leads_out = path.is_absolute() or ".." in path.parts
+    if not mask.endswith(_MASK) or leads_out or "\0" in image + mask:
         return None, ""
-    return _key(image), path.name.removesuffix(_MASK)
+    return _key(image), path.as_posix().removesuffix(_MASK)
 
 
 def _key(image: str | Path) -> str:

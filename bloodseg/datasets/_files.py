@@ -78,20 +78,22 @@ def only_file(files: Sequence[Path]) -> Path:
     return files[0]
 
 
-def list_images(path: str | os.PathLike) -> list[Path]:
+def list_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Path]:
     """List the images in a folder, sorted by name.
 
     Parameters
     ----------
     path : str or path-like
         A folder; or one image (a file or a Zarr folder), which is returned as it is.
+    recursive : bool, default=False
+        Search subfolders, too, but for hidden ones and links to folders.
 
     Returns
     -------
     list of Path
         PNG, JPEG, TIFF and BMP files, by their suffixes in any case or by how they begin, slides
-        of scanners that are TIFFs among them; and Zarr folders. Hidden files and other subfolders
-        are left out; see `list_passed_over`.
+        of scanners that are TIFFs among them; and Zarr folders. Hidden files are left out; see
+        `list_passed_over`.
 
     Raises
     ------
@@ -113,24 +115,26 @@ def list_images(path: str | os.PathLike) -> list[Path]:
     if path.is_file() or is_zarr(path):
         return [path]
     folder = check_folder(path, holds="images, or an image file")
-    images = [entry for entry in _visible(folder) if not _why_passed_over(entry)]
+    entries = _entries(folder, recursive)
+    images = [entry for entry, why in entries if not why]
     if not images:
-        others = list_passed_over(folder)
-        named = ", ".join(f"{entry.name} ({why})" for entry, why in others[:8])
+        named = ", ".join(f"{entry.name} ({why})" for entry, why in entries[:8])
         raise FileNotFoundError(
             f"path must hold at least one image ({', '.join(IMAGE_SUFFIXES)}); {folder} has none"
-            + (f", but {named}{', ...' if len(others) > 8 else ''}." if others else ".")
+            + (f", but {named}{', ...' if len(entries) > 8 else ''}." if entries else ".")
         )
     return images
 
 
-def list_passed_over(path: str | os.PathLike) -> list[tuple[Path, str]]:
+def list_passed_over(path: str | os.PathLike, *, recursive: bool = False) -> list[tuple[Path, str]]:
     """List what `list_images` leaves out of a folder, hidden files apart, and why.
 
     Parameters
     ----------
     path : str or path-like
         A folder; or one image, for which nothing is left out.
+    recursive : bool, default=False
+        As for `list_images`.
 
     Returns
     -------
@@ -157,8 +161,30 @@ def list_passed_over(path: str | os.PathLike) -> list[tuple[Path, str]]:
     if path.is_file() or is_zarr(path):
         return []
     folder = check_folder(path, holds="images, or an image file")
-    reasons = ((entry, _why_passed_over(entry)) for entry in _visible(folder))
-    return [(entry, why) for entry, why in reasons if why]
+    return [(entry, why) for entry, why in _entries(folder, recursive) if why]
+
+
+def _entries(folder: Path, recursive: bool) -> list[tuple[Path, str]]:
+    """Return what is in a folder, sorted, and why it is no image, "" for one.
+
+    Links to folders are not followed, which may lead in a circle.
+    """
+    found, waiting = [], [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = _visible(here)
+        except OSError as error:
+            if here == folder:
+                raise
+            found.append((here, f"it cannot be read: {error.strerror}"))
+            continue
+        for entry in entries:
+            if recursive and entry.is_dir() and not entry.is_symlink() and not is_zarr(entry):
+                waiting.append(entry)
+            else:
+                found.append((entry, _why_passed_over(entry)))
+    return sorted(found)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -168,7 +194,10 @@ def _visible(folder: Path) -> list[Path]:
 def _why_passed_over(entry: Path) -> str:
     """Return why an entry of a folder is no image, in words; "" if it is one."""
     if entry.is_dir():
-        return "" if is_zarr(entry) else "subfolders are not searched"
+        if is_zarr(entry):
+            return ""
+        kind = "links to folders" if entry.is_symlink() else "subfolders"
+        return f"{kind} are not searched"
     if not entry.is_file():
         return "it is no file, or a link to none"
     if entry.suffix.lower() in IMAGE_SUFFIXES:

@@ -81,3 +81,56 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(folder, name, capsys
     assert run("count", "z.png", "-m", "none", "-o", name, "--overwrite") == 2
     assert f"{name} cannot be written" in capsys.readouterr().err
     assert not os.path.isfile("pipe")
+
+
+@pytest.fixture
+def wards(tmp_path):
+    """A folder of two wards' pictures, of the same names."""
+    for place in ("in/a.png", "in/east/a.png", "in/west/1/a.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(SMEARS.images[0]).save(tmp_path / place)
+    return tmp_path
+
+
+def test_files_of_subfolders_keep_their_paths(wards, model, capsys):
+    inputs, out = wards / "in", wards / "p"
+    assert run("predict", inputs, "-m", model, "-o", out) == 0
+    assert [file.name for file in out.rglob("*_mask.png")] == ["a_mask.png"]
+    left_out = "east (subfolders are not searched), west (subfolders are not searched)"
+    assert f"left out of {inputs}: {left_out}." in capsys.readouterr().err
+    assert run("predict", inputs, "-r", "-m", model, "-o", out) == 1
+    assert "2 labelled, 1 skipped, 0 failed" in capsys.readouterr().out
+    for kind in ("mask", "overlay"):
+        found = {file.relative_to(out).as_posix() for file in out.rglob(f"*_{kind}.png")}
+        assert found == {f"{place}_{kind}.png" for place in ("a", "east/a", "west/1/a")}
+    rows = (out / "predictions.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:2] for row in rows] == [
+        [str(inputs / f"{place}.png"), f"{place}_mask.png"] for place in ("a", "east/a", "west/1/a")
+    ]
+    assert run("predict", inputs, "--recursive", "-m", model, "-o", out) == 1
+    assert "0 labelled, 3 skipped, 0 failed" in capsys.readouterr().out
+    arguments = ["--recursive", "-m", model, "-o", wards / "m", "--format", "geojson"]
+    assert run("measure", inputs, *arguments) == 0
+    found = {file.relative_to(wards / "m").as_posix() for file in (wards / "m").rglob("*.geojson")}
+    assert found == {"a.geojson", "east/a.geojson", "west/1/a.geojson"}
+    assert run("count", inputs, "-r", "-m", model, "-o", wards / "c.csv") == 0
+    assert len((wards / "c.csv").read_text().splitlines()) == 4
+
+
+def test_maps_do_not_become_inputs(wards, model, capsys):
+    inputs = wards / "in"
+    assert run("predict", inputs, "-r", "-m", model, "-o", inputs / "p") == 2
+    said = f"the output folder {inputs / 'p'} lies in the input {inputs}: the next run would take"
+    assert said in capsys.readouterr().err
+    assert not (inputs / "p").exists()
+    assert run("predict", inputs, "-m", model, "-o", inputs / "p") == 0
+
+
+def test_a_table_does_not_lead_out_of_its_folder(wards, model):
+    out = wards / "p"
+    out.mkdir()
+    image = wards / "in/a.png"
+    (out / "predictions.csv").write_text(f"image,mask\n{image},../mine_mask.png\n")
+    assert run("predict", image, "-m", model, "-o", out) == 0
+    assert (out / "a_mask.png").exists()
+    assert not (wards / "mine_mask.png").exists()

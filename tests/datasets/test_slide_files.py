@@ -119,6 +119,28 @@ def test_a_folder_tells_what_it_leaves_out(tmp_path):
     assert list_passed_over(tmp_path / "d.webp") == []
 
 
+def test_subfolders_are_searched_where_that_is_asked_for(tmp_path):
+    for name in ("b/a.png", "b/c/a.png", "a.png", ".hidden/a.png", "b/.c/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS).save(tmp_path / name)
+    (tmp_path / "b/c/notes.txt").write_text("x")
+    (tmp_path / "round").symlink_to(tmp_path)
+    zarr.open_array(str(tmp_path / "b/z.zarr"), mode="w", shape=PIXELS.shape, dtype="u1")
+    found = [
+        file.relative_to(tmp_path).as_posix() for file in list_images(tmp_path, recursive=True)
+    ]
+    assert found == ["a.png", "b/a.png", "b/c/a.png", "b/z.zarr"]
+    left_out = {
+        file.relative_to(tmp_path).as_posix(): why
+        for file, why in list_passed_over(tmp_path, recursive=True)
+    }
+    assert left_out == {
+        "b/c/notes.txt": "it is no image",
+        "round": "links to folders are not searched",
+    }
+    assert [file.name for file in list_images(tmp_path)] == ["a.png"]
+
+
 def test_a_folder_without_images_names_what_there_is(tmp_path):
     (tmp_path / "a.webp").write_bytes(b"RIFF\0\0\0\0WEBPVP8 ")
     with raises("has none, but a.webp (WebP is not read).", FileNotFoundError):
