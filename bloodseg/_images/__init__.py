@@ -25,7 +25,7 @@ from ._classes import (
     numbered,
     with_labels,
 )
-from ._lazy import LazyImage, LazyImages, RecentImages, change_image
+from ._lazy import LazyImage, LazyImages, RecentImages, change_image, made_ahead
 from ._marks import find_marks, paint_over
 from ._rescaling import ScaledRows, rescale_labels, rescaled_shape, restore_size
 from ._surround import find_surround, levels
@@ -58,6 +58,7 @@ __all__ = [
     "in_words",
     "label_of",
     "levels",
+    "made_ahead",
     "mask_of",
     "middle",
     "numbered",

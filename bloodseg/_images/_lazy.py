@@ -1,12 +1,15 @@
-"""Images that are opened, and prepared, when their pixels are asked for."""
+"""Images that are opened, and prepared, when their pixels are asked for, or just before that."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
+
+_T = TypeVar("_T")
 
 
 class LazyImage:
@@ -77,3 +80,20 @@ def change_image(
     if isinstance(image, LazyImage):
         return LazyImage(lambda: change(image.read()), shape or image.shape)
     return change(image)
+
+
+def made_ahead(items: Iterable[_T]) -> Iterator[_T]:
+    """Yield items, of which the next is made in a thread while the caller works on one.
+
+    Examples
+    --------
+    >>> from bloodseg._images import made_ahead
+    >>> list(made_ahead(number**2 for number in range(4)))
+    [0, 1, 4, 9]
+    """
+    rest, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(next, rest, end)
+        while (item := ahead.result()) is not end:
+            ahead = thread.submit(next, rest, end)
+            yield item  # type: ignore[misc]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
+from ._lazy import made_ahead
+
 STRIDE = 16
 """Tiles start at multiples of this: there the pooling of a network sees the whole image's grid."""
 
@@ -70,8 +72,9 @@ def blend_tiles(
 ) -> Iterator[tuple[slice, slice, np.ndarray, Any]]:
     """Predict an image tile by tile, and yield what is finished block by block.
 
-    Memory is bounded: a strip of the image as high as a tile, a few tiles, and where tiles fade
-    into those below. A `joblib.parallel_config` around the loop says where tiles are predicted.
+    Memory is bounded: two strips of the image as high as a tile, one of which is read while the
+    tiles of the other are predicted, a few tiles, and where tiles fade into those below. A
+    `joblib.parallel_config` around the loop says where tiles are predicted.
 
     Parameters
     ----------
@@ -94,8 +97,9 @@ def blend_tiles(
     height, width = image.shape[:2]
     across = cut_spans(width, side, overlap)
     above: dict[Span, np.ndarray] = {}
-    for row in cut_spans(height, side, overlap):
-        strip = np.asarray(image[row.start : row.stop])
+    down = cut_spans(height, side, overlap)
+    strips = made_ahead(np.asarray(image[row.start : row.stop]) for row in down)
+    for row, strip in zip(down, strips, strict=True):
         tiles = (strip[:, column.start : column.stop] for column in across)
         results = Parallel(return_as="generator")(delayed(predict)(tile) for tile in tiles)
         before = None

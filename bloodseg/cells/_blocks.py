@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from .._images import CLASS_NAMES
 from ._frame import EXCLUDED_SIDES, CountingFrame, counting_frame
@@ -69,6 +70,9 @@ def blocks_of_cells(
 ) -> Iterator[Block]:
     """Yield the blocks that make up an image, row by row.
 
+    A `joblib.parallel_config` around the loop says where the blocks of a row are split, while the
+    caller works on those before.
+
     Parameters
     ----------
     class_map : array-like of shape (H, W), uint8
@@ -90,15 +94,23 @@ def blocks_of_cells(
         rows, core_rows = _with_margin(top, side, height, margin)
         strip = np.asarray(class_map[rows])
         hidden = None if outside is None else np.asarray(outside[rows])
-        for left in range(0, width, side):
-            columns, core_columns = _with_margin(left, side, width, margin)
-            window = strip[:, columns]
-            beyond = None if hidden is None else hidden[:, columns]
-            origin = (rows.start, columns.start)
-            split = split_cells(window, radii, origin, classes=classes, outside=beyond)
+        lefts = range(0, width, side)
+        across = [_with_margin(left, side, width, margin) for left in lefts]
+        splits = Parallel(return_as="generator")(
+            delayed(split_cells)(
+                strip[:, columns],
+                radii,
+                (rows.start, columns.start),
+                classes=classes,
+                outside=None if hidden is None else hidden[:, columns],
+            )
+            for columns, _ in across
+        )
+        for left, (columns, core_columns), split in zip(lefts, across, splits, strict=True):
             row, column = split.seeds.T
             owned = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-            yield Block((rows, columns), (core_rows, core_columns), window, split, owned)
+            core = core_rows, core_columns
+            yield Block((rows, columns), core, strip[:, columns], split, owned)
 
 
 class KeptBlocks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from .._images import LazyImage
+from .._images import LazyImage, made_ahead
 from ..networks import image_tensor
 
 # Side of the blocks that validation images are cut into: bounds the memory of a validation step.
@@ -161,12 +160,7 @@ class LoadedAhead(DataLoader):
     """A loader that prepares the next batch, in a thread, while one is being learned from."""
 
     def __iter__(self) -> Any:
-        batches = super().__iter__()
-        with ThreadPoolExecutor(1) as thread:
-            ahead = thread.submit(next, batches, None)
-            while (batch := ahead.result()) is not None:
-                ahead = thread.submit(next, batches, None)
-                yield batch
+        return made_ahead(super().__iter__())
 
 
 def _cut_side(side: int) -> list[slice]:

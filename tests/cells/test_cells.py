@@ -1,11 +1,13 @@
 """Single cells of class maps: found, counted, the same whole and in blocks."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import parallel_config
 from scipy import ndimage
 from skimage.measure import label
 
@@ -14,6 +16,7 @@ from bloodseg.cells import Cells, find_cells
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._instances import assemble, count_cells
 from bloodseg.cells._scale import typical_radii, typical_radius
+from bloodseg.cells._split import split_cells
 from bloodseg.datasets import make_smears
 
 WHITE, RED = 1, 2
@@ -271,6 +274,23 @@ def test_cells_are_split_once_however_often_they_are_asked_for(smear, monkeypatc
     for name in ("labels", "classes", "scores", "sides", "in_frame"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
     assert count_cells(blocks) == first.counts
+
+
+def test_blocks_are_split_side_by_side(smear, monkeypatch):
+    radii, threads, split = typical_radii(smear.masks[0]), [], split_cells
+    monkeypatch.setattr(blocks_of_cells, "__kwdefaults__", {"side": 90})
+
+    def noted(*given, **more):
+        threads.append(threading.get_ident())
+        return split(*given, **more)
+
+    expected = assemble(KeptBlocks(smear.masks[0], radii), None)
+    monkeypatch.setattr("bloodseg.cells._blocks.split_cells", noted)
+    with parallel_config("threading", n_jobs=2):
+        found = assemble(KeptBlocks(smear.masks[0], radii), None)
+    assert np.array_equal(found.labels, expected.labels)
+    assert threading.get_ident() not in threads
+    assert len(threads) == 12
 
 
 def test_blocks_that_were_not_all_asked_for_are_not_kept(smear, monkeypatch):

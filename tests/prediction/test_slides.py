@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -595,6 +596,30 @@ def test_tiles_on_another_backend(fitted, field):
     expected = fitted.predict_proba([field])[0]
     with parallel_config("threading", n_jobs=2):
         assert np.array_equal(fitted.predict_proba([field])[0], expected)
+
+
+@pytest.mark.usefixtures("by_strips")
+def test_a_strip_is_read_while_another_is_predicted(fitted):
+    image = np.zeros((600, 128, 3), np.uint8)
+    threads, read = set(), []
+
+    def read_rows(start, stop):
+        threads.add(threading.get_ident())
+        read.append(start)
+        if len(read) > failing:
+            raise OSError("the disk went")
+        return image[start:stop]
+
+    failing = np.inf
+    slide = Slide(read_rows, image.shape, "u1", None, "a")
+    fitted.preprocessor_ = None
+    fitted.set_params(tile_size=128)
+    (expected,) = fitted.predict([image])
+    assert np.array_equal(fitted.predict([slide])[0], expected)
+    assert len(threads) == 2
+    failing = 2 * len(read) - 2
+    with pytest.raises(ValueError, match="the disk went"):
+        fitted.predict([slide])
 
 
 def test_tiles_on_a_dask_cluster(fitted, field):
