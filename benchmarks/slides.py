@@ -5,8 +5,9 @@
 
 Each side is measured in a process of its own on a TIFF of a drawn smear, repeated, from file to
 table. Peak memory is that of the whole process, Python and torch included; "GB before" is what it
-takes before the slide is opened. Times are those of the processor, all threads together, so that a
-busy machine can be told apart from slow code.
+takes before the slide is opened. "CPU s" are those of the processor, all threads together, so that
+a busy machine can be told apart from slow code; those of the processes that --processes makes stand
+beside them.
 Without a model, a network of random weights makes the class maps, so that only times and memory
 mean something; --masks replaces the network by the true class map, to time the cells alone.
 --agreement compares tiles with whole predictions of images (joined into a mosaic), by the share of
@@ -27,6 +28,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from joblib import parallel_config
+from joblib.externals.loky import get_reusable_executor
 
 from bloodseg import BloodCellSegmenter
 from bloodseg._files import ArrayFile
@@ -58,14 +61,27 @@ def write_slide(path, field, side):
     )
 
 
-def peak_gigabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def peak_gigabytes(whose=resource.RUSAGE_SELF):
+    return resource.getrusage(whose).ru_maxrss / 2**20
 
 
-def timed(call):
-    start = time.process_time()
-    result = call()
-    return result, time.process_time() - start
+def timed(call, processes):
+    """Return a result, and the seconds: by the clock, of this process, of the others."""
+    start = time.perf_counter(), time.process_time(), seconds_of_children()
+    with parallel_config(n_jobs=processes):
+        result = call()
+    elapsed = time.perf_counter() - start[0]
+    get_reusable_executor().shutdown(wait=True)  # only then their seconds are known
+    return result, {
+        "s": elapsed,
+        "CPU s": time.process_time() - start[1],
+        "CPU s of processes": seconds_of_children() - start[2],
+    }
+
+
+def seconds_of_children():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def make_segmenter(model, width):
@@ -76,7 +92,7 @@ def make_segmenter(model, width):
     return segmenter.fit(smears.images, smears.masks)
 
 
-def of_cells(folder, side):
+def of_cells(folder, side, arguments):
     """Measure the cells of a true class map."""
     slide, masks = open_slide(folder / "slide.tif"), open_slide(folder / "mask.tif")
     class_map = ArrayFile(masks.shape[:2])
@@ -88,7 +104,7 @@ def of_cells(folder, side):
     def measure():
         return measure_blocks(KeptBlocks(class_map, typical_radii(class_map)), None, slide)
 
-    table, seconds = timed(measure)
+    table, seconds = timed(measure, arguments.processes)
     return speeds(side, len(table), seconds)
 
 
@@ -96,7 +112,12 @@ def of_network(folder, side, arguments):
     """Measure the cells of a slide, from file to table."""
     segmenter = make_segmenter(arguments.model, arguments.width)
     before = peak_gigabytes()
-    table, seconds = timed(lambda: segmenter.measure(folder / "slide.tif"))
+    segmenter.set_params(device=arguments.device)
+
+    def measure():
+        return segmenter.measure(folder / "slide.tif")
+
+    table, seconds = timed(measure, arguments.processes)
     return {"GB before": before, **speeds(side, len(table), seconds)}
 
 
@@ -104,9 +125,10 @@ def speeds(side, n_cells, seconds):
     return {
         "side": side,
         "cells": n_cells,
-        "CPU s": seconds,
-        "cells per second": n_cells / seconds,
-        "megapixels per second": side**2 / 1e6 / seconds,
+        **seconds,
+        "cells per second": n_cells / seconds["s"],
+        "megapixels per second": side**2 / 1e6 / seconds["s"],
+        "megapixels per CPU s": side**2 / 1e6 / (seconds["CPU s"] + seconds["CPU s of processes"]),
     }
 
 
@@ -118,10 +140,13 @@ def run_one(arguments):
         write_slide(Path(folder) / "slide.tif", smear.images[0], side)
         if arguments.masks:
             write_slide(Path(folder) / "mask.tif", smear.masks[0], side)
-            row = of_cells(Path(folder), side)
+            row = of_cells(Path(folder), side, arguments)
         else:
             row = of_network(Path(folder), side, arguments)
-    print(json.dumps(row | {"peak GB": peak_gigabytes()}))
+    peaks = {"peak GB": peak_gigabytes()}
+    if arguments.processes != 1:
+        peaks["peak GB of a process"] = peak_gigabytes(resource.RUSAGE_CHILDREN)
+    print(json.dumps(row | peaks))
 
 
 def agreement(arguments):
@@ -157,6 +182,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=8, help="of the network without a model")
     parser.add_argument("--masks", action="store_true", help="time the cells alone")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="for tiles and blocks of cells")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--agreement", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--json", help="write the rows there, too")
@@ -168,7 +195,10 @@ def main() -> None:
         rows = agreement(arguments)
     else:
         rows = []
-        options = [f"--width={arguments.width}", f"--threads={arguments.threads}"]
+        options = [
+            f"--{name}={getattr(arguments, name)}"
+            for name in ("width", "threads", "processes", "device")
+        ]
         options += ["--masks"] * arguments.masks
         options += [f"--model={arguments.model}"] if arguments.model else []
         for side in [300, 1200] if arguments.quick else arguments.sides:
@@ -176,7 +206,7 @@ def main() -> None:
             result = subprocess.run(command, capture_output=True, text=True, check=True)
             rows.append(json.loads(result.stdout.splitlines()[-1]))
             print({key: round(value, 3) for key, value in rows[-1].items()}, flush=True)
-    write_json(arguments.json, machine=machine(torch.device("cpu")), rows=rows)
+    write_json(arguments.json, machine=machine(torch.device(arguments.device)), rows=rows)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from skimage.measure import regionprops
 
+from benchmarks import all as everything
 from benchmarks import finetuning, pretrained, training
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
@@ -149,6 +150,18 @@ def test_where_the_time_of_training_goes(tmp_path):
     assert row["crops a second"] == pytest.approx(2 / step["fit"] * 1e3)
     assert row["share of the network"] == pytest.approx(step["network"] / step["fit"])
     assert row["changes over network"] == pytest.approx(step["changes"] / step["network"])
+
+
+def test_all_in_one_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "results.json"
+    assert everything.main(["--quick", "--parts", "training", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["training"]["rows"][0]["crops a second"] > 0
+    assert everything.main(["--quick", "--seconds", "0", "--json", str(file)]) == 1
+    found = json.loads(file.read_text())
+    for part in ("network", "training", "slides", "ode"):
+        assert found[part] == {"error": "not done after 0 s"}
+    assert capsys.readouterr().out.startswith("training done\nnetwork not done after 0 s\n")
 
 
 def test_the_diameter_of_red_cells(tmp_path):
