@@ -43,6 +43,7 @@ _COMMANDS = {
     "train": "train a network on annotated images",
     "predict": "label the pixels of images",
     "evaluate": "score a model on annotated images",
+    "compare": "compare two models on annotated images, with intervals",
     "count": "count the cells of images, white and red ones",
     "measure": "measure the cells of images one by one",
     "convert": "write annotated images in the format of another program",
@@ -401,6 +402,27 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_quiet(parser)
 
 
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    models = "model file of `bloodseg train`, or a name of `bloodseg models`"
+    parser.add_argument("first", metavar="A", type=path, help=models)
+    parser.add_argument("second", metavar="B", type=path, help="another, of the same classes")
+    parser.add_argument("data", metavar="DIR", type=path, help="as for `bloodseg evaluate`")
+    parser.add_argument(
+        "-o", "--output", metavar="CSV", type=path, help="table to write (default: print only)"
+    )
+    parser.add_argument(
+        "--random-state",
+        metavar="N",
+        type=int,
+        default=0,
+        help="seed of the images that are drawn anew for the intervals (default: 0)",
+    )
+    _add_prediction(parser)
+    _add_overwrite(parser)
+    _add_strict(parser)
+    _add_quiet(parser)
+
+
 def _add_count(parser: argparse.ArgumentParser) -> None:
     _add_images(parser)
     parser.add_argument(
@@ -680,6 +702,7 @@ _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": _add_train,
     "predict": _add_predict,
     "evaluate": _add_evaluate,
+    "compare": _add_compare,
     "count": _add_count,
     "measure": _add_measure,
     "convert": _add_convert,

@@ -88,16 +88,18 @@ class Evaluation:
         known = as_masks_know(matrix, self.classes, of_set=of_set)
         return scores_from_confusion(known, classes=self.classes)
 
+    @property
+    def known_cells(self) -> list[CellOverlaps]:
+        """The cells of each image; without platelets, no mistake where none is annotated."""
+        known = any(PLATELET in image.true for image in self.cells)
+        return [image if known else image.without(PLATELET) for image in self.cells]
+
     @cached_property
     def cell_rows(self) -> list[dict[str, Any]]:
-        """Rows of `bloodseg.metrics.cell_report`; none where no cells are known.
-
-        Platelets are no mistake where none is annotated.
-        """
-        if not self.cells:
+        """Rows of `bloodseg.metrics.cell_report`; none where no cells are known."""
+        kept = self.known_cells
+        if not kept:
             return []
-        known = any(PLATELET in image.true for image in self.cells)
-        kept = [image if known else image.without(PLATELET) for image in self.cells]
         report = report_of_overlaps(
             [image.table for image in kept], [(image.true, image.found) for image in kept]
         )
@@ -229,7 +231,7 @@ def run(arguments: argparse.Namespace) -> int:
     segmenter = load_segmenter(arguments)
     classes = segmenter.class_names_
     result = Evaluation(classes)
-    images = _list(arguments.data, batch, classes)
+    images = list_images_of(arguments.data, batch, classes)
     overlays = _prepare(arguments, [each.name for each in images])
 
     def score(annotated: Annotated) -> None:
@@ -263,7 +265,8 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_code
 
 
-def _list(folder: Path, batch: Batch, classes: Sequence[str]) -> list[Annotated]:
+def list_images_of(folder: Path, batch: Batch, classes: Sequence[str]) -> list[Annotated]:
+    """Return the annotated images of a folder, those that are damaged counted as failed."""
     try:
         return list_annotated(folder, classes=classes, on_error=batch.fail)
     except (OSError, ValueError) as error:

@@ -3,6 +3,9 @@
 from ._cells import CellMatch, average_precision, cell_report, match_cells
 from ._cells import overlaps as overlaps
 from ._cells import report_of_overlaps as report_of_overlaps
+from ._paired import FoundCells as FoundCells
+from ._paired import compare_predictions
+from ._paired import paired_table as paired_table
 from ._pixels import as_masks_know as as_masks_know
 from ._pixels import (
     class_pixel_accuracy,
@@ -27,6 +30,7 @@ __all__ = [
     "average_precision",
     "cell_report",
     "class_pixel_accuracy",
+    "compare_predictions",
     "confusion_matrix",
     "dice_per_class",
     "iou_per_class",

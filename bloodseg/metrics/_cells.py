@@ -15,8 +15,8 @@ from sklearn.utils import check_random_state
 if TYPE_CHECKING:
     import pandas as pd
 
-_THRESHOLDS = tuple(np.arange(50, 100, 5) / 100)
-_INTERVAL = 2.5, 97.5  # percentiles
+AVERAGED = tuple(np.arange(50, 100, 5) / 100)
+INTERVAL = 2.5, 97.5  # percentiles
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def match_cells(true: Any, found: Any, *, iou: float = 0.5) -> CellMatch:
 
 
 def average_precision(
-    true: Sequence[Any], found: Sequence[Any], *, iou: Any = _THRESHOLDS
+    true: Sequence[Any], found: Sequence[Any], *, iou: Any = AVERAGED
 ) -> np.ndarray:
     """Return tp / (tp + fp + fn) over images at each threshold, as StarDist and cellpose do.
 
@@ -152,10 +152,10 @@ def average_precision(
     >>> average_precision([[[0, 0, 10, 10]]], [[[0, 0, 10, 8]]], iou=[0.5, 0.9])
     array([1., 0.])
     """
-    _check_numbers(true, found)
+    check_same_number(true, found)
     tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
     thresholds = [_check_iou(value) for value in np.atleast_1d(iou).tolist()]
-    return _average_precisions(_counts(tables, thresholds))
+    return _average_precisions(counts_of(tables, thresholds))
 
 
 def cell_report(
@@ -209,12 +209,12 @@ def cell_report(
     >>> report[["class", "tp", "fn", "f1", "count_bias"]].round(2).values.tolist()
     [['red', 1, 0, 1.0, 0.0], ['white', 0, 1, 0.0, -1.0], ['all', 1, 1, 0.67, -1.0]]
     """
-    _check_numbers(true, found)
+    check_same_number(true, found)
     given = true_classes is not None, found_classes is not None
     if true_classes is None:
-        true_classes = _own_classes(true)
+        true_classes = own_classes(true)
     if found_classes is None:
-        found_classes = _own_classes(found)
+        found_classes = own_classes(found)
     if (true_classes is None) != (found_classes is None) and any(given):
         raise ValueError(
             "true_classes and found_classes go together; got only one of the two. Pass both, or "
@@ -223,8 +223,8 @@ def cell_report(
     tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
     classes = None
     if true_classes is not None and found_classes is not None:
-        _check_numbers(true_classes, found_classes, "true_classes", "found_classes")
-        _check_numbers(true, true_classes, "true", "true_classes")
+        check_same_number(true_classes, found_classes, "true_classes", "found_classes")
+        check_same_number(true, true_classes, "true", "true_classes")
         classes = list(zip(true_classes, found_classes, strict=True))
     return report_of_overlaps(
         tables, classes, iou=iou, n_resamples=n_resamples, random_state=random_state
@@ -247,8 +247,29 @@ def report_of_overlaps(
 
     if not isinstance(n_resamples, Integral) or n_resamples < 0:
         raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
-    thresholds = [_check_iou(iou), *_THRESHOLDS]
-    of_class: dict[Any, list[np.ndarray]] = {}
+    thresholds = [_check_iou(iou), *AVERAGED]
+    of_class = by_class(tables, classes)
+    generator = check_random_state(random_state)
+    draws = generator.randint(len(tables), size=(n_resamples, len(tables)))
+    rows = []
+    for name, chosen in of_class.items():
+        counts = counts_of(chosen, thresholds)
+        row: dict[str, Any] = {"class": name, "images": len(chosen), **scores_of_counts(counts)}
+        resampled = [scores_of_counts(counts[draw]) for draw in draws]
+        if resampled:
+            for score in _RATES:
+                values = [each[score] for each in resampled if not np.isnan(each[score])]
+                low, high = np.percentile(values, INTERVAL) if values else (np.nan, np.nan)
+                row |= {f"{score}_low": float(low), f"{score}_high": float(high)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_class(
+    tables: Sequence[np.ndarray], classes: Sequence[tuple[Any, Any]] | None
+) -> dict[Any, Sequence[np.ndarray]]:
+    """Return what `overlaps` returned of each image, for the cells of each class, and of "all"."""
+    of_class: dict[Any, Sequence[np.ndarray]] = {}
     if classes is not None:
         sides = [
             tuple(_check_classes(*each) for each in zip(pair, table.shape, strict=True))
@@ -260,24 +281,10 @@ def report_of_overlaps(
                 table[true == name][:, found == name]
                 for table, (true, found) in zip(tables, sides, strict=True)
             ]
-    of_class["all"] = list(tables)
-    generator = check_random_state(random_state)
-    draws = generator.randint(len(tables), size=(n_resamples, len(tables)))
-    rows = []
-    for name, chosen in of_class.items():
-        counts = _counts(chosen, thresholds)
-        row: dict[str, Any] = {"class": name, "images": len(chosen), **_scores(counts)}
-        resampled = [_scores(counts[draw]) for draw in draws]
-        if resampled:
-            for score in _RATES:
-                values = [each[score] for each in resampled if not np.isnan(each[score])]
-                low, high = np.percentile(values, _INTERVAL) if values else (np.nan, np.nan)
-                row |= {f"{score}_low": float(low), f"{score}_high": float(high)}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return {**of_class, "all": list(tables)}
 
 
-def _own_classes(images: Sequence[Any]) -> list[Any] | None:
+def own_classes(images: Sequence[Any]) -> list[Any] | None:
     """Return the names of the classes of `Cells`; None where any image has none."""
     if not all(hasattr(cells, "names") for cells in images):
         return None
@@ -342,7 +349,7 @@ def _matched(table: np.ndarray, iou: float) -> CellMatch:
     return CellMatch(pairs, table[rows[kept], columns[kept]], *table.shape)
 
 
-def _counts(tables: Sequence[np.ndarray], thresholds: Sequence[float]) -> np.ndarray:
+def counts_of(tables: Sequence[np.ndarray], thresholds: Sequence[float]) -> np.ndarray:
     """Return an image a row: true, found, sum of the ious at the first threshold, tp at each."""
     rows = []
     for table in tables:
@@ -356,8 +363,8 @@ def _average_precisions(counts: np.ndarray) -> np.ndarray:
     return np.array([_ratio(tp, true + found - tp) for tp in right])
 
 
-def _scores(counts: np.ndarray) -> dict[str, float]:
-    """Return scores of `_counts`, whose first threshold is the caller's."""
+def scores_of_counts(counts: np.ndarray) -> dict[str, float]:
+    """Return scores of `counts_of`, whose first threshold is the caller's."""
     true, found, shared, tp = counts.sum(axis=0)[:4]
     errors = counts[:, 1] - counts[:, 0]
     return {
@@ -417,7 +424,8 @@ def _check_iou(iou: Any) -> float:
     return float(iou)
 
 
-def _check_numbers(true: Any, found: Any, first: str = "true", second: str = "found") -> None:
+def check_same_number(true: Any, found: Any, first: str = "true", second: str = "found") -> None:
+    """Raise where two sequences are not about the same images, as far as their number tells."""
     if len(true) != len(found) or len(true) == 0:
         raise ValueError(
             f"{first} and {second} must hold the same number of images, at least one; got "

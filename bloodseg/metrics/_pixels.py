@@ -73,13 +73,38 @@ def confusion_matrix(
     counts = np.zeros(n_classes * n_classes, np.int64 if sample_weight is None else np.float64)
     weights = check_sample_weight(sample_weight, len(pairs)).astype(counts.dtype)
     for weight, (truth, predicted) in zip(weights, pairs, strict=True):
-        step = max(1, _BLOCK_PIXELS // truth.shape[1])
-        for top in range(0, len(truth), step):
-            block = truth[top : top + step]
-            cells = block.astype(np.intp) * n_classes
-            cells += predicted[top : top + step]
-            counts += weight * np.bincount(cells[block != NOT_LABELLED], minlength=counts.size)
+        counts += weight * _count_pixels(truth, predicted, n_classes)
     return counts.reshape(n_classes, n_classes)
+
+
+def confusion_matrices(y_true: Masks, y_pred: Masks, n_classes: int, *, name: str) -> np.ndarray:
+    """Return the confusion matrix of each image (n, K, K); ``name`` is what ``y_pred`` is called.
+
+    Raises
+    ------
+    ValueError
+        As `confusion_matrix`, and if no pixel is labelled.
+    """
+    pairs = _check_pairs(y_true, y_pred, n_classes=n_classes, name=name)
+    matrices = np.stack([_count_pixels(*pair, n_classes) for pair in pairs])
+    if not matrices.any():
+        raise ValueError(
+            f"y_true must label at least one pixel; all are {NOT_LABELLED}, not known, so that "
+            "there is nothing to score."
+        )
+    return matrices.reshape(-1, n_classes, n_classes)
+
+
+def _count_pixels(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the confusion matrix of an image, flat."""
+    counts = np.zeros(n_classes * n_classes, np.int64)
+    step = max(1, _BLOCK_PIXELS // truth.shape[1])
+    for top in range(0, len(truth), step):
+        block = truth[top : top + step]
+        cells = block.astype(np.intp) * n_classes
+        cells += predicted[top : top + step]
+        counts += np.bincount(cells[block != NOT_LABELLED], minlength=counts.size)
+    return counts
 
 
 def labelled_pixels(
@@ -97,7 +122,7 @@ def labelled_pixels(
 
 
 def _check_pairs(
-    y_true: Masks, y_pred: Masks, *, n_classes: int
+    y_true: Masks, y_pred: Masks, *, n_classes: int, name: str = "y_pred"
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     if not isinstance(n_classes, Integral) or not 1 <= n_classes <= NOT_LABELLED:
         raise ValueError(
@@ -106,16 +131,16 @@ def _check_pairs(
         )
     classes = numbered(n_classes)
     truths = check_masks(y_true, name="y_true", classes=classes, partial=True)
-    predictions = check_masks(y_pred, name="y_pred", classes=classes)
+    predictions = check_masks(y_pred, name=name, classes=classes)
     if len(truths) != len(predictions):
         raise ValueError(
-            f"y_pred must hold one class map for each in y_true; got {len(predictions)} for "
+            f"{name} must hold one class map for each in y_true; got {len(predictions)} for "
             f"{len(truths)}. Pass the predictions of the same images, in the same order."
         )
     for index, (truth, predicted) in enumerate(zip(truths, predictions, strict=True)):
         if truth.shape != predicted.shape:
             raise ValueError(
-                f"y_pred[{index}] must have the shape of y_true[{index}], {truth.shape}; got "
+                f"{name}[{index}] must have the shape of y_true[{index}], {truth.shape}; got "
                 f"{predicted.shape}. Pass the predictions of the same images, in the same order."
             )
     return list(zip(truths, predictions, strict=True))

@@ -1,0 +1,126 @@
+"""``bloodseg compare``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from ..datasets import Annotated
+from ..estimators import BloodCellSegmenter
+from ..metrics import FoundCells, paired_table
+from ._batch import Batch
+from ._evaluate import Evaluation, list_images_of, time_prediction
+from ._model import load_segmenter
+from ._output import CommandError, check_output, reported, say
+from ._tables import write_csv
+
+_SHOWN = {
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy (PA)",
+    "iou": "IoU",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "panoptic_quality": "panoptic quality (PQ)",
+    "average_precision": "average precision",
+    "count_error": "count error an image",
+}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score two models on the same images; what fails for one is left out for both."""
+    if arguments.output is not None:
+        check_output(arguments.output, overwrite=arguments.overwrite)
+    batch = Batch(arguments)
+    first, second = (_load(arguments, model) for model in (arguments.first, arguments.second))
+    if first.class_names_ != second.class_names_:
+        raise CommandError(
+            f"the two models must have the same classes; got {', '.join(first.class_names_)} and "
+            f"{', '.join(second.class_names_)}. Score each by `bloodseg evaluate`."
+        )
+    classes = first.class_names_
+    results = Evaluation(classes), Evaluation(classes)
+
+    def score(annotated: Annotated) -> None:
+        image, mask, cells = annotated.read()
+        both = [time_prediction(model, image, annotated.name) for model in (first, second)]
+        for result, (found, cost) in zip(results, both, strict=True):
+            batch.judge(found)
+            result.add(annotated.name, mask, found.class_map[:], **cost)
+            if cells is not None:
+                result.add_cells(cells, found.cells())
+
+    images = list_images_of(arguments.data, batch, classes)
+    for _ in batch.run(images, score, doing="comparing", name=attrgetter("name")):
+        pass
+    if not results[0].about:
+        raise CommandError(f"no image of {arguments.data} could be compared.")
+    rows = _compare(results, arguments)
+    if arguments.output is not None:
+        with reported(arguments.output):
+            write_csv(arguments.output, rows)
+    say(f"A: {arguments.first}", f"B: {arguments.second}", "", *_table(rows))
+    say(*_notes(results, batch))
+    if arguments.output is not None:
+        say(f"Table: {arguments.output}")
+    return batch.exit_code
+
+
+def _load(arguments: argparse.Namespace, model: Any) -> BloodCellSegmenter:
+    return load_segmenter(argparse.Namespace(**{**vars(arguments), "model": model}))
+
+
+def _compare(
+    results: tuple[Evaluation, Evaluation], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    first, second = (np.stack(result.matrices) for result in results)
+    cells = [
+        FoundCells([each.table for each in kept], [(each.true, each.found) for each in kept])
+        for kept in (result.known_cells for result in results)
+    ]
+    table = paired_table(
+        (first, second),
+        cells if results[0].cells else None,
+        results[0].classes,
+        random_state=arguments.random_state,
+    )
+    return table.to_dict("records")
+
+
+def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'':<36}{'A':>10}{'B':>10}{'A - B':>10}   95 % of images drawn anew"
+    of = "pixels"
+    for row in rows:
+        if row["of"] != of:
+            of = row["of"]
+            yield ""
+        name = "all cells" if of == "cells" and row["class"] == "all" else row["class"]
+        title = _SHOWN[row["score"]] + ("" if name == "all" else f", {name}")
+        values = [row[key] for key in ("first", "second", "difference", "low", "high")]
+        one, other, difference, low, high = map(_shown, values)
+        yield f"{title:<36}{one:>10}{other:>10}{difference:>10}   [{low}, {high}]"
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _notes(results: tuple[Evaluation, Evaluation], batch: Batch) -> Iterator[str]:
+    n_images = len(results[0].about)
+    seconds = [result.seconds / n_images for result in results]
+    yield ""
+    yield (
+        f"{n_images} image{'s' * (n_images != 1)}; {seconds[0]:.2f} and {seconds[1]:.2f} seconds "
+        "an image."
+    )
+    yield (
+        "Where the interval holds 0, these images do not tell which is better. It says nothing of "
+        "other trainings."
+    )
+    if batch.failed:
+        yield f"{len(batch.failed)} left out, see the messages."
