@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 from functools import lru_cache
 from pathlib import Path
 
@@ -68,12 +69,25 @@ def choose_precision(device: torch.device, precision: str = "auto") -> str:
 @lru_cache(maxsize=1)
 def cpu_has_fast_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
     """Return whether this CPU multiplies bfloat16 in AMX tiles or in AVX-512 (Linux only)."""
-    try:
-        lines = Path(cpuinfo).read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return False
-    fields = {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}
+    fields = _read_cpuinfo(cpuinfo)
     flags = fields.get("flags", "").split()
     if "amx_bf16" in flags:
         return int(fields.get("cpuid level", "0")) >= _TILE_INFORMATION_LEAF
     return "avx512_bf16" in flags
+
+
+def name_processor(device: torch.device, cpuinfo: str = "/proc/cpuinfo") -> str:
+    """Return what computes, by its maker's name: "NVIDIA H100 80GB HBM3", "AMD EPYC 9454"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = _read_cpuinfo(cpuinfo).get("model name", "").strip()
+    return name or platform.processor() or platform.machine()
+
+
+def _read_cpuinfo(cpuinfo: str) -> dict[str, str]:
+    """Return what the system says of the first core; nothing where it says nothing."""
+    try:
+        lines = Path(cpuinfo).read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value for name, _, value in (line.partition(":") for line in lines)}

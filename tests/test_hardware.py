@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from bloodseg import _hardware
-from bloodseg._hardware import choose_device, choose_precision, cpu_has_fast_bfloat16
+from bloodseg._hardware import (
+    choose_device,
+    choose_precision,
+    cpu_has_fast_bfloat16,
+    name_processor,
+)
 
 CPUINFO = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -53,6 +58,18 @@ def test_other_processors(tmp_path, text):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
     assert cpu_has_fast_bfloat16(str(path)) is False
+
+
+def test_the_name_of_what_computes(tmp_path, monkeypatch):
+    name = "AMD EPYC 9454 48-Core Processor"
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\nmodel name\t: {name}\n\nprocessor\t: 1\n")
+    cpu = torch.device("cpu")
+    assert name_processor(cpu, str(path)) == name
+    monkeypatch.setattr(_hardware.platform, "processor", lambda: "arm")
+    assert name_processor(cpu, str(tmp_path / "none")) == "arm"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert name_processor(torch.device("cuda:1")) == "GPU 1"
 
 
 def test_other_systems(tmp_path):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ._paper import MEMORY_OF_RESNET, TABLE_1, TABLES
 from ._plans import BASELINE, PAPER_TOLERANCES, network_names
-from ._statistics import Row, compare, correct, decide, falls_short, is_equal
+from ._statistics import FEWEST_SEEDS, Row, compare, correct, decide, falls_short, is_equal
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided here"
 LESS, EQUAL = "less than the paper says", "no difference that matters"
@@ -232,7 +232,9 @@ def _explain(claim: Claim, row: Any) -> str:
         text += f". These data could show a difference of {points['detectable']:.2f} points"
     if not claim.equal and verdict != FAILS:
         if verdict == UNDECIDED and claim.paper and 100 * row["high"] < claim.paper:
-            text += f". {claim.paper:+.2f} lies outside the interval, too narrowly for a verdict"
+            few = row["n_seeds"] < FEWEST_SEEDS
+            why = f"a verdict takes {FEWEST_SEEDS} seeds" if few else "not clearly enough"
+            text += f". {claim.paper:+.2f} lies outside the interval, but {why}"
         if falls_short(row):
             text += (
                 f". {claim.paper:+.2f} is excluded (corrected p {row['p_effect_holm']:.2g}): at "

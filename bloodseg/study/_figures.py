@@ -182,8 +182,10 @@ def _draw_losses(dataset: str, records: Sequence[Record]) -> Any:
 def _draw_positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     """Table 1 as a plot, the paper's points beside ours."""
     results = make_results_table(records)
-    figure, axes = make_figure(3, 14, 4.2)
-    for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou", "seconds"), strict=True):
+    metrics = ["pixel_accuracy", "mean_iou", "seconds"]
+    metrics = [metric for metric in metrics if results[metric].notna().any()]
+    figure, axes = make_figure(len(metrics), 2 + 4 * len(metrics), 4.2)
+    for axis, metric in zip(axes, metrics, strict=True):
         factor = 1 if metric == "seconds" else 100
         ours = factor * results.pivot_table(index="network", columns="seed", values=metric)
         _draw_position_points(axis, ours, {name: row[metric] for name, row in TABLE_1.items()})
@@ -192,12 +194,13 @@ def _draw_positions(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
     for axis, metric in zip(axes, ("pixel_accuracy", "mean_iou"), strict=False):
         axis.set(ylabel=f"{METRIC_NAMES[metric]}, %", title=capitalize(METRIC_NAMES[metric]))
     images = len(records[0]["images"])
-    axes[2].set(
-        yscale="log",
-        ylabel="seconds",
-        title=f"Time for {images} test images\n(paper: 20, other hardware)",
-    )
-    write_plain_ticks(axes[2])
+    if "seconds" in metrics:
+        axes[2].set(
+            yscale="log",
+            ylabel="seconds",
+            title=f"Time for {images} test images\n(paper: 20, other hardware)",
+        )
+        write_plain_ticks(axes[2])
     finish(axes)
     figure.suptitle(f"One ODE-block at each position: {dataset} and the paper's Table 1")
     return {"table-1": figure}

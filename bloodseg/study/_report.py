@@ -285,8 +285,10 @@ def _describe_work(records: Sequence[Record]) -> list[str]:
 
 
 def format_spread(values: Iterable[float], digits: int) -> str:
-    """Return mean and, of several values, standard deviation."""
+    """Return mean and, of several values, standard deviation; nothing where none was measured."""
     array = np.array(list(values), dtype=float)
+    if np.isnan(array).all():
+        return ""
     deviation = f" ± {array.std(ddof=1):.{digits}f}" if len(array) > 1 else ""
     return f"{array.mean():.{digits}f}{deviation}"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from filelock import Timeout
 from sklearn.utils import Bunch
 
+from .._hardware import choose_device, name_processor
 from .._version import __version__
 from ..estimators import BloodCellSegmenter
 from ..metrics import confusion_matrix
@@ -100,10 +104,22 @@ def _make_record(job: Job, segmenter: Any, test: Bunch) -> dict[str, Any]:
         "history": segmenter.history_,
         "precision": segmenter.precision_,
         "version": __version__,
+        "commit": _find_commit(),
+        "machine": name_processor(choose_device(segmenter.device)),
         "images": list(test.names),
         "predictions": _predict_at_each(job, segmenter, test),
         "work": work_of_blocks(segmenter, test.images, test.masks),
     }
+
+
+@lru_cache(maxsize=1)
+def _find_commit(package: Path = Path(__file__).parents[1]) -> str:
+    """Return the commit that last changed the package, or "" where no checkout holds it."""
+    command = ["git", "-C", str(package), "log", "-1", "--format=%h", "--", "."]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git
+        return ""
 
 
 def _predict_at_each(job: Job, segmenter: Any, test: Bunch) -> list[dict[str, Any]]:

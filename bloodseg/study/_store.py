@@ -18,7 +18,8 @@ from ._plans import SET_BY_NETWORK, Job, make_file_name
 
 KEYS = ["study", "dataset", "network", "seed", "train_tol", "predict_tol"]
 SCORES = ["pixel_accuracy", "mean_iou", "cpa_background", "cpa_white", "cpa_red"]
-COLUMNS = [*KEYS, *SCORES, "seconds", "evaluations", "parameters"]
+_ADDED = {"epochs": np.nan, "machine": "", "commit": ""}  # tables of earlier versions lack them
+COLUMNS = [*KEYS, *SCORES, "seconds", "evaluations", "parameters", *_ADDED]
 RESULTS = "results.csv"
 _N_EXAMPLES = 4  # as in the paper's Figures 7 and 8
 
@@ -165,6 +166,9 @@ def make_results_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "seconds": prediction["seconds"],
             "evaluations": float(np.mean(prediction["evaluations"])),
             "parameters": record["n_parameters"],
+            "epochs": len(record["history"]),
+            "machine": record.get("machine", ""),
+            "commit": record.get("commit", ""),
         }
         for record in records
         for prediction in record["predictions"]
@@ -186,8 +190,10 @@ def load_results(path: Any) -> pd.DataFrame:
         One row a training and prediction: study, dataset, network, seed, train_tol and
         predict_tol (str, for "paper" is one; empty without ODE-blocks), pixel_accuracy, mean_iou,
         cpa_background, cpa_white and cpa_red (in [0, 1], over all test images), seconds (for the
-        test set), evaluations (of f for an image, over all blocks), parameters (weights of the
-        network; 4 bytes each).
+        test set; NaN where it was not measured on a quiet machine), evaluations (of f for an
+        image, over all blocks), parameters (weights of the network; 4 bytes each), epochs (of
+        training; NaN in a table of an earlier version), machine (what it was trained on) and
+        commit (of the package; both empty where unknown).
 
     Raises
     ------
@@ -198,7 +204,7 @@ def load_results(path: Any) -> pd.DataFrame:
     """
     file = expanded(path)
     file = file / RESULTS if file.is_dir() else file
-    texts = dict.fromkeys(["study", "dataset", "network", "train_tol", "predict_tol"], str)
+    texts = dict.fromkeys([name for name in KEYS if name != "seed"] + ["machine", "commit"], str)
     try:
         empty = {name: [""] for name in COLUMNS if name not in texts}
         numbers = dict.fromkeys([*SCORES, "seconds", "evaluations"], float)
@@ -206,6 +212,7 @@ def load_results(path: Any) -> pd.DataFrame:
         table = pd.read_csv(file, dtype=types, keep_default_na=False, na_values=empty)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise ValueError(f"{file} cannot be read as a table of results: {error}") from error
+    table = table.assign(**{k: v for k, v in _ADDED.items() if k not in table.columns})
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise ValueError(

@@ -11,9 +11,11 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.utils import Bunch
 
 from bloodseg import BloodCellSegmenter
+from bloodseg._hardware import name_processor
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import confusion_matrix, segmentation_report
 from bloodseg.study import _run as running
@@ -156,7 +158,9 @@ def test_the_table_on_disk_is_the_one_returned(finished):
     assert table.attrs["failures"] == {}
     read = load_results(folder)
     assert read[KEYS].equals(table[KEYS])
-    assert np.allclose(read.drop(columns=KEYS), table.drop(columns=KEYS), rtol=1e-5)
+    texts = [*KEYS, "machine", "commit"]
+    assert read[texts].equals(table[texts])
+    assert np.allclose(read.drop(columns=texts), table.drop(columns=texts), rtol=1e-5)
 
 
 def test_nothing_is_run_twice(finished, monkeypatch):
@@ -199,6 +203,46 @@ def test_rows_merge_into_a_table(finished, tmp_path):
     assert merged[merged.study == "positions"].cpa_white.isna().all()
     ours = merged[merged.study == "networks"]
     assert np.allclose(ours.seconds, table.seconds, rtol=1e-5)
+
+
+def test_rows_say_where_they_come_from(finished):
+    folder, table = finished
+    (record, *_) = Store(folder).records()
+    assert set(table.epochs) == {len(record["history"])}
+    assert set(table.machine) == {record["machine"]} == {name_processor(torch.device("cpu"))}
+    assert set(table.commit) == {record["commit"]}
+
+
+def test_the_commit_is_the_package_s_own(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    package, installed = tmp_path / "package", tmp_path / "site-packages"
+    for folder in (package, installed):
+        folder.mkdir()
+        (folder / "code.py").write_text("")
+    for command in (["init", "-q"], ["add", "package"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    find_commit = running._find_commit.__wrapped__
+    commit = find_commit(package)
+    assert len(commit) >= 4
+    assert head.startswith(commit)
+    assert find_commit(installed) == ""  # beside a checkout of something else
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert find_commit(package) == ""
+
+
+def test_a_table_of_an_earlier_version(finished, tmp_path):
+    _, table = finished
+    file = tmp_path / "results.csv"
+    table.drop(columns=["epochs", "machine", "commit"]).to_csv(file, index=False)
+    loaded = load_results(file)
+    assert list(loaded.columns) == list(table.columns)
+    assert loaded.epochs.isna().all()
+    assert set(loaded.machine) == set(loaded.commit) == {""}
+    merge_results(file, table)
+    again = load_results(file)
+    for name in ("epochs", "machine", "commit"):
+        assert again[name].tolist() == table[name].tolist()
 
 
 def test_tables_that_are_none(tmp_path):
