@@ -26,6 +26,7 @@ from ._store import Store, merge_results
 
 _PROTOCOLS = ("folder", "paper")
 _PAPER_CROP = 256
+_BATCH_SIZE = 4  # on every machine, so that rows of several can be compared
 _SET_BY_STUDY = (
     "accelerator",
     "checkpoint_dir",
@@ -92,7 +93,8 @@ def run_study(
         1 shows a progress bar with an estimate of the time left.
     **parameters
         Parameters of `bloodseg.BloodCellSegmenter` for all networks, such as ``width`` or
-        ``max_epochs``; ``ode_tol`` is for the NODEs-UNet of "networks".
+        ``max_epochs``; ``ode_tol`` is for the NODEs-UNet of "networks". ``batch_size`` is 4 where
+        it is not given, whatever the machine.
 
     Returns
     -------
@@ -122,6 +124,7 @@ def run_study(
     0   U-Net     0          0.0      122103
     """
     _check(seeds, protocol, parameters)
+    parameters = {"batch_size": _BATCH_SIZE, **parameters}
     train, test, parameters = _prepare(train, test, protocol, parameters)
     jobs = plan(
         study,
