@@ -55,11 +55,24 @@ def _ended_gently() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _shared_out(n_processes: int) -> Iterator[None]:
+    """Let tiles and blocks of cells go to so many processes."""
+    if n_processes == 1:
+        yield
+        return
+    from joblib import parallel_config
+
+    with parallel_config(n_jobs=n_processes):
+        yield
+
+
 def _run(arguments: list[str]) -> int:
     try:
         parsed = make_parser(arguments[0] if arguments else None).parse_args(arguments)
         command = importlib.import_module(f"._{parsed.command}", __name__)
-        return command.run(parsed)
+        with _shared_out(vars(parsed).get("processes", 1)):
+            return command.run(parsed)
     except SystemExit as stop:  # how argparse ends --help, --version and wrong usage
         return int(stop.code or 0)
     except CommandError as error:

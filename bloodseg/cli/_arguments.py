@@ -25,6 +25,7 @@ from ._values import (
     or_none,
     path,
     positions,
+    processes,
     step_numbers,
     tile_size,
     tolerances,
@@ -725,6 +726,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         f"{list_models()[0]})",
     )
     _add_prediction(parser)
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=processes,
+        default=argparse.SUPPRESS,
+        help="processes that share the tiles of a large image, and then its blocks of cells, on a "
+        "CPU; -1 is one a core (default: 1)",
+    )
 
 
 def _add_prediction(parser: argparse.ArgumentParser) -> None:

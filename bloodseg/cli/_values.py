@@ -67,6 +67,19 @@ def batch_size(text: str) -> Any:
         ) from None
 
 
+def processes(text: str) -> int:
+    """Parse a number of processes: at least 1, or -1 for as many as there are cores."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1 and number != -1:
+        raise argparse.ArgumentTypeError(
+            f"processes are a whole number from 1 on, or -1 for one a core; got {text!r}"
+        )
+    return number
+
+
 def choice(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `add_argument` needs for an option that takes one of some words."""
 

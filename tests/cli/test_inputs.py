@@ -9,6 +9,7 @@ import struct
 import sys
 import warnings
 
+import joblib
 import pytest
 import tifffile
 from PIL import Image
@@ -50,6 +51,23 @@ def shows(output, name):
     return any(file.name.startswith(f"{name}_mask") for file in output.iterdir()) or (
         (output / "cells.csv").exists()
     )
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), 1), (("--processes", "3"), 3)])
+def test_processes_that_share_the_work(given, expected, monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr(
+        "bloodseg.cli._count.run", lambda _: found.append(joblib.effective_n_jobs(None)) or 0
+    )
+    assert main(["count", str(tmp_path), *given]) == 0
+    assert found == [expected]
+
+
+@pytest.mark.parametrize("given", ["0", "-2", "two"])
+def test_processes_that_are_none(given, capsys):
+    assert main(["count", "x", f"--processes={given}"]) == 2
+    text = f"processes are a whole number from 1 on, or -1 for one a core; got '{given}'"
+    assert text in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
