@@ -23,11 +23,12 @@ from ._classes import (
     label_of,
     mask_of,
     numbered,
+    shades,
     with_labels,
 )
 from ._lazy import LazyImage, LazyImages, RecentImages, change_image, made_ahead
 from ._marks import find_marks, paint_over
-from ._rescaling import ScaledRows, rescale_labels, rescaled_shape, restore_size
+from ._rescaling import ScaledRows, every_nth, rescale_labels, rescaled_shape, restore_size
 from ._surround import find_surround, levels
 from ._tiling import STRIDE, blend_tiles, cut_spans
 
@@ -52,6 +53,7 @@ __all__ = [
     "check_sample_weight",
     "colours_of",
     "cut_spans",
+    "every_nth",
     "find_marks",
     "find_surround",
     "in_container_of",
@@ -66,6 +68,7 @@ __all__ = [
     "rescale_labels",
     "rescaled_shape",
     "restore_size",
+    "shades",
     "split_batch",
     "to_rgb",
     "with_labels",

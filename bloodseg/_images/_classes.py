@@ -25,6 +25,7 @@ NOT_LABELLED = 255
 _COLOURS = {WHITE: (0, 114, 178), RED: (230, 159, 0), PLATELET: (0, 158, 115)}
 _FURTHER = ((86, 180, 233), (213, 94, 0), (240, 228, 66))
 _DARKER = 0.6  # of a colour that comes again
+_DARK, _LIGHT = 0.2, 0.6  # of the colour; of the way from it to white
 
 _NOUNS = {WHITE: "white cells", RED: "red cells", PLATELET: "platelets"}
 
@@ -117,3 +118,9 @@ def colours_of(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
         colours[name] = (red, green, blue)
         n_further += 1
     return colours
+
+
+def shades(colour: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the dark and the light shade of a colour that outlines have, RGB in 255ths."""
+    rgb = np.array(colour, np.float32)
+    return np.rint(_DARK * rgb), np.rint(rgb + _LIGHT * (255 - rgb))

@@ -15,6 +15,7 @@ from scipy import sparse
 from ._checks import to_rgb
 
 _STEP = 64  # rows made at a time, so that strips in floating point stay small
+_ROWS = 512  # read at a time, of which few are kept
 
 
 class _Axis:
@@ -184,3 +185,15 @@ def _in_pieces(blocks: Iterable[Any], width: int) -> Iterator[Any]:
         for top in range(rows.start, rows.stop, step):
             piece = slice(top, min(top + step, rows.stop))
             yield piece, columns, values[:, top - rows.start : piece.stop - rows.start]
+
+
+def every_nth(rows: Any, height: int, step: int) -> np.ndarray:
+    """Return every step-th row and column of what is read by rows, some rows at a time."""
+    strip = step * max(1, _ROWS // step)
+    return np.concatenate(
+        [
+            # A copy, or all that was read would stay in memory.
+            np.asarray(rows[top : min(top + strip, height)])[::step, ::step].copy()
+            for top in range(0, height, strip)
+        ]
+    )

@@ -17,6 +17,7 @@ from ._frame import SIDES
 if TYPE_CHECKING:
     import pandas as pd
 
+_TOLERANCE = 0.75  # pixels by which an outline in a picture may be off
 _MARKS = ("touches_border", *(f"touches_{side}" for side in SIDES), "in_frame")
 
 
@@ -41,6 +42,14 @@ def outlines_of(
         corner = np.array([place[1].start + origin[1], place[0].start + origin[0]])
         outlines.append(edges + corner)
     return outlines
+
+
+def svg_path(outline: np.ndarray) -> str:
+    """Return an outline (k, 2), corners (x, y), as a path of SVG, straight parts of it as one."""
+    corners = cv2.approxPolyDP(outline.astype(np.int32), _TOLERANCE, closed=True)[:, 0]
+    steps = np.diff(corners, axis=0).tolist()
+    x, y = corners[0].tolist()
+    return f"M{x} {y}l{' '.join(f'{right} {down}' for right, down in steps)}z"
 
 
 def to_geojson(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES) -> dict[str, Any]:

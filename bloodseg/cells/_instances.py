@@ -72,6 +72,22 @@ class Cells:
         """
         return count_classes(self.classes[self.in_frame], self.class_names)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: outlines and counts."""
+        from ._export import outlines_of
+        from ._html import to_html
+
+        n_cut = int(self.touches_border.sum())
+        return to_html(
+            f"{len(self)} cells",
+            outlines_of(self.labels, len(self)),
+            self.names.tolist(),
+            shape=(self.labels.shape[0], self.labels.shape[1]),
+            counts=self.counts,
+            classes=self.class_names,
+            notes=[f"{n_cut} touch a border"],
+        )
+
 
 def count_classes(classes: np.ndarray, names: Sequence[str]) -> dict[str, int]:
     """Return the number of cells of each class."""

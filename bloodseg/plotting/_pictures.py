@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .._images import CLASS_NAMES, NOT_LABELLED, check_images, colours_of, in_words, to_rgb
+from .._images import (
+    CLASS_NAMES,
+    NOT_LABELLED,
+    check_images,
+    colours_of,
+    in_words,
+    shades,
+    to_rgb,
+)
 
 if TYPE_CHECKING:
     from ..prediction import Segmented
@@ -28,7 +36,6 @@ MISSED = (204, 121, 167)
 
 _FILL = 0.22
 _SINGLE_CELLS = 2**24  # pixels; in larger images cells that touch share an outline
-_DARK, _LIGHT = 0.2, 0.6  # of the colour; of the way from it to white
 _PAPER, _INK, _GREY = (255, 255, 255), (32, 32, 36), (110, 110, 116)
 _BACKGROUND = (240, 240, 243)  # of label maps
 
@@ -105,12 +112,6 @@ def overlay_of(found: Segmented, image: np.ndarray) -> np.ndarray:
     mask = found.class_map[:]
     cells = found.cells().labels if mask.size <= _SINGLE_CELLS else None
     return overlay(image, mask, cells, classes=found.classes)
-
-
-def shades(colour: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the dark and the light shade of a colour that outlines have, RGB in 255ths."""
-    rgb = np.array(colour, np.float32)
-    return np.rint(_DARK * rgb), np.rint(rgb + _LIGHT * (255 - rgb))
 
 
 def _distance_to_others(numbers: np.ndarray) -> np.ndarray:

@@ -15,13 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .._images import find_marks, find_surround, levels, paint_over, to_rgb
+from .._images import every_nth, find_marks, find_surround, levels, paint_over, to_rgb
 from ..datasets import Slide
 from ..preprocessing import light_of
 
 _VIEW = 1024  # pixels a side: what large files are looked at in
 _MIRRORED = 128  # pixels beyond the picture's edge that mirror it
-_STRIP = 512  # rows read at a time
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,7 @@ def _has_two_levels(pixels: np.ndarray) -> bool:
 def _find_in_rows(slide: Slide) -> Picture:
     height, width = slide.shape[:2]
     every = -(-max(height, width) // _VIEW)
-    strip = -(-_STRIP // every) * every
-    view = np.concatenate(
-        [slide[top : top + strip][::every, ::every].copy() for top in range(0, height, strip)]
-    )
+    view = every_nth(slide, height, every)
     outside = find_surround(view)
     if outside is None:
         return Picture(slide)

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from .._files import ArrayFile
-from .._images import CLASS_NAMES
+from .._images import CLASS_NAMES, every_nth, to_rgb
 from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._blocks import KeptBlocks
+from ..cells._html import SIDE, to_html
 from ..cells._instances import assemble, count_cells, count_in_frame, label_into
 from ..cells._measure import measure_blocks
 from ..cells._scale import Radii, typical_radii
 from ._doubts import doubts, doubts_of_pixel_size
 from ._picture import Picture
+
+_SHOWN_PIXELS = 2**24  # of an image whose cells a notebook shows
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,31 @@ class Segmented:
         before_outline = len(table.columns) - outlines
         table.insert(before_outline, "doubts", "; ".join(self.doubts()))
         return table
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the image with its cells outlined, counts and doubts."""
+        height, width = self.class_map.shape
+        doubts = [f"In doubt: {doubt}" for doubt in self.doubts()]
+        photo = to_rgb(every_nth(self.image, height, -(-max(height, width) // (2 * SIDE))))
+        if photo.dtype != np.uint8:
+            photo = (255 * photo + 0.5).astype(np.uint8)
+        outlines, names, counts = [], [], {}
+        if height * width <= _SHOWN_PIXELS:  # what is shown at once must not take minutes
+            table = self.measure(outlines=True)
+            outlines, names = table["outline"].tolist(), table["class"].tolist()
+            counts = count_cells(self._blocks)
+        else:
+            doubts.insert(0, "Large images are not counted here: call count().")
+        return to_html(
+            self.label if isinstance(self.name, int) else str(self.name),
+            outlines,
+            names,
+            shape=(height, width),
+            counts=counts,
+            classes=self.classes,
+            photo=photo,
+            notes=doubts,
+        )
 
 
 @dataclass(frozen=True)

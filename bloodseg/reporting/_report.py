@@ -12,13 +12,13 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from .._files import printable
-from .._images import CLASS_NAMES, RED, colours_of, in_words
+from .._images import CLASS_NAMES, RED, colours_of, every_nth, in_words, shades
 from .._version import __version__
 from ..cells import EXCLUDED_SIDES, summarize
 from ..cells._export import outlines_of
-from ..plotting._pictures import overlay, shades
+from ..plotting._pictures import overlay
 from ._histogram import draw_histogram
-from ._view import MAX_PIXELS, embed, every, make_photo, to_jpeg, trace_all
+from ._view import MAX_PIXELS, embed, make_photo, to_jpeg, trace_all
 
 _MAX_SIDE = 1000  # of a picture in the page, pixels
 _JPEG_QUALITY = 88
@@ -119,8 +119,8 @@ class ImageResult:
         cells = segmented.measure(outlines=True)
         paths = trace_all(cells["outline"])
         picture = _draw(
-            every(segmented.image, height, step),
-            every(segmented.class_map, height, step),
+            every_nth(segmented.image, height, step),
+            every_nth(segmented.class_map, height, step),
             segmented.cells().labels if whole else None,
             segmented.classes,
         )

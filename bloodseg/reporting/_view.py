@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from .._images import every_nth
+from ..cells._export import svg_path
 from ..plotting._pictures import to_bytes
 
 MAX_PIXELS = 2**24
@@ -19,13 +20,12 @@ MAX_PIXELS = 2**24
 
 _QUALITY = 85
 _MOST_OUTLINES = 20_000  # of one image: more would be slow to draw, and make the page large
-_TOLERANCE = 0.75  # pixels by which an outline may be off where corners are left out
 
 
 def make_photo(image: Any, shape: tuple[int, int], max_pixels: int) -> bytes:
     """Return an image (H, W[, C]), read by strips of rows, as JPEG of at most so many pixels."""
     step = math.ceil(math.sqrt(max(1.0, math.prod(shape) / max_pixels)))
-    return to_jpeg(to_bytes(every(image, shape[0], step)), _QUALITY)
+    return to_jpeg(to_bytes(every_nth(image, shape[0], step)), _QUALITY)
 
 
 def to_jpeg(pixels: np.ndarray, quality: int) -> bytes:
@@ -35,25 +35,10 @@ def to_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def every(rows: Any, height: int, step: int) -> np.ndarray:
-    """Return every step-th row and column of what is read by rows, some rows at a time."""
-    strip = step * max(1, 256 // step)
-    return np.concatenate(
-        [rows[top : min(top + strip, height)][::step, ::step] for top in range(0, height, strip)]
-    )
-
-
 def trace_all(outlines: Iterable[np.ndarray]) -> tuple[str, ...]:
     """Return outlines (k, 2), corners (x, y), as paths of SVG; none where there are too many."""
     listed = list(outlines)
-    return tuple(map(_trace, listed)) if len(listed) <= _MOST_OUTLINES else ()
-
-
-def _trace(outline: np.ndarray) -> str:
-    corners = cv2.approxPolyDP(outline.astype(np.int32), _TOLERANCE, closed=True)[:, 0]
-    steps = np.diff(corners, axis=0).tolist()
-    x, y = corners[0].tolist()
-    return f"M{x} {y}l{' '.join(f'{right} {down}' for right, down in steps)}z"
+    return tuple(map(svg_path, listed)) if len(listed) <= _MOST_OUTLINES else ()
 
 
 def embed(picture: bytes | None) -> str:

@@ -323,3 +323,25 @@ def test_blocks_that_were_not_all_asked_for_are_not_kept(smear, monkeypatch):
 def test_bad_arguments(arguments, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         find_cells(**{"class_map": np.zeros((4, 4), int), **arguments})
+
+
+def test_a_notebook_shows_outlines_and_counts():
+    smear = make_smears(1, image_size=128, random_state=0, red_cell_diameter=30)
+    cells = find_cells(smear.masks[0])
+    shown = cells._repr_html_()
+    assert shown.count("M") >= len(cells) > 0
+    assert f"red cells: {cells.counts['red']}" in shown
+    assert "128 &times; 128 pixels" in shown
+    named = find_cells((smear.masks[0] == 2) * 1, classes=("background", "a<b>x"))
+    assert "a&lt;b&gt;x" in named._repr_html_()
+    assert "<b>x" not in named._repr_html_()
+    assert "0 cells" in find_cells(np.zeros((5, 5), int))._repr_html_()
+
+
+def test_a_notebook_is_not_filled_with_outlines(monkeypatch):
+    monkeypatch.setattr("bloodseg.cells._html._MOST_OUTLINED", 0)
+    square = np.zeros((40, 40), int)
+    square[10:30, 10:30] = 2
+    shown = find_cells(square)._repr_html_()
+    assert "Too many cells to outline here: 1." in shown
+    assert "<path" not in shown
