@@ -17,6 +17,7 @@ _WINDOW = 1024  # pixels: the middle of a large image tells enough
 LEAST_CELLS = 0.005  # share of the pixels
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
 _UNSURE = 0.8  # mean confidence
+_UNSTEADY = 0.94  # agreement with the mirrored image (0.945 and more where right)
 _WIDTHS = 5.0, 12.0  # micrometres: red cells are 6 to 9 wide
 _SQUARE = 1.02  # by how much height and width of a pixel may differ, as stages are calibrated
 _SPECK = 1 / 8  # of a red cell's area: what is smaller is counted nowhere
@@ -34,6 +35,7 @@ def doubts(
     expected_diameter: float | None,
     *,
     guessed: bool = False,
+    agreement: float | None = None,
     outside: Any = None,
     classes: Sequence[str] = CLASS_NAMES,
 ) -> list[str]:
@@ -49,6 +51,8 @@ def doubts(
         How wide red cells are in this image if it has the magnification that the network was shown.
     guessed : bool
         Whether only the network could tell that; of 183 real fields, one.
+    agreement : float, optional
+        Of the class map with that of the mirrored image, mean IoU; None where nobody has asked.
     outside : array-like of shape (H, W), bool, optional
         What is no picture.
     classes : sequence of str
@@ -68,6 +72,7 @@ def doubts(
     checks = [
         _check_sizes(radius, expected_diameter),
         unsure,
+        _check_agreement(agreement),
         _check_white_cells(white, red, radius) or _check_number(white, radii, radius),
         _check_nesting(red, white, radius),
     ]
@@ -117,6 +122,12 @@ def _check_sizes(radius: float, expected: float | None) -> str:
 def _check_confidence(sure: np.ndarray) -> str:
     mean = sure.mean() / 255
     return "" if mean >= _UNSURE else f"the network is unsure (mean confidence {mean:.2f})"
+
+
+def _check_agreement(agreement: float | None) -> str:
+    if agreement is None or agreement >= _UNSTEADY:
+        return ""
+    return f"the network sees other cells when it is mirrored (agreement {agreement:.2f})"
 
 
 def _check_white_cells(white: np.ndarray, red: np.ndarray, radius: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..cells import check_pixel_size
 from ..datasets import Slide
 from ..ode._warnings import WarningOnce
 from ..preprocessing import transform_images
+from ._agreement import SURE, measure_agreement
 from ._magnification import Ruler, Scaling
 from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
 from ._picture import Picture, find_picture
@@ -198,7 +199,7 @@ class Predictor:
                 strips[:, outside[rows]] = 0
             for array, strip in zip((class_map, confidence), strips, strict=True):
                 array[rows, slice(0, width)] = strip
-        return Segmented(
+        segmented = Segmented(
             opened.source.name,
             opened.pixels,
             class_map,
@@ -212,6 +213,13 @@ class Predictor:
             guessed_diameter=image.scaling.guessed,
             classes=self.network.classes,
         )
+        # Where the ruler is none, images may look like no smear, and no such doubt is told.
+        if self._ruler.given is None or segmented.mean_confidence >= SURE:
+            return segmented
+        agreement = measure_agreement(
+            class_map, image.enhanced, image.scaling.factor, outside, self.network
+        )
+        return replace(segmented, agreement=agreement)
 
     def _probabilities(self, image: PreparedImage) -> np.ndarray:
         probabilities: Any = None

@@ -55,6 +55,9 @@ class Segmented:
         Whether only the network could tell that.
     classes : tuple of str
         Names of the labels.
+    agreement : float or None
+        Mean IoU of the class map and that of the mirrored image, in its middle; None where the
+        network is so sure that it was not asked again.
     """
 
     name: str | int
@@ -69,6 +72,7 @@ class Segmented:
     expected_diameter: float | None = None
     guessed_diameter: bool = False
     classes: tuple[str, ...] = CLASS_NAMES
+    agreement: float | None = None
 
     @property
     def pixel_sides(self) -> tuple[float, float] | None:
@@ -129,6 +133,7 @@ class Segmented:
                 self.confidence,
                 self.expected_diameter,
                 guessed=self.guessed_diameter,
+                agreement=self.agreement,
                 outside=self.outside,
                 classes=self.classes,
             )

@@ -17,14 +17,15 @@ import numpy as np
 from .._images import CLASS_NAMES, RED, WHITE, mask_of
 from ..preprocessing import light_of, optical_density
 
-_DARKEST_FIELD = 0.11  # density that a tenth of the field exceeds
-_CONTRASTS = 0.05, 0.6  # density of red cells over that of the field, in green
+_DARKEST_FIELD = 0.18  # density that a tenth of the field exceeds (0.145)
+_CONTRASTS = 0.035, 0.6  # density of red cells over that of the field, in green (0.051 to 0.41)
 _BLURRED = 0.13  # steepest part of outlines, in contrasts a pixel at 36 pixels a cell
 _DARKEST_LIGHT = 0.15  # of white, in 8-bit images: so few levels are too coarse
-_BURNT, _BURNT_SHARE = 0.995, 0.12  # of white; of the pixels of red cells (0.01)
+_BURNT, _BURNT_SHARE = 0.995, 0.12  # of white, in every colour; of the pixels of red cells (0)
 _GREY = 0.12  # how far the densities of a stain differ, over the highest (0.21)
 _REDDEST = 0.33  # hue of red cells (-0.8 to 0.26)
-_BLUER = -0.06  # hue of nuclei less that of red cells (0 and more)
+_BLUER = -0.06  # hue of nuclei less that of red cells (0 and more; stains of magenta -0.22)
+_FAR_REDDER = -0.25  # the same, where it is wrong whatever the hue of the nuclei
 _BLUEST = -0.1  # hue of nuclei (0.27 and more)
 _NUCLEUS, _FEW = 2.0, 0.002  # densities of red cells that are taken for a nucleus; its share
 _ENOUGH_RED = 0.02  # share of pixels: red cells to compare with
@@ -87,8 +88,9 @@ def _stain(density: np.ndarray, red: np.ndarray, white: np.ndarray, seen: np.nda
         return "it is grey, and without colours white cells cannot be told from red ones"
     wrong = has_red and _hue(pale) > _REDDEST
     if nucleus is not None:
-        limit = _hue(pale) + _BLUER if has_red else _BLUEST
-        wrong |= _hue(nucleus) < limit
+        # Dark red cells, as where they overlap, lose some of their hue, but do not turn redder.
+        redder = max(min(_hue(pale) + _BLUER, 0), _hue(pale) + _FAR_REDDER)
+        wrong |= _hue(nucleus) < (redder if has_red else _BLUEST)
     return "its colours are no blood stain's; perhaps red and blue are swapped" if wrong else ""
 
 
@@ -104,7 +106,7 @@ def _hue(density: np.ndarray) -> float:
 
 def _burnt_share(pixels: np.ndarray) -> float:
     white = 255 if pixels.dtype == np.uint8 else 1
-    return float((pixels.max(axis=-1) >= _BURNT * white).mean())
+    return float((pixels.min(axis=-1) >= _BURNT * white).mean())
 
 
 def _sharpness(green: np.ndarray, cells: np.ndarray, contrast: float, radius: float) -> float:

@@ -116,6 +116,14 @@ def test_no_drawn_smear_is_doubted(smears):
         assert judge((image / 255).astype(np.float32), mask) == []
 
 
+def test_bright_red_cells_are_not_yet_over_exposed(smears):
+    """Their red alone reaches white: what tells cells apart is in the other colours."""
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        bright = np.clip(image * np.array([1.6, 1.05, 1.05]), 0, 255).astype(np.uint8)
+        assert np.mean(bright[mask == 2].max(axis=-1) == 255) > 0.12
+        assert judge(bright, mask) == []
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

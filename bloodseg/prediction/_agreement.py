@@ -1,0 +1,71 @@
+"""Whether a network says the same of an image and of its mirror image.
+
+What lies in a smear has no left and right. A network that knows what it looks at hardly changes its
+mind when the image is mirrored; one that guesses does, however high the confidence that it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .._images import ScaledRows, middle
+
+# Mean confidence from which nobody asks. Of the real fields of seven laboratories that mirroring
+# finds to be wrong, none reaches it; one in seven of those that are right does not, so that most
+# images cost nothing more.
+SURE = 0.945
+_SHOWN = 512  # pixels of the middle, as the network sees them
+_LEAST_SHARE = 0.005  # of the pixels: a class of fewer is none to agree about
+
+
+def measure_agreement(
+    class_map: Any,
+    enhanced: Any,
+    factor: float,
+    outside: Any,
+    network: Callable[[np.ndarray], tuple[np.ndarray, Any]],
+) -> float:
+    """Return the mean IoU, in [0, 1], of a class map and that of the mirrored image.
+
+    Parameters
+    ----------
+    class_map : array-like of shape (H, W), uint8
+        What the network made of the image.
+    enhanced : array-like of shape (H, W[, C])
+        The image as the preprocessor gives it.
+    factor : float
+        By how much it is scaled for the network.
+    outside : array-like of shape (H, W), bool, or None
+        What is no picture, and is not compared.
+    network : callable
+        From pixels (h, w, C) to logits (n, h, w), and what they cost.
+    """
+    side = max(1, int(_SHOWN / factor))
+    pixels = ScaledRows(middle(enhanced, side), factor)[:]
+    logits, _ = network(np.ascontiguousarray(pixels[:, ::-1]))
+    mirrored = logits.argmax(axis=0)[:, ::-1]
+    labels = _at_size(middle(class_map, side), mirrored.shape)
+    compared = np.ones(labels.shape, bool)
+    if outside is not None:
+        compared = _at_size(middle(outside, side).astype(np.uint8), mirrored.shape) == 0
+    return _mean_iou(labels[compared], mirrored[compared], len(logits))
+
+
+def _at_size(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if values.shape == shape:
+        return values
+    return cv2.resize(values, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _mean_iou(first: np.ndarray, second: np.ndarray, n_classes: int) -> float:
+    """Return the mean over the classes that hold a share of the pixels; 1 where none does."""
+    pairs = np.bincount(n_classes * first.astype(int) + second, minlength=n_classes**2)
+    both = pairs.reshape(n_classes, n_classes)
+    common = both.diagonal()
+    either = both.sum(axis=0) + both.sum(axis=1) - common
+    seen = either > _LEAST_SHARE * len(first)
+    return float(np.mean(common[seen] / either[seen])) if seen.any() else 1.0

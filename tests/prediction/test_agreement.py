@@ -1,0 +1,103 @@
+"""A network that changes its mind when an image is mirrored is doubted."""
+
+import warnings
+
+import numpy as np
+import pytest
+from skimage import data
+
+from bloodseg import BloodCellSegmenter
+from bloodseg.datasets import make_smears
+from bloodseg.prediction import TileNetwork
+from bloodseg.prediction._agreement import SURE, measure_agreement
+from bloodseg.prediction._doubts import doubts as find_doubts
+
+SMEARS = make_smears(2, 160, random_state=3, red_cell_diameter=40, white_cells=(1, 1))
+
+
+def see(pixels):
+    """Take what is dark in green for cells: what an honest network would do, mirrored or not."""
+    dark = pixels[..., 1] < 200
+    return np.stack([~dark, np.zeros_like(dark), dark]).astype(np.float32), {}
+
+
+def see_one_side(pixels):
+    """Take what is dark at the left for red cells, and at the right for white ones."""
+    logits, _ = see(pixels)
+    half = pixels.shape[1] // 2
+    logits[1, :, half:], logits[2, :, half:] = logits[2, :, half:].copy(), 0
+    return logits, {}
+
+
+def class_map_of(network, image):
+    return network(image)[0].argmax(axis=0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("width", [160, 159])
+def test_what_has_no_left_and_right_agrees(width):
+    image = SMEARS.images[0][:, :width]
+    assert measure_agreement(class_map_of(see, image), image, 1.0, None, see) == 1.0
+
+
+def test_what_depends_on_the_side_does_not():
+    image = SMEARS.images[0]
+    found = measure_agreement(class_map_of(see_one_side, image), image, 1.0, None, see_one_side)
+    assert found == pytest.approx(1 / 3)  # the background alone
+
+
+def test_in_another_size_it_is_nearly_the_same():
+    image = SMEARS.images[0].repeat(2, axis=0).repeat(2, axis=1)
+    assert measure_agreement(class_map_of(see, image), image, 0.5, None, see) > 0.97
+
+
+def test_what_is_no_picture_is_not_compared():
+    image = SMEARS.images[0]
+    outside = np.zeros(image.shape[:2], bool)
+    outside[:, :80] = True
+    class_map = np.where(outside, 0, class_map_of(see, image))
+    assert measure_agreement(class_map, image, 1.0, outside, see) == 1.0
+    assert measure_agreement(class_map, image, 1.0, None, see) < 0.9
+
+
+def test_a_class_of_few_pixels_is_none_to_agree_about():
+    class_map = np.zeros((100, 100), np.uint8)
+    class_map[5:10, 5:10] = 1  # 0.25 % of the pixels
+
+    def see_nothing(pixels):
+        return np.eye(3, dtype=np.float32)[0][:, None, None] * np.ones((3, *pixels.shape[:2])), {}
+
+    image = np.full((100, 100, 3), 200, np.uint8)
+    assert measure_agreement(class_map, image, 1.0, None, see_nothing) > 0.99
+
+
+def test_the_doubt():
+    image, mask = SMEARS.images[0], SMEARS.masks[0]
+    sure = np.full(mask.shape, 255, np.uint8)
+    (text,) = find_doubts(image, mask, sure, 40, agreement=0.72)
+    assert text == "the network sees other cells when it is mirrored (agreement 0.72)"
+    assert find_doubts(image, mask, sure, 40, agreement=0.95) == []
+
+
+def test_the_network_is_asked_where_it_is_not_sure(monkeypatch):
+    segmenter = BloodCellSegmenter.from_pretrained()
+    n_calls = []
+    call = TileNetwork.__call__
+
+    def counted(self, pixels):
+        n_calls.append(pixels.shape)
+        return call(self, pixels)
+
+    monkeypatch.setattr(TileNetwork, "__call__", counted)
+    strange = data.coffee()[::4, ::4]
+    segmenter.set_params(red_cell_diameter=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        sure, unsure = segmenter.segment([SMEARS.images[0], strange])
+    assert sure.mean_confidence >= SURE > unsure.mean_confidence
+    assert sure.agreement is None
+    assert 0 < unsure.agreement < 1
+    assert len(n_calls) == 3
+    # The second look is no part of what the prediction has cost.
+    assert all(len(each) == 2 for each in segmenter.n_function_evaluations_.values())
+    (own,) = segmenter.set_params(red_cell_diameter=None).segment([strange])
+    assert own.agreement is None  # images of one laboratory: nobody has doubts to tell
