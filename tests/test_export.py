@@ -181,7 +181,7 @@ def test_without_images_the_last_predict_says_how_many_steps(fitted, smears, tmp
         assert written.steps[position] == choose_n_steps(block, int(counts.max()))
 
 
-@pytest.mark.parametrize("network", ["unet", "resnet-unet"])
+@pytest.mark.parametrize("network", ["unet", "resnet-unet", "fcn", "feedback-unet", "d-linknet"])
 def test_networks_without_blocks(network, tiny, smears, tmp_path):
     segmenter = tiny(network=network, max_epochs=1, preprocessor=None)
     segmenter.fit(smears.images, smears.masks)

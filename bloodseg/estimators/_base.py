@@ -40,6 +40,7 @@ from ..networks import (
     NETWORKS,
     NODEsUNet,
     Start,
+    UNet,
     check_positions,
     classes_of,
     resolve_tolerances,
@@ -132,7 +133,7 @@ class NetworkEstimator(BaseEstimator):
 
     _parameter_constraints: dict = {  # noqa: RUF012
         "preprocessor": [StrOptions({"default"}), HasMethods(["transform", "get_params"]), None],
-        "network": [StrOptions(set(NETWORKS))],
+        "network": [StrOptions({n for n, made in NETWORKS.items() if issubclass(made, UNet)})],
         "pretrained": [str, Path, None],
         "classes": ["array-like"],
         "ode_positions": ["array-like"],

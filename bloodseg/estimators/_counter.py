@@ -51,8 +51,9 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     preprocessor : "default", transformer or None, default="default"
         What images go through first: ``Preprocessor()``, another transformer of images, or
         nothing. To search over its parameters, pass ``Preprocessor()`` itself.
-    network : {"nodes-unet", "unet", "resnet-unet"}, default="nodes-unet"
-        The U-Net whose maps are fused.
+    network : str, default="nodes-unet"
+        The U-Net whose maps are fused: "nodes-unet", "unet", "resnet-unet", "feedback-unet" or
+        "d-linknet".
     pretrained : path, optional
         Saved model whose weights training starts from: a `BloodCellCounter`, or a
         `BloodCellSegmenter`, whose U-Net then learns to count. Its network must be the same. Set

@@ -82,9 +82,11 @@ class BloodCellSegmenter(NetworkEstimator):
     preprocessor : "default", transformer or None, default="default"
         What images go through first: ``Preprocessor()``, another transformer of images, or
         nothing. To search over its parameters, pass ``Preprocessor()`` itself.
-    network : {"nodes-unet", "unet", "resnet-unet"} or callable, default="nodes-unet"
-        The network, or a callable without arguments that returns a `torch.nn.Module` from
-        float32 images (n, 3, H, W) in [0, 1] to logits (n, n_classes, H, W), for any H and W.
+    network : str or callable, default="nodes-unet"
+        The network: "nodes-unet", "unet" or "resnet-unet" of the paper, "fcn", "feedback-unet" or
+        "d-linknet", which it builds on; or a callable without arguments that returns a
+        `torch.nn.Module` from float32 images (n, 3, H, W) in [0, 1] to logits (n, n_classes, H,
+        W), for any H and W.
     pretrained : path or str, optional
         Saved model, or name of a published one, whose weights training starts from; its network
         must be the same. `from_pretrained` sets all that belongs to it. Of classes that both know,

@@ -1,11 +1,14 @@
-"""The U-Net family: plain, residual and neural-ODE stages in one frame."""
+"""The U-Net family: plain, residual and neural-ODE stages in one frame, and their kin."""
 
 from ._counting import CountingNetwork
 from ._counting import unet_of as unet_of  # `as`: for other rooms, not public
+from ._dlinknet import DLinkNet
 from ._draws import DrawnFrom as DrawnFrom
 from ._draws import seed_dropout as seed_dropout
 from ._draws import seed_globally as seed_globally
 from ._factory import NETWORKS, make_network
+from ._fcn import FCN
+from ._feedback import FeedbackUNet
 from ._input import image_tensor as image_tensor
 from ._new import Start as Start
 from ._new import classes_of as classes_of
@@ -17,9 +20,12 @@ from ._unet import STRIDE as STRIDE
 from ._unet import check_positions as check_positions
 
 __all__ = [
+    "FCN",
     "NETWORKS",
     "POSITIONS",
     "CountingNetwork",
+    "DLinkNet",
+    "FeedbackUNet",
     "NODEsUNet",
     "ResNetUNet",
     "UNet",

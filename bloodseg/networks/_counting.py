@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ._blocks import ConvNormReLU
-from ._unet import POSITIONS, STRIDE, NODEsUNet, UNet, compute_depth
+from ._unet import POSITIONS, STRIDE, Frame, NODEsUNet, UNet, compute_depth
 
 # Densities start at least here, in cells to a block: the logarithm of none at all is no start.
 _LEAST_DENSITY = 1e-4
@@ -94,10 +94,10 @@ class CountingNetwork(nn.Module):
         return self.backbone.ode_blocks if isinstance(self.backbone, NODEsUNet) else {}
 
 
-def unet_of(network: nn.Module) -> UNet | None:
-    """Return the U-Net that a network is or is built on; None for one of another family."""
+def unet_of(network: nn.Module) -> Frame | None:
+    """Return the network of the family that one is or is built on; None for one of another."""
     unet = network.backbone if isinstance(network, CountingNetwork) else network
-    return unet if isinstance(unet, UNet) else None
+    return unet if isinstance(unet, Frame) else None
 
 
 def _compute_shares(side: int, device: torch.device) -> Tensor:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._unet import NODEsUNet, ResNetUNet, UNet
+from ._dlinknet import DLinkNet
+from ._fcn import FCN
+from ._feedback import FeedbackUNet
+from ._unet import Frame, NODEsUNet, ResNetUNet, UNet
 
-NETWORKS: dict[str, type[UNet]] = {
+NETWORKS: dict[str, type[Frame]] = {
     "nodes-unet": NODEsUNet,
     "unet": UNet,
     "resnet-unet": ResNetUNet,
+    "fcn": FCN,
+    "feedback-unet": FeedbackUNet,
+    "d-linknet": DLinkNet,
 }
-"""The networks of the paper by the names that `make_network` takes."""
+"""The networks of the paper, and those that it builds on, by the names of `make_network`."""
 
 
-def make_network(name: str = "nodes-unet", **parameters: Any) -> UNet:
+def make_network(name: str = "nodes-unet", **parameters: Any) -> Frame:
     """Return a freshly initialised network of the family.
 
     Parameters
     ----------
-    name : {"nodes-unet", "unet", "resnet-unet"}
-        Which network (paper, Tables 1 and 2).
+    name : {"nodes-unet", "unet", "resnet-unet", "fcn", "feedback-unet", "d-linknet"}
+        Which network: the paper's (Tables 1 and 2), or one that it builds on.
     **parameters
-        As the class takes them: `NODEsUNet`, `UNet`, `ResNetUNet`.
+        As the class takes them: `NODEsUNet`, `UNet`, `ResNetUNet`, `FCN`, `FeedbackUNet`,
+        `DLinkNet`.
 
     Returns
     -------

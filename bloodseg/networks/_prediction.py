@@ -12,9 +12,9 @@ from torch.nn.utils import fuse_conv_bn_eval
 from ..ode import ODEBlock
 from ._blocks import ConvNormReLU, PreparedODEFunction, ResidualBlock
 from ._counting import CountingNetwork, unet_of
-from ._unet import UNet
+from ._unet import Frame
 
-Network = TypeVar("Network", UNet, CountingNetwork)
+Network = TypeVar("Network", Frame, CountingNetwork)
 
 
 def for_prediction(network: Network) -> Network:
@@ -26,12 +26,12 @@ def for_prediction(network: Network) -> Network:
 
     Parameters
     ----------
-    network : UNet or CountingNetwork
+    network : network of the family, or CountingNetwork
         Left as it is.
 
     Returns
     -------
-    UNet or CountingNetwork
+    A network of the same class
 
     Examples
     --------

@@ -30,7 +30,97 @@ STRIDE = 16  # input pixels to one pixel at the bottom of the U
 Body = Callable[[int, int], nn.Module]
 
 
-class UNet(nn.Module):
+class Frame(nn.Module):
+    """What all networks of the family share: the way down, and how an image goes through.
+
+    A subclass adds what follows the encoder, in `score`, and a layer ``head`` that gives logits.
+
+    Parameters
+    ----------
+    n_classes, width, dropout, in_channels, precision, body
+        As for `UNet`.
+    positions : sequence of int
+        Positions that have a stage: 1 to 5, or all nine.
+    """
+
+    head: nn.Conv2d
+
+    def __init__(
+        self,
+        n_classes: int = 3,
+        *,
+        width: int = 32,
+        dropout: float = 0.1,
+        in_channels: int = 3,
+        precision: str = "float32",
+        body: Body | None = None,
+        positions: Sequence[int] = POSITIONS[:5],
+    ):
+        super().__init__()
+        body = make_plain_body if body is None else body
+        if n_classes < 2 or width < 1 or in_channels < 1:
+            raise ValueError(
+                "n_classes must be at least 2, width and in_channels at least 1; "
+                f"got n_classes={n_classes!r}, width={width!r}, in_channels={in_channels!r}."
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1); got {dropout!r}.")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
+        self.channels = {position: width * 2 ** compute_depth(position) for position in POSITIONS}
+        self.precision = precision
+        inputs = [in_channels] + [self.channels[position] for position in POSITIONS[:4]]
+        inputs += [2 * self.channels[position] for position in POSITIONS[5:]]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                ConvNormReLU(n_in, self.channels[position]),
+                _check_body(body(position, self.channels[position]), position),
+            )
+            for position, n_in in zip(positions, inputs, strict=False)
+        )
+        self.pool = nn.Sequential(nn.MaxPool2d(2), Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, n_classes, H, W), float32, for images (n, in_channels, H, W).
+
+        Sides of any length: what is not a multiple of 16 is padded by mirroring, by its own size
+        only, and cut off again.
+        """
+        height, width = x.shape[-2:]
+        with self.autocast(x.device.type):
+            logits = self.score(x)
+        return logits[..., :height, :width].float()
+
+    def score(self, x: Tensor) -> Tensor:
+        """Return the logits of images, padded to a multiple of 16; under `autocast`."""
+        raise NotImplementedError
+
+    def descend(
+        self, x: Tensor, bottom: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the maps of positions 1 to 5 for padded images.
+
+        ``bottom`` is called in place of the stage at position 5.
+        """
+        x = x.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages[:4]:
+            x = self._lower(stage(x))
+            yield x
+            x = self.pool(x)
+        yield self._lower((bottom or self.stages[4])(x))
+
+    def autocast(self, device_type: str) -> Any:
+        """Return the context in which convolutions compute in the network's precision."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device_type, dtype=getattr(torch, self.precision))
+
+    def _lower(self, x: Tensor) -> Tensor:
+        """Return what an ODE-block gave, in float32, as the next convolution takes it."""
+        return x if self.precision == "float32" else x.to(getattr(torch, self.precision))
+
+
+class UNet(Frame):
     """A U-Net of half the classic width, with a plain body at every stage or those handed in.
 
     Parameters
@@ -83,49 +173,29 @@ class UNet(nn.Module):
         precision: str = "float32",
         body: Body | None = None,
     ):
-        super().__init__()
-        body = make_plain_body if body is None else body
-        if n_classes < 2 or width < 1 or in_channels < 1:
-            raise ValueError(
-                "n_classes must be at least 2, width and in_channels at least 1; "
-                f"got n_classes={n_classes!r}, width={width!r}, in_channels={in_channels!r}."
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1); got {dropout!r}.")
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}.")
-        channels = {position: width * 2 ** compute_depth(position) for position in POSITIONS}
-        self.precision = precision
-        inputs = [in_channels] + [channels[position] for position in POSITIONS[:4]]
-        inputs += [2 * channels[position] for position in POSITIONS[5:]]
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                ConvNormReLU(n_in, channels[position]),
-                _check_body(body(position, channels[position]), position),
-            )
-            for position, n_in in zip(POSITIONS, inputs, strict=False)
+        super().__init__(
+            n_classes,
+            width=width,
+            dropout=dropout,
+            in_channels=in_channels,
+            precision=precision,
+            body=body,
+            positions=POSITIONS,
         )
-        self.pool = nn.Sequential(nn.MaxPool2d(2), Dropout(dropout))
         self.upsample = nn.ModuleList(
             nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-                SameConv2x2(2 * channels[position], channels[position]),
+                SameConv2x2(2 * self.channels[position], self.channels[position]),
             )
             for position in POSITIONS[5:]
         )
         self.head = nn.Conv2d(width, n_classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (n, n_classes, H, W), float32, for images (n, in_channels, H, W).
-
-        Sides of any length: what is not a multiple of 16 is padded by mirroring, by its own size
-        only, and cut off again.
-        """
-        height, width = x.shape[-2:]
-        with self.autocast(x.device.type):
-            (last,) = deque(self.stage_maps(x), maxlen=1)
-            logits: Tensor = self.head(last)
-        return logits[..., :height, :width].float()
+    def score(self, x: Tensor) -> Tensor:
+        """Return the logits of images, padded to a multiple of 16; under `autocast`."""
+        (last,) = deque(self.stage_maps(x), maxlen=1)
+        logits: Tensor = self.head(last)
+        return logits
 
     def stage_maps(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the maps of the nine stages, from position 1 to 9; call it under `autocast`.
@@ -141,28 +211,18 @@ class UNet(nn.Module):
             One after the other, so that those not asked for again are freed. ``depth`` is 0 to 4
             and back to 0; H' and W' are the sides of the image, padded to a multiple of 16.
         """
-        x = _mirror_to_stride(x).contiguous(memory_format=torch.channels_last)
+        yield from self.walk(mirror_to_stride(x))
+
+    def walk(self, x: Tensor, bottom: Callable[[Tensor], Tensor] | None = None) -> Iterator[Tensor]:
+        """Yield the maps of the nine stages for padded images, with ``bottom`` as in `descend`."""
         skipped = []
-        for stage in self.stages[:4]:
-            x = self._lower(stage(x))
-            skipped.append(x)
-            yield x
-            x = self.pool(x)
-        x = self._lower(self.stages[4](x))
-        yield x
+        for maps in self.descend(x, bottom):
+            skipped.append(maps)
+            yield maps
+        x = skipped.pop()
         for upsample, stage in zip(self.upsample, self.stages[5:], strict=False):
             x = self._lower(stage(torch.cat([skipped.pop(), upsample(x)], dim=1)))
             yield x
-
-    def autocast(self, device_type: str) -> Any:
-        """Return the context in which convolutions compute in the network's precision."""
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device_type, dtype=getattr(torch, self.precision))
-
-    def _lower(self, x: Tensor) -> Tensor:
-        """Return what an ODE-block gave, in float32, as the next convolution takes it."""
-        return x if self.precision == "float32" else x.to(getattr(torch, self.precision))
 
 
 def make_plain_body(position: int, channels: int) -> nn.Module:
@@ -188,7 +248,8 @@ def make_plain_body(position: int, channels: int) -> nn.Module:
     return ConvNormReLU(channels, channels)
 
 
-def _make_residual_body(position: int, channels: int) -> nn.Module:
+def make_residual_body(position: int, channels: int) -> nn.Module:
+    """Return the body of a ResNet's stage: 3, 4, 6 and 3 residual blocks at positions 2 to 5."""
     if position not in _RESIDUAL_BLOCKS:
         return make_plain_body(position, channels)
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(_RESIDUAL_BLOCKS[position])))
@@ -216,7 +277,7 @@ class ResNetUNet(UNet):
     """
 
     def __init__(self, n_classes: int = 3, **frame: Any):
-        super().__init__(n_classes, body=_make_residual_body, **frame)
+        super().__init__(n_classes, body=make_residual_body, **frame)
 
 
 class NODEsUNet(UNet):
@@ -396,7 +457,7 @@ def check_positions(ode_positions: Any) -> tuple[int, ...]:
     return positions
 
 
-def _mirror_to_stride(x: Tensor) -> Tensor:
+def mirror_to_stride(x: Tensor) -> Tensor:
     """Pad below and to the right, by mirroring, to a multiple of the stride.
 
     The same operations for any size, so that a traced network takes any size, too; and no division

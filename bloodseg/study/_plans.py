@@ -10,11 +10,33 @@ from typing import Any
 STUDIES = ("positions", "networks", "tolerance")
 """The studies: the paper's Table 1, its Table 2, and what it says of tolerances."""
 
-SET_BY_NETWORK = ("network", "ode_positions", "ode_tol")
+_SET_BY_NETWORK = ("network", "ode_positions", "ode_tol")
 BASELINE = "U-Net"
 PAPER_TOLERANCES = "NODEs-UNet (paper tolerances)"
 
+# Networks without ODE-blocks by their names in tables: those of the paper, then those that it
+# builds on, which are trained where they are asked for.
+_WITHOUT_BLOCKS = {
+    BASELINE: "unet",
+    "ResNet": "resnet-unet",
+    "FCN": "fcn",
+    "Feedback U-Net": "feedback-unet",
+    "D-LinkNet": "d-linknet",
+}
+_OF_THE_PAPER = (BASELINE, "ResNet", "NODEs-UNet", PAPER_TOLERANCES)
+
+# Networks as wide as makes them as large, or as slow, as NODEs-UNet: the network, and its width
+# over that of the study. Of time, multiply-adds count, with four evaluations of f in each block:
+# 43.7 convolutions of a stage against 22.7 in a U-Net and 50.7 in a ResNet.
+_CONTROLS = {
+    "U-Net (as many weights)": (BASELINE, 1.21),
+    "U-Net (as much time)": (BASELINE, 1.39),
+    "ResNet (as many weights)": ("ResNet", 0.64),
+    "ResNet (as much time)": ("ResNet", 0.93),
+}
+
 _POSITION_TOLERANCE = 1e-3  # of Table 1 (Section 3.2)
+_WIDTH = 32  # of the paper, the estimator's default
 TRAIN_TOLERANCES = (1e-4, 1e-3, 1e-2)
 PREDICT_TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -61,6 +83,11 @@ class Job:
         return "-".join([*map(make_file_name, parts), *trained, str(self.seed)])
 
 
+def find_set_apart(*networks: str) -> tuple[str, ...]:
+    """Return the parameters by which networks of one study may differ."""
+    return (*_SET_BY_NETWORK, *(["width"] if _CONTROLS.keys() & set(networks) else []))
+
+
 def make_file_name(text: str) -> str:
     """Return a name in the letters that every file system takes."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
@@ -99,32 +126,42 @@ def plan(
             dataset,
             name,
             int(seed),
-            {**parameters, **_choose_parameters(study, name, tol)},
+            {**parameters, **_choose_parameters(study, name, tol, parameters)},
             tuple(predict_tolerances) if study == "tolerance" else (),
         )
         for seed in seeds
-        for name in (networks or known)
+        for name in (networks or (_OF_THE_PAPER if study == "networks" else known))
         for tol in trained_at
     ]
 
 
 def network_names(study: str) -> list[str]:
-    """Return the names of a study's networks, in the order of the paper's tables."""
+    """Return the names of a study's networks, in the order of the tables.
+
+    Of "networks" the first four, the paper's, are trained where none are named.
+    """
     if study == "positions":
         return [BASELINE, *(f"ODEUNet{position}" for position in range(1, 10))]
     if study == "networks":
-        return [BASELINE, "ResNet", "NODEs-UNet", PAPER_TOLERANCES]
+        others = [name for name in _WITHOUT_BLOCKS if name not in _OF_THE_PAPER]
+        return [*_OF_THE_PAPER, *others, *_CONTROLS]
     return ["NODEs-UNet"]
 
 
-def _choose_parameters(study: str, name: str, tol: Any) -> dict[str, Any]:
+def _choose_parameters(
+    study: str, name: str, tol: Any, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what sets a network apart.
 
     The baselines keep the default tolerance, which they have no use for: a training's checkpoint
     is named by all parameters, and so each of them is trained once for all studies.
     """
-    if name in (BASELINE, "ResNet"):
-        network = "unet" if name == BASELINE else "resnet-unet"
+    if name in _CONTROLS:
+        name, factor = _CONTROLS[name]
+        width = max(1, round(factor * parameters.get("width", _WIDTH)))
+        return {**_choose_parameters(study, name, tol, parameters), "width": width}
+    if name in _WITHOUT_BLOCKS:
+        network = _WITHOUT_BLOCKS[name]
         return {"network": network, "ode_positions": (4, 5, 6), "ode_tol": _POSITION_TOLERANCE}
     if study == "positions":
         position = int(name.removeprefix("ODEUNet"))

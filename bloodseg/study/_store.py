@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 from .._files import expanded, write_json, written_whole
 from ..metrics import scores_from_confusion
-from ._plans import SET_BY_NETWORK, Job, make_file_name
+from ._plans import Job, find_set_apart, make_file_name
 
 KEYS = ["study", "dataset", "network", "seed", "train_tol", "predict_tol"]
 SCORES = ["pixel_accuracy", "mean_iou", "cpa_background", "cpa_white", "cpa_red"]
@@ -85,7 +85,8 @@ class Store:
                 alike = make_file_name(job.dataset) == make_file_name(record["dataset"])
                 if job.study != record["study"] or not alike:
                     continue
-                apart = () if job.name == record["name"] else (*SET_BY_NETWORK, "random_state")
+                apart = (*find_set_apart(job.network, record["network"]), "random_state")
+                apart = () if job.name == record["name"] else apart
                 difference = _describe_difference(record, identities[job.name], apart)
                 if difference:
                     raise ValueError(

@@ -75,7 +75,10 @@ def run_study(
     dataset : str, default="data"
         Name of the data in the results.
     networks : sequence of str, optional
-        Names of some of the study's networks; all by default.
+        Names of some of the study's networks; by default all of "positions" and "tolerance", of
+        "networks" those of the paper. It also knows what the paper builds on ("FCN", "Feedback
+        U-Net", "D-LinkNet") and controls: U-Nets and ResNets as wide as makes them as large as
+        NODEs-UNet, "U-Net (as many weights)", or as slow, "U-Net (as much time)".
     seeds : sequence of int, default=(0, 1, 2, 3, 4)
         One ``random_state`` a training. Fewer than five come to no verdict.
     train_tolerances, predict_tolerances : sequences of float

@@ -481,6 +481,7 @@ def test_a_score_without_a_count(tiny, smears):
         ({"scale": 1.5}, "(0.0, 1.0]. Got 1.5 instead."),
         ({"loss": "dice"}, "The 'loss' parameter of BloodCellCounter must be a str among"),
         ({"network": UNet}, "The 'network' parameter of BloodCellCounter must be a str among"),
+        ({"network": "fcn"}, "The 'network' parameter of BloodCellCounter must be a str among"),
         (
             {"ode_method": "bosh3", "ode_n_steps": 8},
             "ode_n_steps=8 is for fixed-step methods (euler, midpoint, rk4); 'bosh3' takes as many",

@@ -18,7 +18,7 @@ import bloodseg.estimators._segmenter as of_segmenter
 from bloodseg import BloodCellSegmenter, Preprocessor
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
-from bloodseg.networks import NODEsUNet
+from bloodseg.networks import NETWORKS, NODEsUNet
 from bloodseg.ode import SolverError, SolverWarning
 from bloodseg.ode.methods import TABLEAUS
 from bloodseg.training import TrainingResult, memory_of
@@ -157,7 +157,7 @@ def test_it_learns(tiny):
 # ---------------------------------------------------------------- networks
 
 
-@pytest.mark.parametrize("network", ["nodes-unet", "unet", "resnet-unet", PixelNet])
+@pytest.mark.parametrize("network", [*NETWORKS, PixelNet])
 def test_every_network(tiny, smears, network):
     model = tiny(network=network, max_epochs=1).fit(smears.images, smears.masks)
     assert model.predict(smears.images).shape == smears.masks.shape

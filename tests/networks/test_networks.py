@@ -182,6 +182,63 @@ class TestResNetUNet(NetworkTester):
     name = "resnet-unet"
 
 
+class TestFCN(NetworkTester):
+    name = "fcn"
+
+    def test_a_scale_that_says_nothing_leaves_the_others(self, trained):
+        x = images(1, 3, 32, 32)
+        with torch.no_grad():
+            whole = trained(x)
+            for layer in (*trained.finer, trained.head):
+                layer.weight.zero_()
+                layer.bias.zero_()
+                assert not torch.equal(trained(x), whole)
+        assert (trained(x) == 0).all()
+
+
+class TestDLinkNet(NetworkTester):
+    name = "d-linknet"
+
+    def test_the_centre_adds_what_each_dilation_sees(self, trained):
+        centre = trained.stages[4][1][-1]
+        maps = images(1, centre.layers[0][0].in_channels, 20, 20)
+        expected, last = maps, maps
+        for layer, dilation in zip(centre.layers, (1, 2, 4, 8), strict=True):
+            assert layer[0].dilation == (dilation, dilation)
+            last = layer(last)
+            expected = expected + last
+        assert torch.equal(centre(maps), expected)
+
+
+class TestFeedbackUNet(NetworkTester):
+    name = "feedback-unet"
+
+    def test_the_second_round_sees_the_first_answer_and_its_memory(self, trained):
+        x = images(1, 3, 32, 32)
+        seen, memories = [], []
+        trained.stages[0].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        trained.stages[4][1].register_forward_hook(
+            lambda module, given, memory: memories.append((given[1], memory))
+        )
+        heads = []
+        trained.head.register_forward_hook(lambda module, given, logits: heads.append(logits))
+        answer = trained(x)
+        first, second = seen
+        assert torch.equal(first[:, :3], x)
+        assert (first[:, 3:] == 0).all()
+        assert torch.equal(second[:, :3], x)
+        assert torch.equal(second[:, 3:], heads[0].softmax(dim=1))
+        assert memories[0][0] is None
+        assert memories[1][0] is memories[0][1]
+        assert torch.equal(heads[1], answer)
+
+    def test_a_prediction_remembers_no_other(self, trained):
+        x, other = images(2, 1, 3, 32, 32)
+        alone = trained(x)
+        trained(other)
+        assert torch.equal(trained(x), alone)
+
+
 class TestNODEsUNet(NetworkTester):
     name = "nodes-unet"
 
@@ -338,7 +395,14 @@ def test_numbers_of_weights():
     # 7.8, 11.3 and 27 million; the paper's "46 %" of the ResNet's is more than we need.
     counts = {name: n_weights(make_network(name)) for name in NETWORKS}
     millions = {name: round(count / 1e6, 1) for name, count in counts.items()}
-    assert millions == {"nodes-unet": 11.3, "unet": 7.8, "resnet-unet": 27.3}
+    assert millions == {
+        "nodes-unet": 11.3,
+        "unet": 7.8,
+        "resnet-unet": 27.3,
+        "fcn": 4.7,
+        "feedback-unet": 24.3,
+        "d-linknet": 36.7,
+    }
     assert counts["nodes-unet"] / counts["resnet-unet"] <= 0.46
 
 
@@ -348,7 +412,7 @@ def test_channels_double_to_the_bottom_and_halve_again():
     assert found == [32, 64, 128, 256, 512, 256, 128, 64, 32]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [n for n, made in NETWORKS.items() if issubclass(made, UNet)])
 def test_the_maps_of_the_stages(name):
     network = make_network(name, width=2).eval()
     x = images(2, 3, 40, 50)
@@ -398,7 +462,8 @@ def test_residual_blocks_stand_where_the_paper_has_them():
 
 
 def test_unknown_network():
-    with raises("network must be one of nodes-unet, unet, resnet-unet; got 'vnet'."):
+    names = "nodes-unet, unet, resnet-unet, fcn, feedback-unet, d-linknet"
+    with raises(f"network must be one of {names}; got 'vnet'."):
         make_network("vnet")
 
 

@@ -18,14 +18,16 @@ from bloodseg import BloodCellSegmenter
 from bloodseg._hardware import name_processor
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import confusion_matrix, segmentation_report
+from bloodseg.networks import NETWORKS, make_network
 from bloodseg.study import _run as running
-from bloodseg.study import load_results, run_study
-from bloodseg.study._plans import plan
+from bloodseg.study import load_results, report_study, run_study
+from bloodseg.study._plans import network_names, plan
 from bloodseg.study._store import COLUMNS, KEYS, Store, merge_results
 
 DRAWN = {"image_size": 32, "red_cell_diameter": 12, "white_cells": (1, 1)}
 TRAIN = make_smears(6, random_state=0, **DRAWN)
 TEST = make_smears(2, random_state=1, **DRAWN)
+NAMES = network_names("networks")
 TINY = {"width": 4, "max_epochs": 1, "crop_size": 32}
 
 
@@ -106,7 +108,11 @@ def test_a_record_holds_each_image(finished):
 
 def test_a_training_of_another_command_is_taken_over(tmp_path):
     BloodCellSegmenter(
-        network="unet", random_state=0, checkpoint_dir=tmp_path / "checkpoints", **TINY
+        network="unet",
+        batch_size=4,
+        random_state=0,
+        checkpoint_dir=tmp_path / "checkpoints",
+        **TINY,
     ).fit(TRAIN.images, TRAIN.masks)
     (before,) = (tmp_path / "checkpoints").iterdir()
     written = before.stat().st_mtime_ns
@@ -203,6 +209,36 @@ def test_rows_merge_into_a_table(finished, tmp_path):
     assert merged[merged.study == "positions"].cpa_white.isna().all()
     ours = merged[merged.study == "networks"]
     assert np.allclose(ours.seconds, table.seconds, rtol=1e-5)
+
+
+def test_controls_are_as_large_or_as_slow_as_the_paper_s_network():
+    jobs = {job.network: job for job in plan("networks", "d", [0], {}, networks=NAMES)}
+
+    def weights(name):
+        keys = ("network", "width")
+        settings = {k: v for k, v in jobs[name].parameters.items() if k in keys}
+        network = make_network(settings.pop("network"), **settings)
+        return sum(weight.numel() for weight in network.parameters())
+
+    widths = {n: job.parameters["width"] for n, job in jobs.items() if "(as " in n}
+    assert list(widths.values()) == [39, 44, 20, 30]
+    for name in ("U-Net", "ResNet"):
+        ratio = weights(f"{name} (as many weights)") / weights("NODEs-UNet")
+        assert ratio == pytest.approx(1, abs=0.08)
+    assert {job.parameters["network"] for job in jobs.values()} == set(NETWORKS)
+    narrow = plan("networks", "d", [0], {"width": 8}, networks=[*widths])
+    assert [job.parameters["width"] for job in narrow] == [10, 11, 5, 7]
+
+
+def test_a_control_joins_a_study_of_another_width(tmp_path):
+    study(tmp_path)
+    table = study(tmp_path, networks=["U-Net (as many weights)", "FCN"])
+    assert set(table.network) == {"U-Net", "U-Net (as many weights)", "FCN"}
+    text = report_study(tmp_path)
+    assert "| U-Net (as many weights) | U-Net | mean IoU |" in text
+    assert "- U-Net (as many" not in text  # the paper claims nothing of it
+    with pytest.raises(ValueError, match=r"fcn-0 with width=4, not 8\."):
+        study(tmp_path, networks=["ResNet"], width=8)
 
 
 def test_rows_say_where_they_come_from(finished):
@@ -334,7 +370,8 @@ def test_what_another_process_is_at_is_left_for_last(tmp_path, monkeypatch):
 
     from bloodseg.study import _study
 
-    jobs = plan("networks", "data", [0, 1, 2], TINY, networks=["U-Net"])
+    settings = {"batch_size": 4, **TINY}
+    jobs = plan("networks", "data", [0, 1, 2], settings, networks=["U-Net"])
     hashes = [joblib.hash(_study._check_data(data, "")) for data in (TRAIN, TEST)]
     second = _study._identify(jobs[1], "folder", *hashes)["training"]
     monkeypatch.setattr(running, "_fit", watched)
