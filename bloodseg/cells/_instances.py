@@ -116,7 +116,8 @@ def find_cells(
     These are the rules of the classes named "white" and "red". What hangs together in any other
     class is one cell, unless notches of the outline or a neck part it; specks are then smaller than
     an eighth of a typical cell of that class, and cells of less than five pixels across are not
-    found.
+    found. Specks of the class named "platelet" are smaller than a fortieth of a typical red cell,
+    where there are red or white ones.
 
     Parameters
     ----------

@@ -28,6 +28,16 @@ def test_touching_platelets_are_two_and_far_smaller_than_red_cells():
     assert areas[cells.classes == 3].max() < 0.12 * areas[cells.classes == 2].min()
 
 
+def test_debris_is_no_platelet_however_much_of_it_there_is():
+    class_map = 2 * discs((160, 200), (40, 40, 20), (40, 120, 20)).astype(np.uint8)
+    class_map[discs(class_map.shape, (120, 40, 4), (120, 90, 6))] = 3
+    debris = [(row, column, 2) for row in (90, 145) for column in range(10, 190, 15)]
+    class_map[discs(class_map.shape, *debris)] = 3
+    assert find_cells(class_map, classes=FOUR).counts["platelet"] == 2
+    alone = np.where(class_map == 3, class_map, 0)  # nothing tells what is debris
+    assert find_cells(alone, classes=FOUR).counts["platelet"] == 2 + len(debris)
+
+
 def test_specks_are_those_of_the_class():
     class_map = np.zeros((120, 160), np.uint8)
     class_map[discs(class_map.shape, (30, 30, 9), (30, 90, 8), (90, 30, 9), (90, 90, 2))] = 1
