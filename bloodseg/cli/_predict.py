@@ -60,7 +60,7 @@ def _check_not_among_inputs(arguments: argparse.Namespace) -> None:
     output = Path(os.path.realpath(arguments.output))
     for path in arguments.images:
         folder = Path(os.path.realpath(path))
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # `Path.is_dir` raises for some names
             continue
         searched = output.is_relative_to(folder) if arguments.recursive else output == folder
         if searched:
