@@ -7,7 +7,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .cells import summarize
-    from .estimators import BloodCellCounter, BloodCellSegmenter
+    from .estimators import BloodCellCounter, BloodCellSegmenter, SmearFeatures
     from .prediction import Segmented
     from .preprocessing import Preprocessor
 
@@ -16,6 +16,7 @@ __all__ = [
     "BloodCellSegmenter",
     "Preprocessor",
     "Segmented",
+    "SmearFeatures",
     "__version__",
     "summarize",
 ]
@@ -26,6 +27,7 @@ _HOME = {
     "BloodCellSegmenter": ".estimators",
     "Preprocessor": ".preprocessing",
     "Segmented": ".prediction",
+    "SmearFeatures": ".estimators",
     "summarize": ".cells",
 }
 

@@ -113,6 +113,11 @@ class Segmented:
         return 0.0 if self.picture is None else self.picture.share_left_out
 
     @property
+    def frame_area(self) -> int:
+        """Square pixels of the usual counting frame, see `bloodseg.cells.CountingFrame`."""
+        return self._blocks.frame(EXCLUDED_SIDES).area
+
+    @property
     def _looked_at(self) -> Any:
         return self.image if self.picture is None else self.picture.pixels
 
