@@ -33,6 +33,7 @@ def test_label_images():
     assert match.mean_matched_iou == pytest.approx((9 / 11 + 1) / 2)
     assert match.panoptic_quality == pytest.approx((9 / 11 + 1) / 3)
     assert match_cells(true, found, iou=0.9).tp == 1
+    assert repr(match) == "CellMatch(tp=2, fp=1, fn=1, f1=0.667)"
 
 
 def test_labels_need_not_be_consecutive():

@@ -46,6 +46,12 @@ class Cells:
     frame: CountingFrame
     class_names: tuple[str, ...] = CLASS_NAMES
 
+    def __repr__(self) -> str:
+        """Return the numbers of cells, without the arrays."""
+        height, width = self.labels.shape
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return f"Cells({counts}, in {height} x {width} pixels)"
+
     def __len__(self) -> int:
         return len(self.classes)
 

@@ -39,6 +39,10 @@ class CellMatch:
     n_true: int
     n_found: int
 
+    def __repr__(self) -> str:
+        """Return the numbers, without the pairs."""
+        return f"CellMatch(tp={self.tp}, fp={self.fp}, fn={self.fn}, f1={self.f1:.3f})"
+
     @property
     def tp(self) -> int:
         """True positives: found cells that match a true one."""

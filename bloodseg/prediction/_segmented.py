@@ -74,6 +74,12 @@ class Segmented:
     classes: tuple[str, ...] = CLASS_NAMES
     agreement: float | None = None
 
+    def __repr__(self) -> str:
+        """Return what it is of, without the arrays."""
+        height, width = self.class_map.shape
+        confidence = f"mean_confidence={self.mean_confidence:.3f}"
+        return f"Segmented({self.name!r}, {height} x {width} pixels, {confidence})"
+
     @property
     def pixel_sides(self) -> tuple[float, float] | None:
         """Height and width of a pixel in micrometres, where they are known."""

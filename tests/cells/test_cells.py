@@ -332,6 +332,8 @@ def test_a_notebook_shows_outlines_and_counts():
     assert shown.count("M") >= len(cells) > 0
     assert f"red cells: {cells.counts['red']}" in shown
     assert "128 &times; 128 pixels" in shown
+    n_white, n_red = cells.counts["white"], cells.counts["red"]
+    assert repr(cells) == f"Cells({n_white} white, {n_red} red, in 128 x 128 pixels)"
     named = find_cells((smear.masks[0] == 2) * 1, classes=("background", "a<b>x"))
     assert "a&lt;b&gt;x" in named._repr_html_()
     assert "<b>x" not in named._repr_html_()

@@ -21,6 +21,8 @@ def test_a_notebook_shows_the_image_with_its_doubts(fitted, smears, monkeypatch,
         assert f"In doubt: {html.escape(doubt)}" in shown
     (of_array,) = fitted.segment(smears.images[:1] / 255)
     assert "images[0]" in of_array._repr_html_()
+    sure = f"mean_confidence={of_array.mean_confidence:.3f}"
+    assert repr(of_array) == f"Segmented(0, 32 x 32 pixels, {sure})"
     monkeypatch.setattr("bloodseg.prediction._segmented._SHOWN_PIXELS", 100)
     large = found._repr_html_()
     assert "Large images are not counted here: call count()." in large
