@@ -11,6 +11,7 @@ from PIL import Image
 from skimage.measure import regionprops
 
 from benchmarks import all as everything
+from benchmarks import cells as cells_benchmark
 from benchmarks import finetuning, pretrained, training
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
@@ -162,6 +163,31 @@ def test_all_in_one_run(tmp_path, capsys, monkeypatch):
     for part in ("network", "training", "slides", "ode"):
         assert found[part] == {"error": "not done after 0 s"}
     assert capsys.readouterr().out.startswith("training done\nnetwork not done after 0 s\n")
+
+
+def test_cells_of_drawn_smears_are_scored_and_their_sizes_spread():
+    smears = make_smears(2, 128, random_state=0, red_cell_diameter=24, white_cells=(1, 1))
+    true = []
+    for instances, mask in zip(smears.instances, smears.masks, strict=True):
+        classes = np.zeros(instances.max() + 1, int)
+        classes[instances] = mask
+        true.append(cells_benchmark.cells_of(instances, classes))
+    rows = cells_benchmark.measure(smears.images, smears.masks, true)
+    by_method = {(row["method"], row["class"]): row for row in rows}
+    assert by_method["bloodseg", "red"]["recall"] > 0.9
+    assert by_method["bloodseg", "white"]["f1"] == 1
+    drawn, found = (by_method[name, "red"]["spread"] for name in ("the boxes", "bloodseg"))
+    assert found == pytest.approx(drawn, abs=0.05)
+    whole = [(np.array([[5, 5, 15, 5 + side] for side in (8, 10, 10, 10, 12)]), ["red"] * 5)]
+    assert cells_benchmark.spread_of_sizes(whole, [(40, 40)]) == pytest.approx(0.036)
+    assert cells_benchmark.spread_of_sizes(whole, [(15, 40)]) is None  # all at the border
+
+
+def test_fields_with_the_right_number_of_white_cells():
+    smears = make_smears(3, 160, random_state=1, red_cell_diameter=40, white_cells=(1, 2))
+    rows = cells_benchmark.white_counts(smears, smears.masks)
+    assert rows[0]["white"] == smears.counts[:, 0].sum()
+    assert (rows[0]["method"], rows[0]["share right"]) == ("bloodseg", 1)
 
 
 def test_the_diameter_of_red_cells(tmp_path):

@@ -46,6 +46,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     twice the area holds twice the cells, and the counts of two fields add up; but the
     magnification must be that of the training images.
 
+    It finds no single cells, so it has no counting frame (`bloodseg.cells.CountingFrame`): it
+    counts as the numbers that it learned from. For densities that do not depend on the size of a
+    photo, give it numbers that leave out the cells which cross two sides, say bottom and right.
+
     Parameters
     ----------
     preprocessor : "default", transformer or None, default="default"
