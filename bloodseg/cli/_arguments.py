@@ -502,7 +502,10 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="show the card of this one (default: the newest)"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="show the card of this one, or of a model file of your own (default: the newest)",
     )
 
 

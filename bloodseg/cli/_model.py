@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..estimators import BloodCellCounter, BloodCellSegmenter
 from ..estimators._base import NetworkEstimator
@@ -31,10 +32,9 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter | BloodCellC
     The options are checked here, where a mistake in them ends the command; later it would be
     taken for a failure of every image.
     """
+    model = load_any(model_file(arguments.model))
+    kind = type(model)
     try:
-        file = model_file(arguments.model)
-        kind = _KINDS.get(read_header(file)["fitted"].get("estimator"), BloodCellSegmenter)
-        model = kind.load(file)
         given = {
             name: vars(arguments)[name] for name in kind._OF_PREDICTION if name in vars(arguments)
         }
@@ -44,6 +44,15 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter | BloodCellC
         raise CommandError(first_line(error)) from error
     _refuse_unused(arguments, kind)
     return model
+
+
+def load_any(file: Path) -> BloodCellSegmenter | BloodCellCounter:
+    """Load a model file of either estimator."""
+    try:
+        name = read_header(file)["fitted"].get("estimator")
+        return _KINDS.get(name, BloodCellSegmenter).load(file)
+    except (OSError, ValueError) as error:
+        raise CommandError(first_line(error)) from error
 
 
 def _refuse_unused(arguments: argparse.Namespace, kind: type[NetworkEstimator]) -> None:

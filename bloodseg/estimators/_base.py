@@ -62,8 +62,9 @@ from ..training import (
     split_images,
     train_network,
 )
+from ._card import write_card
 from ._fit_inputs import check_training_images, check_validation
-from ._model_file import read_model, write_model
+from ._model_file import read_header, read_model, write_model
 
 logger = logging.getLogger("bloodseg")
 
@@ -187,10 +188,11 @@ class NetworkEstimator(BaseEstimator):
         "ode_first_step_": dict,
         "ode_tol_": dict,
         "preprocessor_": (Preprocessor, type(None)),
+        "training_": dict,
     }
 
     # What those of it are that files of earlier versions lack.
-    _of_earlier_files: dict[str, Any] = {"batch_size_": None}  # noqa: RUF012
+    _of_earlier_files: dict[str, Any] = {"batch_size_": None, "training_": {}}  # noqa: RUF012
 
     # Models of other kinds whose weights mean something else.
     _not_to_start_from: tuple[str, ...] = ()
@@ -203,6 +205,10 @@ class NetworkEstimator(BaseEstimator):
 
     classes: Any
     class_names_: tuple[str, ...]
+
+    # Which version of the package has fitted it, for models that were pickled by one before this.
+    _version_of_fit: str = "of an unknown version"
+    training_: dict[str, Any] = {}  # noqa: RUF012
 
     def _classes_of(self, targets: Any) -> tuple[str, ...]:
         """Return the names of the classes that targets, not yet checked, are about."""
@@ -263,6 +269,7 @@ class NetworkEstimator(BaseEstimator):
         architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
         architecture["classes"] = classes
         start = self._read_starting_weights(architecture)
+        started_from = self._started_from()
         batch_size, learning_rate = self._choose_batch(images, device, accelerator)
         data = (images, targets, groups, weights, validation, start, batch_size)
         checkpoint = self._load_checkpoint(seed, *data)
@@ -298,6 +305,12 @@ class NetworkEstimator(BaseEstimator):
         self.end_reason_, self.end_message_ = result.end_reason, result.end_message
         self.batch_size_ = batch_size
         self.architecture_ = architecture
+        self.training_ = {
+            "images": len(training.images),
+            "validation_images": 0 if valid is None else len(valid.images),
+            "started_from": started_from,
+        }
+        self._version_of_fit = __version__
         self._take_over(network, result.history, precision)
         if result.end_message:  # not before there is a model, for that is what it says
             warn_caller(result.end_message)
@@ -403,6 +416,27 @@ class NetworkEstimator(BaseEstimator):
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, tuple(self.ode_tol_), name="predict_ode_tol")
 
+    def card(self) -> str:
+        """Return what is known of the fitted model, which `save` keeps: its card.
+
+        On how many images it was trained and what it started from, the parameters that are no
+        defaults, and the scores on images held out, if there were any. What the images show, their
+        licence and the model's limits are for its author to add.
+
+        Returns
+        -------
+        str
+            Markdown.
+        """
+        check_is_fitted(self, "network_")
+        names = (*self._saved_attributes, "class_names_")
+        return write_card(
+            type(self),
+            _select_savable(self.get_params(deep=False)),
+            {name: getattr(self, name) for name in names},
+            version=self._version_of_fit,
+        )
+
     def save(self, path: Any, *, half_precision: bool = False) -> None:
         """Save the fitted model: weights in safetensors, parameters as JSON in its header.
 
@@ -421,7 +455,7 @@ class NetworkEstimator(BaseEstimator):
         check_is_fitted(self, "network_")
         parameters = _select_savable(self.get_params(deep=False))
         fitted = {name: getattr(self, name) for name in self._saved_attributes}
-        fitted |= {"version": __version__, "estimator": type(self).__name__}
+        fitted |= {"version": self._version_of_fit, "estimator": type(self).__name__}
         # What "auto" has decided, for the record: another machine decides anew.
         fitted |= {"precision_": self.precision_, "ode_method_": self.ode_method_}
         header = {"parameters": parameters, "fitted": fitted}
@@ -464,6 +498,7 @@ class NetworkEstimator(BaseEstimator):
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
                 setattr(estimator, name, fitted[name])
+            estimator._version_of_fit = str(fitted.get("version", "of an unknown version"))
             estimator._check_fitted()
             start = Start(weights, classes_of(estimator.architecture_))
             network = estimator._new_network(estimator.architecture_, seed=0, start=start)
@@ -514,6 +549,7 @@ class NetworkEstimator(BaseEstimator):
                     f"ode_first_step_ must hold None, or numbers from {_LEAST_STEP:g} to 1; got "
                     f"{step!r}."
                 )
+        _check_training(self.training_)
         for row in self.history_:
             if not isinstance(row, dict) or not all(map(_is_number, row.values())):
                 raise ValueError(f"history_ must hold a dict of numbers an epoch; got {row!r}.")
@@ -577,6 +613,15 @@ class NetworkEstimator(BaseEstimator):
             return None
         arrays = {name: weight.cpu().numpy() for name, weight in weights.items()}
         return Start(arrays, classes)
+
+    def _started_from(self) -> tuple[str, ...]:
+        """Return what training starts from, and what that once did: names, without folders."""
+        if self.warm_start and hasattr(self, "network_"):
+            return ("the fit before", *self.training_.get("started_from", ()))
+        if self.pretrained is None:
+            return ()
+        earlier = read_header(model_file(self.pretrained))["fitted"].get("training_", {})
+        return (Path(self.pretrained).name, *earlier.get("started_from", ()))
 
     def _check_same_network(
         self, fitted: dict[str, Any], architecture: dict[str, Any]
@@ -656,6 +701,15 @@ def _select_savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in parameters.items()
         if name not in _NOT_SAVED or (name == "pretrained" and str(value) in list_models())
     }
+
+
+def _check_training(training: dict[str, Any]) -> None:
+    """Raise where a file says of the training data what no fit does."""
+    numbers = [training.get(name, 0) for name in ("images", "validation_images")]
+    names = training.get("started_from", ())
+    fits = all(isinstance(each, int) for each in numbers) and isinstance(names, tuple)
+    if training and not (fits and len(training) == 3 and all(isinstance(n, str) for n in names)):
+        raise ValueError(f"training_ must say how many images there were; got {training!r:.200}.")
 
 
 def _is_number(value: Any) -> bool:
