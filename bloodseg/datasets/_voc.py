@@ -15,13 +15,12 @@ from sklearn.utils import Bunch
 
 from .._images import CLASS_NAMES, check_classes
 from ._files import (
-    IMAGE_SUFFIXES,
     check_class_map,
     check_folder,
     check_labels_known,
     class_of,
-    files_by_stem,
     find_annotations,
+    find_pictures,
     read_bytes,
     read_table,
 )
@@ -49,7 +48,8 @@ def load_voc(
         file ``split.csv`` with the columns image, group and fold may say which images belong
         together and to which fold.
     images : str or path-like, optional
-        Folder of the images; by default ``images`` or ``JPEGImages`` in ``path``. An image goes
+        Folder of the images; by default ``images`` or ``JPEGImages`` in ``path``, or else ``path``
+        itself, as LabelImg leaves images beside their XML files. An image goes
         with the XML file of its own name; the paths inside of the XML files are not followed.
     class_names : mapping from str to str or int, optional
         Classes of object names, or their numbers, beside those that are known: RBC, WBC, Platelets
@@ -119,7 +119,7 @@ def load_voc(
     known = check_class_map(class_names, names, name="class_names")
     folder = check_folder(path, holds="annotations/*.xml and images")
     files = _find_annotations(folder)
-    pictures = _find_images(folder, images)
+    pictures = find_pictures(folder, images)
     for name, file in files.items():
         if name not in pictures:
             raise FileNotFoundError(f"{file} has no image: there is no image {name}. Add it.")
@@ -158,16 +158,6 @@ def _find_annotations(folder: Path) -> dict[str, Path]:
     places = [folder / "annotations", folder / "Annotations", folder]
     place = next(place for place in places if place.is_dir())
     return find_annotations(place, ".xml", holds="annotations/*.xml and images", kind="XML file")
-
-
-def _find_images(folder: Path, images: str | os.PathLike | None) -> dict[str, Path]:
-    places = [folder / "images", folder / "JPEGImages"] if images is None else [Path(images)]
-    for place in places:
-        if place.is_dir():
-            return files_by_stem(place, IMAGE_SUFFIXES)
-    raise FileNotFoundError(
-        f"images must be a folder with an image for each XML file; {places[0]} is not a folder."
-    )
 
 
 def _read_objects(file: Path) -> tuple[tuple[int, int] | None, list[tuple[str, list[float]]]]:

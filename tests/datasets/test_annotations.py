@@ -476,6 +476,15 @@ def test_other_folders_and_names_can_be_given(voc, tmp_path_factory):
         load_voc(folder, images=folder / "nowhere")
 
 
+def test_images_may_lie_beside_their_annotations(voc):
+    folder = voc(_object())
+    for file in [*(folder / "annotations").iterdir(), *(folder / "images").iterdir()]:
+        file.rename(folder / file.name)
+    for each in ("annotations", "images"):
+        (folder / each).rmdir()
+    assert load_voc(folder).counts.sum() == 1
+
+
 def test_groups_and_folds_come_from_split_csv(voc):
     folder = voc("")
     (folder / "split.csv").write_text("image,group,fold\na.jpg,g,3\n")
