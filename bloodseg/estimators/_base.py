@@ -206,9 +206,7 @@ class NetworkEstimator(BaseEstimator):
     classes: Any
     class_names_: tuple[str, ...]
 
-    # Which version of the package has fitted it, for models that were pickled by one before this.
-    _version_of_fit: str = "of an unknown version"
-    training_: dict[str, Any] = {}  # noqa: RUF012
+    training_: dict[str, Any] = {}  # noqa: RUF012  # for models pickled before there was one
 
     def _classes_of(self, targets: Any) -> tuple[str, ...]:
         """Return the names of the classes that targets, not yet checked, are about."""
@@ -309,8 +307,8 @@ class NetworkEstimator(BaseEstimator):
             "images": len(training.images),
             "validation_images": 0 if valid is None else len(valid.images),
             "started_from": started_from,
+            "bloodseg": __version__,
         }
-        self._version_of_fit = __version__
         self._take_over(network, result.history, precision)
         if result.end_message:  # not before there is a model, for that is what it says
             warn_caller(result.end_message)
@@ -434,7 +432,6 @@ class NetworkEstimator(BaseEstimator):
             type(self),
             _select_savable(self.get_params(deep=False)),
             {name: getattr(self, name) for name in names},
-            version=self._version_of_fit,
         )
 
     def save(self, path: Any, *, half_precision: bool = False) -> None:
@@ -455,7 +452,7 @@ class NetworkEstimator(BaseEstimator):
         check_is_fitted(self, "network_")
         parameters = _select_savable(self.get_params(deep=False))
         fitted = {name: getattr(self, name) for name in self._saved_attributes}
-        fitted |= {"version": self._version_of_fit, "estimator": type(self).__name__}
+        fitted |= {"version": __version__, "estimator": type(self).__name__}
         # What "auto" has decided, for the record: another machine decides anew.
         fitted |= {"precision_": self.precision_, "ode_method_": self.ode_method_}
         header = {"parameters": parameters, "fitted": fitted}
@@ -498,7 +495,6 @@ class NetworkEstimator(BaseEstimator):
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
                 setattr(estimator, name, fitted[name])
-            estimator._version_of_fit = str(fitted.get("version", "of an unknown version"))
             estimator._check_fitted()
             start = Start(weights, classes_of(estimator.architecture_))
             network = estimator._new_network(estimator.architecture_, seed=0, start=start)
@@ -704,11 +700,12 @@ def _select_savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_training(training: dict[str, Any]) -> None:
-    """Raise where a file says of the training data what no fit does."""
-    numbers = [training.get(name, 0) for name in ("images", "validation_images")]
-    names = training.get("started_from", ())
-    fits = all(isinstance(each, int) for each in numbers) and isinstance(names, tuple)
-    if training and not (fits and len(training) == 3 and all(isinstance(n, str) for n in names)):
+    """Raise where a file says of the training what no fit does."""
+    kinds = {"images": int, "validation_images": int, "started_from": tuple, "bloodseg": str}
+    fits = training.keys() == kinds.keys() and all(
+        isinstance(training[name], kind) for name, kind in kinds.items()
+    )
+    if training and not (fits and all(isinstance(each, str) for each in training["started_from"])):
         raise ValueError(f"training_ must say how many images there were; got {training!r:.200}.")
 
 

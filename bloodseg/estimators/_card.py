@@ -11,9 +11,7 @@ from .._files import printable
 _LONGEST = 200  # characters of a value: a file may hold any
 
 
-def write_card(
-    kind: type, parameters: Mapping[str, Any], fitted: Mapping[str, Any], *, version: str
-) -> str:
+def write_card(kind: type, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> str:
     """Return the card of a model in Markdown.
 
     Parameters
@@ -22,14 +20,12 @@ def write_card(
         Class of the estimator, whose defaults are left out.
     parameters, fitted : mapping of str to object
         Its parameters, and its attributes.
-    version : str
-        Of bloodseg, which the model was fitted with, as far as is known.
     """
     lines = [f"# A {kind.__name__}", ""]
     architecture = fitted["architecture_"]
     lines.append(
         f"Network {_shown(architecture['network'])} of width {_shown(architecture['width'])}, for "
-        f"the classes {', '.join(map(_shown, fitted['class_names_']))}. bloodseg {_shown(version)}."
+        f"the classes {', '.join(map(_shown, fitted['class_names_']))}."
     )
     diameter = fitted.get("red_cell_diameter_")
     if diameter is not None:
@@ -46,7 +42,7 @@ def _data(training: Mapping[str, Any]) -> Iterator[str]:
         return
     yield (
         f"{_shown(training['images'])} images; {_shown(training['validation_images'])} others "
-        "chose the epoch."
+        f"chose the epoch. By bloodseg {_shown(training['bloodseg'])}."
     )
     for place, name in enumerate(training["started_from"]):
         yield f"{'It started from' if place == 0 else 'That one from'} {_shown(name)}."

@@ -165,8 +165,9 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     end_message_ : str
         The warning that was given of a training that was interrupted or broke down; else empty.
     training_ : dict
-        Of the fit: "images" and "validation_images", how many there were, and "started_from", the
-        names of the models that it started from, the nearest first; empty where that is not known.
+        Of the fit: "images" and "validation_images", how many there were; "started_from",
+        names of the models that it started from, the nearest first; "bloodseg", the version. Empty
+        in models of earlier versions.
     precision_, ode_method_ : str, dict of int to str
         What "auto" stood for in fit; in a loaded model, the precision that it stands for here.
     ode_tol_ : dict of int to float

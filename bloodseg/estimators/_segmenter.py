@@ -223,8 +223,9 @@ class BloodCellSegmenter(NetworkEstimator):
         Diameter, in pixels, of a typical red cell as the network sees it; None where the label maps
         had no cells.
     training_ : dict
-        Of the fit: "images" and "validation_images", how many there were, and "started_from", the
-        names of the models that it started from, the nearest first; empty where that is not known.
+        Of the fit: "images" and "validation_images", how many there were; "started_from",
+        names of the models that it started from, the nearest first; "bloodseg", the version. Empty
+        in models of earlier versions.
     precision_, ode_method_ : str, dict of int to str
         What "auto" stood for in fit; in a loaded model, the precision that it stands for here.
     ode_tol_ : dict of int to float
