@@ -3,19 +3,23 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.measure import regionprops
 
 from benchmarks import all as everything
 from benchmarks import cells as cells_benchmark
-from benchmarks import finetuning, pretrained, training
+from benchmarks import finetuning, memory, pretrained, robustness, training
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
+from bloodseg.metrics import scores_of_each
 from bloodseg.ode import choose_method
+from bloodseg.study import run_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -188,6 +192,69 @@ def test_fields_with_the_right_number_of_white_cells():
     rows = cells_benchmark.white_counts(smears, smears.masks)
     assert rows[0]["white"] == smears.counts[:, 0].sum()
     assert (rows[0]["method"], rows[0]["share right"]) == ("bloodseg", 1)
+
+
+@pytest.mark.parametrize("name", robustness.CORRUPTIONS)
+def test_corruptions_do_more_harm_the_stronger_they_are(name):
+    image = make_smears(1, 64, random_state=0).images[0]
+    before = image.copy()
+    changes = []
+    for strength in range(1, 6):
+        damaged = robustness.corrupt(image, name, strength)
+        assert (damaged.shape, damaged.dtype) == (image.shape, np.uint8)
+        assert np.array_equal(damaged, robustness.corrupt(image, name, strength))
+        changes.append(np.abs(damaged - image.astype(float)).mean())
+    assert np.array_equal(image, before)
+    assert changes[0] > 0
+    assert (np.diff(changes) > 0).all()
+
+
+def test_robustness(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(robustness, "compare", partial(robustness.compare, n_draws=100))
+    train, test = (make_smears(n, 32, random_state=n, red_cell_diameter=12) for n in (4, 2))
+    save_fields(tmp_path / "test", test, 2)
+    run_study("networks", train, test, output=tmp_path / "study", networks=["U-Net", "NODEs-UNet"],
+              seeds=[0, 1], width=2, max_epochs=1, crop_size=32)  # fmt: skip
+    test, file = str(tmp_path / "test"), tmp_path / "matrices.json"
+    robustness.main([str(tmp_path / "study"), test, "--elsewhere", test, "--json", str(file)])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].strip("| ") for row in rows] == [
+        "clean", *robustness.CORRUPTIONS, "all", "elsewhere", "clean", "greatest strength"
+    ]  # fmt: skip
+    assert rows[0][1:4] == ["NODEs-UNet", "U-Net", rows[7][3]]  # the same images elsewhere
+    assert rows[8][1:3] == ["NODEs-UNet at 1e-6", "NODEs-UNet at 1e-1"]
+    found = json.loads(file.read_text())
+    scores = [
+        mean_iou_of(found["NODEs-UNet"]["0"][name]) - mean_iou_of(found["U-Net"]["0"][name])
+        for name in ("blur 1", "blur 2", "blur 3", "blur 4", "blur 5")
+    ]
+    others = [
+        mean_iou_of(found["NODEs-UNet"]["1"][name]) - mean_iou_of(found["U-Net"]["1"][name])
+        for name in ("blur 1", "blur 2", "blur 3", "blur 4", "blur 5")
+    ]
+    assert float(rows[1][3]) == pytest.approx(100 * np.mean(scores + others), abs=0.006)
+
+
+def mean_iou_of(matrices):
+    return scores_of_each(np.sum(matrices, axis=0))["mean_iou"]
+
+
+def test_memory_of_a_training_step():
+    command = [sys.executable, "-m", "benchmarks.memory", "--of", "residual", "2"]
+    command += ["--width", "4", "--side", "64"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert output.returncode == 0, output.stderr
+    assert int(output.stdout) > 4 * 64**2 * 4 * 4  # a map of the first stage, for four crops
+
+
+@pytest.mark.parametrize("kind", memory.KINDS)
+def test_a_deep_network_takes_as_many_steps_as_it_is_deep(kind):
+    network = memory.make_deep_network(kind, 3, width=2)
+    network(torch.zeros(1, 3, 32, 32))
+    if kind == "residual":
+        assert [len(network.stages[position - 1][1]) for position in memory.POSITIONS] == [3] * 3
+    else:
+        assert [b.n_evaluations.item() for b in network.ode_blocks.values()] == [3] * 3
 
 
 def test_the_diameter_of_red_cells(tmp_path):

@@ -48,7 +48,9 @@ def compare(
     ----------
     matrices : mapping of str to array-like of shape (n_seeds, n_images, 3, 3)
         Pixels of true class (row) and predicted class (column), of the same seeds and images in
-        the same order for all networks.
+        the same order for all networks. Or (n_seeds, n_conditions, n_images, 3, 3) for the same
+        images under several conditions, such as blur of five strengths: scores are then averaged
+        over the conditions.
     pairs : sequence of (str, str)
         Which networks to compare: scores of the first minus those of the second.
     effects : mapping of (first, second, metric) to float, optional
@@ -103,10 +105,11 @@ def compare(
     counts = {name: np.asarray(each, dtype=float) for name, each in matrices.items()}
     _check_shapes(counts, pairs)
     rng = np.random.default_rng(random_state)
-    n_seeds, n_images = next(iter(counts.values())).shape[:2]
+    counts = {name: each if each.ndim == 5 else each[:, None] for name, each in counts.items()}
+    n_seeds, _, n_images = next(iter(counts.values())).shape[:3]
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_draws)
     images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_draws)
-    by_seed = {name: scores_of_each(each.sum(axis=1)) for name, each in counts.items()}
+    by_seed = {name: _score_seeds(each) for name, each in counts.items()}
     drawn = {name: _score_draws(each, seeds, images) for name, each in counts.items()}
     effects, margins = effects or {}, margins or {}
     rows = [
@@ -138,11 +141,12 @@ def _check_shapes(counts: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, s
     shapes = {name: each.shape for name, each in counts.items()}
     sides = (len(CLASS_NAMES), len(CLASS_NAMES))
     if len(set(shapes.values())) != 1 or not all(
-        len(shape) == 4 and shape[2:] == sides and min(shape) for shape in shapes.values()
+        len(shape) in (4, 5) and shape[-2:] == sides and min(shape) for shape in shapes.values()
     ):
         raise ValueError(
             "matrices must all have one shape (n_seeds, n_images, 3, 3), the same seeds and images "
-            f"for each network; got {shapes}."
+            "for each network, perhaps with an axis of conditions after the seeds; got "
+            f"{shapes}."
         )
     unknown = [name for pair in pairs for name in pair if name not in counts]
     if unknown or not pairs:
@@ -151,17 +155,30 @@ def _check_shapes(counts: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, s
         )
 
 
+def _score_seeds(matrices: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores of each seed's pooled images, averaged over the conditions."""
+    found = scores_of_each(matrices.sum(axis=2))
+    return {metric: found[metric].mean(axis=1) for metric in METRICS}
+
+
 def _score_draws(
     matrices: np.ndarray, seeds: np.ndarray, images: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the scores of each draw: of each seed's pooled images, averaged over its seeds."""
-    n_seeds, n_images = matrices.shape[:2]
-    pooled = np.stack(
-        [(images @ each.reshape(n_images, -1)).reshape(-1, *each.shape[1:]) for each in matrices],
-        axis=1,
-    )
-    found = scores_of_each(pooled)
-    return {metric: (found[metric] * seeds).sum(axis=1) / n_seeds for metric in METRICS}
+    n_seeds, n_conditions, n_images = matrices.shape[:3]
+    total = {metric: np.zeros(len(seeds)) for metric in METRICS}
+    for condition in matrices.swapaxes(0, 1):  # one after the other: all draws of all are large
+        pooled = np.stack(
+            [
+                (images @ each.reshape(n_images, -1)).reshape(-1, *each.shape[1:])
+                for each in condition
+            ],
+            axis=1,
+        )
+        found = scores_of_each(pooled)
+        for metric in METRICS:
+            total[metric] += (found[metric] * seeds).sum(axis=1) / (n_seeds * n_conditions)
+    return total
 
 
 def _summarize(

@@ -181,6 +181,18 @@ def test_fewer_than_five_seeds_exclude_nothing(n_seeds, rng):
     assert not is_equal(row)
 
 
+def test_conditions_are_averaged(rng):
+    """Scores are, not pixels: an empty image would count for nothing among pooled ones."""
+    first = {n: noisy(m, 5, 16, rng) for n, m in (("a", GOOD), ("b", POOR))}
+    same = {n: np.stack([m, m, m], axis=1) for n, m in first.items()}
+    once, thrice = (compare(each, [("a", "b")]) for each in (first, same))
+    pd.testing.assert_frame_equal(once, thrice)
+    both = {n: np.stack([m, 10 * first["a"]], axis=1) for n, m in first.items()}
+    half = compare(both, [("a", "b")])
+    for name in ("difference", "low", "high"):
+        assert half[name].tolist() == pytest.approx((once[name] / 2).tolist())
+
+
 def test_p_values_are_corrected_for_the_rows_that_have_one(rng):
     matrices = {name: noisy(GOOD, 5, 16, rng) for name in "abc"}
     pairs = [("a", "b"), ("a", "c"), ("b", "c")]
