@@ -53,6 +53,27 @@ def test_it_segments_smears_it_has_never_seen(pretrained, smears):
     assert np.abs(counts - smears.counts).mean() < 0.35 * smears.counts[:, 1].mean()
 
 
+def test_densities_of_predicted_cells_do_not_depend_on_the_size_of_a_photo():
+    (image,) = make_smears(
+        1, 512, random_state=0, red_cell_diameter=36, density=(0.4, 0.6), white_cells=(0, 0)
+    ).images
+    photos = [
+        image[top : top + 128, left : left + 128]
+        for top in range(0, 512, 128)
+        for left in range(0, 512, 128)
+    ]
+    segmenter = BloodCellSegmenter.from_pretrained(red_cell_diameter=None)
+    (whole,), parts = (segmenter.predict_instances(each) for each in ([image], photos))
+
+    def density(fields):
+        area = sum(cells.frame.area for cells in fields)
+        return sum(cells.counts_in_frame["red"] for cells in fields) / area
+
+    # Of about 100 cells; docs/cells.md has what more of them give.
+    assert density(parts) == pytest.approx(density([whole]), rel=0.05)
+    assert sum(cells.counts["red"] for cells in parts) > 1.15 * whole.counts["red"]
+
+
 def test_parameters(pretrained):
     assert pretrained.pretrained == list_models()[0]
     assert pretrained.red_cell_diameter == "auto"
