@@ -70,8 +70,8 @@ def compare_predictions(
         Class maps of the two models.
     true_cells, first_cells, second_cells : sequence of `bloodseg.cells.Cells`, or of label images \
 or boxes, optional
-        The cells of each image, as for `match_cells`: all three, or none. Of `Cells`, each class is
-        compared, too.
+        The cells of each image, as for `match_cells`: all three, or none. Of ``Cells``, each class
+        is compared, too.
     classes : sequence of str, default=("background", "white", "red")
         Names of the labels.
     n_resamples : int, default=1000

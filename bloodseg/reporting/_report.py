@@ -213,7 +213,8 @@ def render_report(
         The page. Nothing in it is loaded from elsewhere, and names are escaped. Where the size of
         a pixel is known, diameters are in micrometres and counts come per square millimetre, too.
         Images in doubt come first. Pictures open in a viewer, which zooms to the pixels of the
-        photo and outlines each cell; its number is the cell's label in the table of `measure`.
+        photo and outlines each cell; its number is the cell's label in the table
+        of `bloodseg.BloodCellSegmenter.measure`.
 
     Raises
     ------
