@@ -35,7 +35,7 @@ from .._images import (
     check_sample_weight,
 )
 from .._version import __version__
-from ..models import list_models, model_file
+from ..models import list_models, model_file, upload_model
 from ..networks import (
     NETWORKS,
     NODEsUNet,
@@ -433,6 +433,40 @@ class NetworkEstimator(BaseEstimator):
             _select_savable(self.get_params(deep=False)),
             {name: getattr(self, name) for name in names},
         )
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, half_precision: bool = False
+    ) -> str:
+        """Publish the fitted model and its card in a repository of the Hugging Face hub.
+
+        Needs the package huggingface_hub, of the extra ``hub``, and its token (``hf auth login``).
+        What the images show, their licence and the model's limits are for you to add to the card.
+
+        Parameters
+        ----------
+        repository : str
+            ``"OWNER/NAME"``; made if it is not there.
+        private : bool, default=False
+            Whether a new repository is seen by its owner alone.
+        half_precision : bool, default=False
+            As for `save`.
+
+        Returns
+        -------
+        str
+            The address.
+
+        Raises
+        ------
+        ImportError
+            If huggingface_hub is missing.
+        OSError
+            If the hub refuses it, or cannot be reached.
+        ValueError
+            If it is no name of a repository, or a parameter is something that JSON can't hold.
+        """
+        save = partial(self.save, half_precision=half_precision)
+        return upload_model(save, self.card(), repository, private=private)
 
     def save(self, path: Any, *, half_precision: bool = False) -> None:
         """Save the fitted model: weights in safetensors, parameters as JSON in its header.

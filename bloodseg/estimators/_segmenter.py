@@ -27,7 +27,7 @@ from ..cells._frame import check_excluded_sides
 from ..cells._scale import LEAST, MOST, is_diameter
 from ..datasets import open_slide
 from ..metrics import mean_iou_as_masks_know
-from ..models import list_models, model_file, model_path
+from ..models import find_model, list_models, model_file
 from ..networks import NETWORKS, Start
 from ..networks._new import new_network
 from ..ode import one_warning_each
@@ -455,16 +455,23 @@ class BloodCellSegmenter(NetworkEstimator):
         return self
 
     @classmethod
-    def from_pretrained(cls, name: str | None = None, **parameters: Any) -> BloodCellSegmenter:
-        """Return a published model, ready to predict, count and measure.
+    def from_pretrained(
+        cls, name: str | Path | None = None, *, revision: str | None = None, **parameters: Any
+    ) -> BloodCellSegmenter:
+        """Return a trained model, ready to predict, count and measure, and to be fine-tuned.
 
-        Its weights come with the package. ``fit`` starts from them (``pretrained`` is set), with a
-        low learning rate, and so do clones: a handful of labelled images fine-tunes the model.
+        ``fit`` starts from its weights (``pretrained`` is set), with a low learning rate, and so do
+        clones: a handful of labelled images fine-tunes the model.
 
         Parameters
         ----------
-        name : str, optional
-            One of `bloodseg.models.list_models`; by default the newest.
+        name : str or path, optional
+            One of `bloodseg.models.list_models`, whose weights come with the package, by default
+            the newest; or a model file; or a repository of the Hugging Face hub, ``"OWNER/NAME"``,
+            as `push_to_hub` writes it, which is downloaded once (extra ``hub``). What is downloaded
+            is read, and nothing in it run.
+        revision : str, optional
+            Branch, tag or commit of the repository; name a commit, and the model stays what it is.
         **parameters
             Parameters to set, such as ``device`` or ``pixel_size``. With ``classes`` other than the
             model's own, ``fit`` keeps what it knows of those that it shares, by name; until then,
@@ -478,6 +485,10 @@ class BloodCellSegmenter(NetworkEstimator):
 
         Raises
         ------
+        ImportError
+            If huggingface_hub is missing, and a repository is named.
+        OSError
+            If the hub has no such model, or cannot be reached.
         ValueError
             If there is no such model or parameter.
 
@@ -489,9 +500,11 @@ class BloodCellSegmenter(NetworkEstimator):
         >>> segmenter.count(make_smears(1, random_state=0).images).columns.tolist()
         ['image', 'white', 'red', 'confidence', 'doubts']
         """
-        name = list_models()[0] if name is None else name
-        segmenter = cls.load(model_path(name))
-        return segmenter.set_params(pretrained=name, **{**_FINE_TUNING, **parameters})
+        given = list_models()[0] if name is None else name
+        file = find_model(given, revision=revision)
+        start = given if given in list_models() else file
+        segmenter = cls.load(file)
+        return segmenter.set_params(pretrained=str(start), **{**_FINE_TUNING, **parameters})
 
     def predict(self, images: Sources) -> Any:
         """Label every pixel: 0 background, 1 white cells, 2 red cells, or places in ``classes``.

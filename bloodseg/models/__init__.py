@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .._files import expanded
+from ._hub import download_model, is_repository
+from ._hub import upload_model as upload_model
+
 __all__ = ["list_models", "model_card", "model_path"]
 
 _FOLDER = Path(__file__).parent
@@ -57,6 +61,31 @@ def model_path(name: str | None = None) -> Path:
 def model_file(given: str | Path) -> Path:
     """Return the file of a published model's name, or the path that was given."""
     return model_path(str(given)) if str(given) in _NAMES else Path(given)
+
+
+def find_model(given: str | Path, *, revision: str | None = None) -> Path:
+    """Return the model file of a published model's name, a path, or a repository of the hub.
+
+    Raises
+    ------
+    ImportError, OSError
+        As `bloodseg.models._hub.download_model`.
+    ValueError
+        If it is none of these.
+    """
+    file = expanded(model_file(given))
+    if is_repository(str(given)) and not file.exists():
+        return download_model(str(given), revision=revision)
+    if revision is not None:
+        raise ValueError(
+            f"revision is for repositories of the Hugging Face hub, OWNER/NAME; {given} is none."
+        )
+    if not file.is_file():
+        raise ValueError(
+            f"name must be that of a published model, one of {', '.join(_NAMES)}, a model file, or "
+            f"a repository of the Hugging Face hub, OWNER/NAME; got {str(given)!r}."
+        )
+    return file
 
 
 def model_card(name: str | None = None) -> str:
