@@ -24,6 +24,7 @@ from ._values import (
     formats,
     or_none,
     path,
+    port,
     positions,
     processes,
     step_numbers,
@@ -49,6 +50,7 @@ _COMMANDS = {
     "measure": "measure the cells of images one by one",
     "convert": "write annotated images in the format of another program",
     "report": "count and measure the cells of images and show them on one HTML page",
+    "serve": "serve a page on this machine to drop photos on, which answers with such a page",
     "models": "list the published models and what is known of them",
     "export": "write a model's network as an ONNX file, with fixed steps of the solver",
     "study": "run the paper's experiments on a folder of images and label maps",
@@ -500,6 +502,22 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_quiet(parser)
 
 
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host",
+        metavar="NAME",
+        default="127.0.0.1",
+        help="address to be reached at (default: 127.0.0.1, by this machine alone); nothing asks "
+        "for a password",
+    )
+    parser.add_argument(
+        "--port", metavar="N", type=port, default=8000, help="port (default: 8000; 0: any free one)"
+    )
+    parser.add_argument("--open", action="store_true", help="show the page in a browser")
+    _add_pixel_size(parser)
+    _add_model(parser)
+
+
 def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
@@ -711,6 +729,7 @@ _ADD_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "measure": _add_measure,
     "convert": _add_convert,
     "report": _add_report,
+    "serve": _add_serve,
     "models": _add_models,
     "export": _add_export,
     "study": _add_study,

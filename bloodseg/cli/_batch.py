@@ -115,7 +115,7 @@ class Batch:
 
     def fail(self, name: str, error: Exception) -> None:
         """Report an input that came to nothing."""
-        self.failed[name] = _explain(error)
+        self.failed[name] = explain(error)
         complain(f"{name} skipped: {self.failed[name]}")
 
     def judge(self, found: Segmented) -> None:
@@ -163,7 +163,7 @@ def find_images(
                 found.setdefault(os.path.realpath(image), (image, stem))
             others = list_passed_over(path, recursive=recursive)
         except Exception as error:
-            failed[str(path)] = _explain(error)
+            failed[str(path)] = explain(error)
             complain(f"{path} skipped: {failed[str(path)]}")
         else:
             _list_passed_over(path, others)
@@ -187,7 +187,7 @@ def _list_passed_over(folder: Path, others: Sequence[tuple[Path, str]]) -> None:
         complain(f"left out of {folder}: {named}{more}.")
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """Return in one line why an input failed."""
     if isinstance(error, INPUT_ERRORS):
         return first_line(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 import webbrowser
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     results: list[ImageResult] = []
 
     def keep() -> None:
-        _write(results, segmenter, arguments)
+        _write(results, segmenter, arguments, batch.failed)
 
     try:
         for result in batch.run(images, read, doing="reading", keep=keep):
             results.append(result)
     finally:  # also on Ctrl-C: what was found is not lost
         if results:
-            if not _have_units(results):
+            if not have_units(results):
                 complain(
                     "the size of a pixel is known for some images only, so that sizes are in "
                     "pixels for all. Give it with --pixel-size, or report the images apart."
@@ -66,18 +67,22 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_code
 
 
-def _have_units(results: list[ImageResult]) -> bool:
+def have_units(results: list[ImageResult]) -> bool:
     """Return whether sizes of all are in micrometres, or of none."""
     return len({result.pixel_size is None for result in results}) == 1
 
 
 def _write(
-    results: list[ImageResult], segmenter: BloodCellSegmenter, arguments: argparse.Namespace
+    results: list[ImageResult],
+    segmenter: BloodCellSegmenter,
+    arguments: argparse.Namespace,
+    failed: Mapping[str, str],
 ) -> None:
-    if not _have_units(results):
+    if not have_units(results):
         results = [result.in_pixels() for result in results]
     try:
-        page = render_report(results, run=_run_of(segmenter, arguments), title=arguments.title)
+        run = describe_run(segmenter, arguments.model)
+        page = render_report(results, run=run, title=arguments.title, failed=failed)
     except ValueError as error:
         raise CommandError(first_line(error)) from error
     with reported(arguments.output), written_whole(arguments.output) as unfinished:
@@ -85,12 +90,12 @@ def _write(
         unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _run_of(segmenter: BloodCellSegmenter, arguments: argparse.Namespace) -> dict[str, Any]:
+def describe_run(segmenter: BloodCellSegmenter, model: str) -> dict[str, Any]:
     """Return what was run with what, for the page."""
     run = {
         "when": datetime.now().astimezone().isoformat(" ", "minutes"),
         "bloodseg": __version__,
-        "model": arguments.model,
+        "model": model,
         "network": "{network}, width {width}".format(**segmenter.architecture_),
     }
     network = segmenter._copy_network()

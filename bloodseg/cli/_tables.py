@@ -11,9 +11,10 @@ Numbers stay numbers. In texts, which are names of files for the most part,
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .._files import is_nan, printable, written_whole
 
@@ -57,11 +58,22 @@ def write_cells(
     path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Iterable[str] = ()
 ) -> None:
     """Write rows of cells as `write_csv`."""
-    columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
     with (
         written_whole(path) as unfinished,
         unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        _write(file, rows, columns)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, as `write_csv` writes them."""
+    file = io.StringIO(newline="")
+    _write(file, [{name: to_cell(value) for name, value in row.items()} for row in rows], ())
+    return file.getvalue()
+
+
+def _write(file: TextIO, rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> None:
+    columns = list(dict.fromkeys([*columns, *(column for row in rows for column in row)]))
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)

@@ -80,6 +80,13 @@ def processes(text: str) -> int:
     return number
 
 
+def port(text: str) -> int:
+    """Parse a port: 1 to 65535, or 0 for any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is a whole number up to 65535; got {text!r}")
+    return int(text)
+
+
 def choice(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `add_argument` needs for an option that takes one of some words."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -195,6 +196,8 @@ def render_report(
     *,
     run: Mapping[str, Any],
     title: str = "Blood smear report",
+    failed: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> str:
     """Return a self-contained HTML page: counts, sizes, a row an image, and every overlay.
 
@@ -206,6 +209,10 @@ def render_report(
         What was run with what: model, tolerance, and the like; shown as it is.
     title : str
         Heading of the page.
+    failed : mapping of str to str, optional
+        Images that could not be read, and why.
+    files : mapping of str to str, optional
+        Tables in CSV by the names of their files, which the page offers for download.
 
     Returns
     -------
@@ -267,6 +274,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["printable"] = printable
     return environment.get_template("report.html.jinja").render(
         title=title,
         version=__version__,
@@ -280,6 +288,11 @@ def render_report(
             (_in_words(name), totals[name], undoubted[name]) for name in totals if name != _DOUBTED
         ],
         n_images=len(results),
+        failed=failed or {},
+        files={
+            name: base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+            for name, text in (files or {}).items()
+        },
         histogram=draw_histogram(cells, names, in_css),
         rows=[
             {
