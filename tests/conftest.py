@@ -1,5 +1,7 @@
 """Fixtures that several test modules share: tiny images, and a tiny model trained on them once."""
 
+import os
+
 import hypothesis
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from bloodseg.datasets import make_smears
 # The tensors here are so small that a second thread only costs: beside another busy process,
 # threads that wait for each other made the same fit ten times slower.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # likewise in the processes that tests start
 
 # How long one example takes says nothing where other processes are busy, too.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -34,7 +34,7 @@ def run(module, tmp_path, *options):
 
 @pytest.fixture(scope="module")
 def solves(tmp_path_factory):
-    return run("ode", tmp_path_factory.mktemp("ode"), "--positions", "1", "5")
+    return run("ode", tmp_path_factory.mktemp("ode"), "--positions", "5")
 
 
 def test_the_solver_against_torchdiffeq(solves):

@@ -42,7 +42,7 @@ def test_each_model_has_a_file_and_a_card(name):
 def test_names_that_are_none():
     names = ", ".join(list_models())
     text = f"name must be that of a published model, one of {names}; got 'x'. Open a"
-    for opened in (model_path, model_card, BloodCellSegmenter.from_pretrained):
+    for opened in (model_path, model_card):
         with pytest.raises(ValueError, match=re.escape(text)):
             opened("x")
 
@@ -111,7 +111,7 @@ def test_fine_tuning_in_searches(smears):
         refit=False,
         error_score="raise",
     )
-    search.fit(smears.images[:4], smears.masks[:4])
+    search.fit(smears.images[:2], smears.masks[:2])
     assert (search.cv_results_["mean_test_score"] > 0.5).all()
 
 

@@ -193,7 +193,7 @@ def test_the_scale_does_not_depend_on_rough_outlines(rng):
     assert typical_radius(RED * rough) == pytest.approx(typical_radius(RED * mask), rel=0.05)
 
 
-@pytest.mark.parametrize("diameter", [150, 320, 700])
+@pytest.mark.parametrize("diameter", [150, 480])
 def test_cells_of_any_size_are_found_where_they_are_expected(diameter):
     unit = diameter / 40
     small = make_smears(1, image_size=160, random_state=0, red_cell_diameter=40).masks[0]

@@ -113,7 +113,7 @@ def test_count_and_measure_have_a_column_and_a_category_for_each_class(
     assert "share_platelet" in rows_of(tmp_path / "maps/predictions.csv")[0]
     page = tmp_path / "page.html"
     assert main(["report", images, "-m", str(model), "-o", str(page), "-q"]) == 0
-    assert "<th>platelet</th>" in page.read_text()
+    assert "<button>platelet</button>" in page.read_text()
 
 
 def test_a_counter_of_further_classes(data, tmp_path, capsys):

@@ -356,7 +356,7 @@ def test_a_counter_counts_every_class_and_starts_from_others(smears, tmp_path):
     start["pretrained"] = tmp_path / "map.safetensors"
     assert BloodCellCounter(**start).fit(smears.images, smears.counts[:, :2]).history_
     with raises(
-        "counts must hold three finite numbers, not negative, for each of 4 images: white and red "
-        "and platelet cells, in this order; got shape (4, 2)."
+        "counts must hold three numbers, not negative, for each of 4 images: white and red and "
+        "platelet cells, in this order, NaN where they were not counted; got shape (4, 2)."
     ):
         counter.fit(smears.images, smears.counts[:, :2])

@@ -54,7 +54,7 @@ def test_smears_are_not_doubted(pretrained, diameter):
 )
 def test_pictures_that_are_no_smears(pretrained, name):
     image = getattr(data, name)()
-    step = max(1, max(image.shape[:2]) // 300)
+    step = max(1, max(image.shape[:2]) // 200)
     assert doubts(pretrained, image[::step, ::step])
 
 
