@@ -82,14 +82,17 @@ def test_files_of_one_name_are_told_apart(images, command, tmp_path):
         assert f">{folder / 'b.png'}</a>" in page.read_text(encoding="utf-8")
 
 
-def test_what_cannot_be_read_is_left_out(images, command, capsys):
+def test_what_cannot_be_read_is_named_and_left_out(images, command, capsys):
     arguments, page = command
     (images / "b.png").write_bytes(b"no image")
     assert main([*arguments, str(images)]) == 1
     captured = capsys.readouterr()
     assert "1 on the page, 1 failed." in captured.out
     assert "b.png skipped: " in captured.err
-    assert "b.png" not in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "1 image could not be read" in text
+    assert re.search(r"<li>\S*b\.png: \S+.*</li>", text)
+    assert text.count("b.png") == 2  # its name, and the reason that names it
 
 
 def test_sizes_are_in_pixels_where_not_all_files_know_theirs(images, command, capsys):
