@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy import ndimage
 from skimage.measure import label
 from skimage.segmentation import watershed
 
@@ -54,6 +55,9 @@ _USUAL = 1.2  # radii over those of typical cells, up to which two discs are two
 # What is less is a speck; in areas of a red cell. A platelet is 1 to 4 um wide, a red cell 7 to 8;
 # 0.025 was chosen on boxes of two laboratories, and so that hardly a drawn one is lost.
 _SMALLEST = {WHITE: 0.12, RED: 0.12, PLATELET: 0.025}
+# A white cell that lies whole in the picture is larger than a red one (1.17 areas and more, of 754
+# in two laboratories); what has far less is a platelet with its halo, or debris.
+_SMALLEST_WHOLE = {WHITE: 0.6}
 _SMALLEST_OTHER = 0.12  # of other classes, and where nothing is red or white; of their own cells
 _LATTICE = 1 / 4096  # a step in the height of a lattice that divides sheets, see `_score`
 
@@ -101,7 +105,7 @@ def split_cells(
         usual = Usual(radius, rule.largest, radii.widest)
         found, own_seeds = _split_class(class_map, own_label, rule, usual, origin, outside)
         areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
-        kept = areas >= _smallest_area(name, radii)
+        kept = areas >= _smallest_areas(name, radii, found, len(areas), outside)
         number = np.zeros(len(kept) + 1, np.int32)
         number[1:][kept] = n_cells + 1 + np.arange(np.count_nonzero(kept))
         labels += number[found]  # classes do not overlap
@@ -111,11 +115,21 @@ def split_cells(
     return Split(labels, np.concatenate(cell_classes), np.concatenate(seeds))
 
 
-def _smallest_area(name: str, radii: Radii) -> float:
-    """Return the area in pixels below which something of a class is a speck."""
-    if name in _SMALLEST and radii.red is not None:
-        return float(_SMALLEST[name] * np.pi * radii.red**2)
-    return float(_SMALLEST_OTHER * np.pi * (radii.of(name) or 0) ** 2)
+def _smallest_areas(
+    name: str, radii: Radii, found: np.ndarray, n_found: int, outside: np.ndarray | None
+) -> np.ndarray:
+    """Return the area in pixels below which each find of a class is a speck."""
+    if name not in _SMALLEST or radii.red is None:
+        return np.full(n_found, _SMALLEST_OTHER * np.pi * (radii.of(name) or 0) ** 2)
+    shares = np.full(n_found + 1, _SMALLEST[name])
+    if name in _SMALLEST_WHOLE:
+        cut = np.zeros(n_found + 1, bool)
+        for edge in (found[[0, -1]], found[:, [0, -1]]):
+            cut[edge] = True
+        if outside is not None:
+            cut[found[ndimage.binary_dilation(outside, np.ones((3, 3)))]] = True
+        shares[~cut] = _SMALLEST_WHOLE[name]
+    return shares[1:] * np.pi * radii.red**2
 
 
 def _split_class(

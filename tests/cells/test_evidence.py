@@ -389,3 +389,21 @@ def test_distances_are_roots_of_whole_numbers(rng):
     distance = distance_inside(rng.random((96, 96)) < 0.97, 1000)
     assert np.array_equal(distance, np.sqrt(np.rint(distance**2)))
     assert distance_inside(np.ones((9, 9), bool), 5).max() == 5
+
+
+@pytest.mark.parametrize(("share", "n_found"), [(0.5, 0), (0.75, 1)])
+def test_white_cells_are_no_smaller_than_red_ones(share, n_found):
+    """What is smaller is a platelet with its halo; of one at the border only a part shows."""
+    mask = np.zeros((200, 260), np.uint8)
+    for column in (40, 90, 140, 190):
+        for row in (40, 90):
+            draw(mask, row, column, 20, 2)
+    draw(mask, 150, 60, 20 * share**0.5, 1)
+    assert find_cells(mask).counts == {"white": n_found, "red": 8}
+    draw(mask, 199, 200, 15, 1)  # a half of it shows, 0.28 of a red cell's area
+    assert find_cells(mask).counts == {"white": n_found + 1, "red": 8}
+
+
+def draw(mask, row, column, radius, label):
+    y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    mask[(y - row) ** 2 + (x - column) ** 2 <= radius**2] = label
