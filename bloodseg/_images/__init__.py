@@ -8,6 +8,7 @@ from ._checks import (
     in_container_of,
     middle,
     split_batch,
+    to_bytes,
     to_rgb,
 )
 from ._classes import (
@@ -19,6 +20,7 @@ from ._classes import (
     cell_labels,
     check_classes,
     colours_of,
+    in_css,
     in_words,
     label_of,
     mask_of,
@@ -57,6 +59,7 @@ __all__ = [
     "find_marks",
     "find_surround",
     "in_container_of",
+    "in_css",
     "in_words",
     "label_of",
     "levels",
@@ -70,6 +73,7 @@ __all__ = [
     "restore_size",
     "shades",
     "split_batch",
+    "to_bytes",
     "to_rgb",
     "with_labels",
 ]

@@ -138,6 +138,12 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Return a checked image of any kind as RGB, uint8."""
+    rgb = to_rgb(check_images([image])[0])
+    return rgb if rgb.dtype == np.uint8 else (rgb * 255 + 0.5).astype(np.uint8)
+
+
 def middle(image: Any, side: int) -> np.ndarray:
     """Return the square in the middle of an image, or what there is of it.
 

@@ -6,7 +6,7 @@ white and red cells, and of platelets, belong to these names, whatever their lab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,3 +124,8 @@ def shades(colour: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the dark and the light shade of a colour that outlines have, RGB in 255ths."""
     rgb = np.array(colour, np.float32)
     return np.rint(_DARK * rgb), np.rint(rgb + _LIGHT * (255 - rgb))
+
+
+def in_css(rgb: Iterable[float]) -> str:
+    """Return a colour in 255ths as style sheets have it."""
+    return "rgb({:.0f}, {:.0f}, {:.0f})".format(*rgb)

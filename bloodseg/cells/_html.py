@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 
 import cv2
 import numpy as np
 
-from .._images import colours_of, in_words, shades
+from .._images import colours_of, in_css, in_words, shades
 from ._export import svg_path
 
 SIDE = 360
@@ -58,15 +58,14 @@ def to_html(
         f'height="{height * scale:.0f}" style="background: #f0f0f3">'
     ]
     if photo is not None:
-        address = f"data:image/jpeg;base64,{base64.b64encode(_to_jpeg(photo)).decode()}"
-        parts.append(f'<image href="{address}" width="{width}" height="{height}"/>')
+        parts.append(f'<image href="{embed(_to_jpeg(photo))}" width="{width}" height="{height}"/>')
     if len(outlines) <= _MOST_OUTLINED:
         opacity = 0 if photo is not None else 0.5
         for name, colour in colours_of(classes).items():
             chosen = compress(outlines, (each == name for each in names))
             path = "".join(map(svg_path, chosen))
-            dark, light = map(_in_css, shades(colour))
-            style = f'fill="{_in_css(colour)}" vector-effect="non-scaling-stroke"'
+            dark, light = map(in_css, shades(colour))
+            style = f'fill="{in_css(colour)}" vector-effect="non-scaling-stroke"'
             parts += [
                 f'<path d="{path}" {style} fill-opacity="0" stroke="{light}" stroke-width="2.5"/>',
                 f'<path d="{path}" {style} fill-opacity="{opacity}" stroke="{dark}" '
@@ -84,9 +83,10 @@ def to_html(
     return f"<div>{''.join(parts)}</svg><div>{'<br>'.join(filter(None, lines))}</div></div>"
 
 
+def embed(picture: bytes | None) -> str:
+    """Return a JPEG file as the address that it has in the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(picture or b"").decode()
+
+
 def _to_jpeg(photo: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
-def _in_css(rgb: Iterable[float]) -> str:
-    return "rgb({:.0f}, {:.0f}, {:.0f})".format(*rgb)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import ndimage
 from skimage.measure import label
 from skimage.segmentation import watershed
 
@@ -127,7 +126,7 @@ def _smallest_areas(
         for edge in (found[[0, -1]], found[:, [0, -1]]):
             cut[edge] = True
         if outside is not None:
-            cut[found[ndimage.binary_dilation(outside, np.ones((3, 3)))]] = True
+            cut[found[cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0]] = True
         shares[~cut] = _SMALLEST_WHOLE[name]
     return shares[1:] * np.pi * radii.red**2
 

@@ -133,6 +133,14 @@ def reported(path: Path, note: str = "") -> Iterator[None]:
         raise CommandError(f"{path} cannot be written: {first_line(error)}{note}") from error
 
 
+def open_in_browser(address: str, shown: Any) -> None:
+    """Show a page in a browser, or say what to open there."""
+    import webbrowser  # for two commands
+
+    if not webbrowser.open(address):
+        complain(f"no browser could be started. Open {shown} in one.")
+
+
 def write_png(path: Path, pixels: Any) -> None:
     """Write pixels (H, W) or (H, W, 3) of uint8 as PNG."""
     from PIL import Image

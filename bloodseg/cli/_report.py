@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import webbrowser
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,15 @@ from ..reporting import ImageResult, render_report
 from ..reporting._view import MAX_PIXELS
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
-from ._output import CommandError, check_output, complain, first_line, reported, say
+from ._output import (
+    CommandError,
+    check_output,
+    complain,
+    first_line,
+    open_in_browser,
+    reported,
+    say,
+)
 
 # Of all photos of a page: ten of 12 megapixels are kept as they are, which is some 45 MB. Of more
 # images each is smaller, down to what a screen shows.
@@ -53,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             results.append(result)
     finally:  # also on Ctrl-C: what was found is not lost
         if results:
-            if not have_units(results):
+            if not _have_units(results):
                 complain(
                     "the size of a pixel is known for some images only, so that sizes are in "
                     "pixels for all. Give it with --pixel-size, or report the images apart."
@@ -62,12 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not results:
         raise CommandError("no image could be read.")
     say(f"{len(results)} on the page, {len(batch.failed)} failed. Report: {arguments.output}")
-    if arguments.open and not webbrowser.open(arguments.output.resolve().as_uri()):
-        complain(f"no browser could be started. Open {arguments.output} in one.")
+    if arguments.open:
+        open_in_browser(arguments.output.resolve().as_uri(), arguments.output)
     return batch.exit_code
 
 
-def have_units(results: list[ImageResult]) -> bool:
+def _have_units(results: list[ImageResult]) -> bool:
     """Return whether sizes of all are in micrometres, or of none."""
     return len({result.pixel_size is None for result in results}) == 1
 
@@ -78,11 +85,10 @@ def _write(
     arguments: argparse.Namespace,
     failed: Mapping[str, str],
 ) -> None:
-    if not have_units(results):
-        results = [result.in_pixels() for result in results]
     try:
-        run = describe_run(segmenter, arguments.model)
-        page = render_report(results, run=run, title=arguments.title, failed=failed)
+        page = render_page(
+            results, segmenter, arguments.model, title=arguments.title, failed=failed
+        )
     except ValueError as error:
         raise CommandError(first_line(error)) from error
     with reported(arguments.output), written_whole(arguments.output) as unfinished:
@@ -90,7 +96,16 @@ def _write(
         unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def describe_run(segmenter: BloodCellSegmenter, model: str) -> dict[str, Any]:
+def render_page(
+    results: list[ImageResult], segmenter: BloodCellSegmenter, model: str, **named: Any
+) -> str:
+    """Return the report of what a model, called so, has found; what is ``named`` goes with it."""
+    if not _have_units(results):
+        results = [result.in_pixels() for result in results]
+    return render_report(results, run=_describe_run(segmenter, model), **named)
+
+
+def _describe_run(segmenter: BloodCellSegmenter, model: str) -> dict[str, Any]:
     """Return what was run with what, for the page."""
     run = {
         "when": datetime.now().astimezone().isoformat(" ", "minutes"),

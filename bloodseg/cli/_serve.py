@@ -9,17 +9,16 @@ import tempfile
 import threading
 import time
 import warnings
-import webbrowser
 from pathlib import Path
 from typing import Any
 
 from ..estimators import BloodCellSegmenter
 from ..prediction import Segmented
-from ..reporting import ImageResult, render_report
+from ..reporting import ImageResult
 from ._batch import explain, segment_one
 from ._model import load_segmenter
-from ._output import CommandError, complain, first_line, say
-from ._report import describe_run, have_units
+from ._output import CommandError, complain, first_line, open_in_browser, say
+from ._report import render_page
 from ._tables import to_csv
 
 MAX_IMAGES = 20
@@ -50,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     if host not in _LOCAL:
         complain(f"whoever can reach {host} can use this page; nothing asks for a password.")
     say(f"Open {address} in a browser. Ctrl-C ends it.")
-    if arguments.open and not webbrowser.open(address):
-        complain(f"no browser could be started. Open {address} in one.")
+    if arguments.open:
+        open_in_browser(address, address)
     server.serve_forever()
     return 0
 
@@ -171,18 +170,18 @@ def _read(segmenter: BloodCellSegmenter, files: dict[str, Path], model: str) -> 
         try:
             found: Segmented = segment_one(segmenter, file)
             seconds = time.perf_counter() - started
-            results.append(ImageResult.of(found, name, seconds, max_pixels=_MAX_PIXELS))
+            result = ImageResult.of(found, name, seconds, max_pixels=_MAX_PIXELS)
+            results.append(result)
             counts.append(found.count() | {"image": name})
-            cells += (found.measure().assign(image=name)).to_dict("records")
+            cells += result.cells.assign(image=name).to_dict("records")
         except Exception as error:  # whatever it is, it costs no other photo
             failed[name] = explain(error).replace(str(file), name)
     if not results:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in failed.items()))
-    if not have_units(results):
-        results = [result.in_pixels() for result in results]
-    return render_report(
+    return render_page(
         results,
-        run=describe_run(segmenter, model),
+        segmenter,
+        model,
         failed=failed,
         files={"counts.csv": to_csv(counts), "cells.csv": to_csv(cells)},
     )

@@ -12,11 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from .._images import (
     CLASS_NAMES,
     NOT_LABELLED,
-    check_images,
     colours_of,
     in_words,
     shades,
-    to_rgb,
+    to_bytes,
 )
 
 if TYPE_CHECKING:
@@ -159,12 +158,6 @@ def difference(
     wrong = (truth != predicted) & (truth != NOT_LABELLED)
     picture[wrong] = palette[predicted[wrong]]
     return picture
-
-
-def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Return a checked image of any kind as RGB, uint8."""
-    rgb = to_rgb(check_images([image])[0])
-    return rgb if rgb.dtype == np.uint8 else (rgb * 255 + 0.5).astype(np.uint8)
 
 
 def sheet(

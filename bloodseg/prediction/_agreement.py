@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .._images import ScaledRows, middle
+from .._images import NOT_LABELLED, ScaledRows, middle
+from ..metrics import confusion_matrix
 
 # Mean confidence from which nobody asks. Of the real fields of seven laboratories that mirroring
 # finds to be wrong, none reaches it; one in seven of those that are right does not, so that most
@@ -49,10 +50,10 @@ def measure_agreement(
     logits, _ = network(np.ascontiguousarray(pixels[:, ::-1]))
     mirrored = logits.argmax(axis=0)[:, ::-1]
     labels = _at_size(middle(class_map, side), mirrored.shape)
-    compared = np.ones(labels.shape, bool)
     if outside is not None:
-        compared = _at_size(middle(outside, side).astype(np.uint8), mirrored.shape) == 0
-    return _mean_iou(labels[compared], mirrored[compared], len(logits))
+        beyond = _at_size(middle(outside, side).astype(np.uint8), mirrored.shape) > 0
+        labels = np.where(beyond, NOT_LABELLED, labels)
+    return _mean_iou(confusion_matrix([labels], [mirrored], n_classes=len(logits)))
 
 
 def _at_size(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -61,11 +62,9 @@ def _at_size(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return cv2.resize(values, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _mean_iou(first: np.ndarray, second: np.ndarray, n_classes: int) -> float:
+def _mean_iou(matrix: np.ndarray) -> float:
     """Return the mean over the classes that hold a share of the pixels; 1 where none does."""
-    pairs = np.bincount(n_classes * first.astype(int) + second, minlength=n_classes**2)
-    both = pairs.reshape(n_classes, n_classes)
-    common = both.diagonal()
-    either = both.sum(axis=0) + both.sum(axis=1) - common
-    seen = either > _LEAST_SHARE * len(first)
+    common = matrix.diagonal()
+    either = matrix.sum(axis=0) + matrix.sum(axis=1) - common
+    seen = either > _LEAST_SHARE * matrix.sum()
     return float(np.mean(common[seen] / either[seen])) if seen.any() else 1.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._files import ArrayFile
-from .._images import CLASS_NAMES, every_nth, to_rgb
+from .._images import CLASS_NAMES, every_nth, to_bytes
 from ..cells import EXCLUDED_SIDES, Cells
 from ..cells._blocks import KeptBlocks
 from ..cells._html import SIDE, to_html
@@ -97,7 +97,7 @@ class Segmented:
     def _blocks(self) -> KeptBlocks:
         return KeptBlocks(self.class_map, self.radii, self.classes, outside=self.outside)
 
-    @property
+    @cached_property
     def mean_confidence(self) -> float:
         """Mean probability of the pixels' classes, in [0, 1]; of those of the picture."""
         height, width = self.class_map.shape
@@ -199,9 +199,7 @@ class Segmented:
         """Return what a notebook shows: the image with its cells outlined, counts and doubts."""
         height, width = self.class_map.shape
         doubts = [f"In doubt: {doubt}" for doubt in self.doubts()]
-        photo = to_rgb(every_nth(self.image, height, -(-max(height, width) // (2 * SIDE))))
-        if photo.dtype != np.uint8:
-            photo = (255 * photo + 0.5).astype(np.uint8)
+        photo = to_bytes(every_nth(self.image, height, -(-max(height, width) // (2 * SIDE))))
         outlines, names, counts = [], [], {}
         if height * width <= _SHOWN_PIXELS:  # what is shown at once must not take minutes
             table = self.measure(outlines=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,14 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from .._files import printable
-from .._images import CLASS_NAMES, RED, colours_of, every_nth, in_words, shades
+from .._images import CLASS_NAMES, RED, colours_of, every_nth, in_css, in_words, shades
 from .._version import __version__
 from ..cells import EXCLUDED_SIDES, summarize
 from ..cells._export import outlines_of
+from ..cells._html import embed
 from ..plotting._pictures import overlay
 from ._histogram import draw_histogram
-from ._view import MAX_PIXELS, embed, make_photo, to_jpeg, trace_all
+from ._view import MAX_PIXELS, make_photo, to_jpeg, trace_all
 
 _MAX_SIDE = 1000  # of a picture in the page, pixels
 _JPEG_QUALITY = 88
@@ -267,7 +268,7 @@ def render_report(
     counts = pd.DataFrame([_counts_of(result, place) for place, result in enumerate(results)])
     totals, undoubted = summarize(counts, cells).to_dict("records")
     colours = colours_of(classes)
-    in_css = {name: _in_css(colour) for name, colour in colours.items()}
+    css = {name: in_css(colour) for name, colour in colours.items()}
     environment = Environment(
         loader=PackageLoader("bloodseg.reporting", "."),
         autoescape=True,
@@ -282,7 +283,7 @@ def render_report(
         has_area=has_area,
         names=names,
         nouns={name: in_words(name) for name in names},
-        colours=in_css,
+        colours=css,
         summary=_summary(totals, cells, names),
         totals=[
             (_in_words(name), totals[name], undoubted[name]) for name in totals if name != _DOUBTED
@@ -293,7 +294,7 @@ def render_report(
             name: base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
             for name, text in (files or {}).items()
         },
-        histogram=draw_histogram(cells, names, in_css),
+        histogram=draw_histogram(cells, names, css),
         rows=[
             {
                 "number": place + 1,
@@ -332,7 +333,7 @@ def _view(result: ImageResult, names: Sequence[str]) -> dict[str, Any]:
             if of_class == name
         ]
         classes.append(
-            {"noun": in_words(name), "dark": _in_css(dark), "light": _in_css(light), "cells": cells}
+            {"noun": in_words(name), "dark": in_css(dark), "light": in_css(light), "cells": cells}
         )
     height, width = result.shape
     return {
@@ -343,10 +344,6 @@ def _view(result: ImageResult, names: Sequence[str]) -> dict[str, Any]:
         "photo": embed(result.photo),
         "classes": classes,
     }
-
-
-def _in_css(rgb: Iterable[float]) -> str:
-    return "rgb({:.0f}, {:.0f}, {:.0f})".format(*rgb)
 
 
 def _counts_of(result: ImageResult, place: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Iterable
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .._images import every_nth
+from .._images import every_nth, to_bytes
 from ..cells._export import svg_path
-from ..plotting._pictures import to_bytes
 
 MAX_PIXELS = 2**24
 """Pixels of a photo that is kept as it is; a larger one is shrunk."""
@@ -39,8 +37,3 @@ def trace_all(outlines: Iterable[np.ndarray]) -> tuple[str, ...]:
     """Return outlines (k, 2), corners (x, y), as paths of SVG; none where there are too many."""
     listed = list(outlines)
     return tuple(map(svg_path, listed)) if len(listed) <= _MOST_OUTLINES else ()
-
-
-def embed(picture: bytes | None) -> str:
-    """Return a JPEG file as the address that it has in the page."""
-    return "data:image/jpeg;base64," + base64.b64encode(picture or b"").decode()
