@@ -141,7 +141,7 @@ def formats(text: str) -> tuple[str, ...]:
 
 
 def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return ``parse`` with "none" for None, which is how `_shown` prints it."""
+    """Return ``parse`` with "none" for None, which is how help shows it."""
 
     def parse_or_none(text: str) -> Any:
         try:

@@ -1,0 +1,120 @@
+"""Options of ``bloodseg study``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..study import PREDICT_TOLERANCES, TRAIN_TOLERANCES, network_names
+from ._options import add_quiet
+from ._parameter_options import add_machine, add_parameter
+from ._values import batch_size, path, tolerances
+
+_STUDIES = {
+    "positions": "one ODE-block at each of nine positions, and a U-Net (Table 1)",
+    "networks": "U-Net, ResNet and NODEs-UNet (Table 2)",
+    "tolerance": "tolerances in training and in prediction",
+}
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Add the studies, each a command with options of its own."""
+    parsers = parser.add_subparsers(dest="study", metavar="STUDY", title="studies", required=True)
+    for name, text in _STUDIES.items():
+        _add_study_options(
+            parsers.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False),
+            name,
+        )
+    text = "tables, verdicts and figures of the studies in a folder"
+    report = parsers.add_parser("report", help=text, description=f"{text}.", allow_abbrev=False)
+    report.add_argument("output", metavar="DIR", type=path, help="output folder of studies")
+
+
+def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
+    folder = "folder with images/NAME.png, masks/NAME.png and perhaps groups.csv"
+    parser.add_argument("train", metavar="TRAIN", type=path, help=f"{folder}, to train on")
+    parser.add_argument(
+        "test",
+        metavar="TEST",
+        type=path,
+        nargs="?",
+        help=f"{folder}, to test on; left out with --protocol paper",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=path,
+        required=True,
+        help="folder for results.csv, report.md, figures, models and checkpoints; the same command "
+        "goes on where it was broken off, and several may share a folder",
+    )
+    group = parser.add_argument_group("study")
+    group.add_argument(
+        "--dataset", metavar="NAME", help="name of the data in tables (default: TRAIN's own)"
+    )
+    group.add_argument(
+        "--networks",
+        metavar="NAME",
+        nargs="+",
+        choices=network_names(study),
+        help=f"some of the networks: {', '.join(network_names(study))} (default: all)",
+    )
+    group.add_argument(
+        "--seeds",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="fewer than five come to no verdict (default: 0 1 2 3 4)",
+    )
+    if study == "tolerance":
+        _add_tolerances(group)
+    group.add_argument(
+        "--protocol",
+        choices=["folder", "paper"],
+        default="folder",
+        help="paper: crops of 256 pixels of TRAIN, split by image or group, augmented tenfold; "
+        "a fifth of the images is for testing (default: folder)",
+    )
+    group.add_argument(
+        "--results",
+        metavar="CSV",
+        type=path,
+        help="table that the rows are put into, too, in place of those of the same run",
+    )
+    add_quiet(parser)
+    _add_study_training(parser, study)
+
+
+def _add_tolerances(group: Any) -> None:
+    for flag, values in (("train", TRAIN_TOLERANCES), ("predict", PREDICT_TOLERANCES)):
+        group.add_argument(
+            f"--{flag}-tolerances",
+            metavar="TOL",
+            type=float,
+            nargs="+",
+            default=values,
+            help=f"(default: {' '.join(f'{value:g}' for value in values)})",
+        )
+
+
+def _add_study_training(parser: argparse.ArgumentParser, study: str) -> None:
+    """Add the parameters that all networks of a study share."""
+    group = parser.add_argument_group("network and training")
+    add_parameter(group, "width", "channels of the first stage", type=int)
+    if study == "networks":
+        add_parameter(group, "ode_tol", "tolerance of NODEs-UNet in training", type=tolerances)
+    add_parameter(group, "crop_size", "side of the training crops in pixels", type=int)
+    add_parameter(group, "batch_size", "crops a training step", type=batch_size)
+    add_parameter(group, "max_epochs", "epochs", type=int)
+    add_parameter(group, "learning_rate", "highest learning rate", type=float)
+    group = parser.add_argument_group("machine")
+    add_machine(group)
+    group.add_argument(
+        "--n-jobs",
+        metavar="N",
+        type=int,
+        help="trainings at a time; -1 is one a core, and times are then those of a busy machine "
+        "(default: 1)",
+    )
