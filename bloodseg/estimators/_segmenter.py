@@ -680,8 +680,9 @@ class BloodCellSegmenter(NetworkEstimator):
         path : path
             TIFF, OME-TIFF, Zarr or another image; see `bloodseg.datasets.open_slide`.
         output : path
-            File to write: ``*.tif`` (compressed), ``*.ome.tif`` or ``*.zarr``, which is OME-NGFF.
-            The size of a pixel and the names of the classes go with it.
+            File to write: ``*.tif`` (compressed), ``*.ome.tif`` or ``*.zarr``, which is OME-NGFF
+            with a pyramid of coarser levels. The size of a pixel and the names of the classes go
+            with it.
         kind : {"classes", "instances"}
             The class map, uint8, or the label image of `predict_instances`, int32.
 

@@ -13,7 +13,7 @@ from .._files import check_place, expanded, written_whole
 from .._images import cell_labels, colours_of
 
 _STRIP = 512  # rows written at a time
-_LEVEL = "0"  # where the array lies in a group of OME-NGFF
+_SHORTEST = 512  # of the longer sides of levels, from which on no coarser one follows
 
 
 def write_map(
@@ -97,7 +97,7 @@ def _write_zarr(
     pixel_sides: tuple[float, float] | None,
     classes: Sequence[str] | None,
 ) -> None:
-    """Write a group of OME-NGFF, of version 0.5 in Zarr 3 and 0.4 in Zarr 2, with one level."""
+    """Write a group of OME-NGFF, of version 0.5 in Zarr 3 and 0.4 in Zarr 2, as a pyramid."""
     import zarr
 
     is_3 = int(zarr.__version__.split(".")[0]) >= 3
@@ -105,29 +105,56 @@ def _write_zarr(
     kind: dict[str, Any] = {"zarr_format": 3} if is_3 else {}
     layout = {"dimension_names": ("y", "x")} if is_3 else {"dimension_separator": "/"}
     group = zarr.open_group(str(path), mode="w-", **kind)
-    metadata = _metadata_of_ngff(version, pixel_sides, classes)
+    shapes = _shapes_of_levels(shape)
+    metadata = _metadata_of_ngff(version, len(shapes), pixel_sides, classes)
     group.attrs.update({"ome": {"version": version, **metadata}} if is_3 else metadata)
-    chunks = (min(_STRIP, shape[0]), min(4 * _STRIP, shape[1]))
-    array = zarr.open_array(
-        str(path / _LEVEL), mode="w-", shape=shape, chunks=chunks, dtype=dtype, **kind, **layout
-    )
-    top = 0
-    for strip in strips:
-        array[top : top + len(strip)] = strip
-        top += len(strip)
+    for level, sides in enumerate(shapes):
+        chunks = (min(_STRIP, sides[0]), min(4 * _STRIP, sides[1]))
+        place = str(path / str(level))
+        array = zarr.open_array(
+            place, mode="w-", shape=sides, chunks=chunks, dtype=dtype, **kind, **layout
+        )
+        top = 0
+        for strip in strips:
+            array[top : top + len(strip)] = strip
+            top += len(strip)
+        strips = _halved(array)
+
+
+def _shapes_of_levels(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return height and width of each level of a pyramid, the finest first."""
+    shapes = [shape]
+    while max(shapes[-1]) > _SHORTEST:
+        height, width = shapes[-1]
+        shapes.append((-(-height // 2), -(-width // 2)))
+    return shapes
+
+
+def _halved(array: Any) -> Iterator[np.ndarray]:
+    """Yield every second pixel of an array (H, W), by strips: labels have no means."""
+    for top in range(0, array.shape[0], 2 * _STRIP):
+        yield np.asarray(array[top : top + 2 * _STRIP])[::2, ::2]
 
 
 def _metadata_of_ngff(
-    version: str, pixel_sides: tuple[float, float] | None, classes: Sequence[str] | None
+    version: str,
+    n_levels: int,
+    pixel_sides: tuple[float, float] | None,
+    classes: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return what OME-NGFF says of a map, see https://ngff.openmicroscopy.org/specifications."""
     unit = {} if pixel_sides is None else {"unit": "micrometer"}
-    scale = {"type": "scale", "scale": list(pixel_sides or (1.0, 1.0))}
+    # The middle of a level's first pixel is that of the finest level's: nothing is shifted.
+    scales = [[side * 2**level for side in pixel_sides or (1.0, 1.0)] for level in range(n_levels)]
     multiscale = {
         "version": version,
         "name": "cells" if classes is None else "classes",
+        "type": "nearest",
         "axes": [{"name": axis, "type": "space", **unit} for axis in "yx"],
-        "datasets": [{"path": _LEVEL, "coordinateTransformations": [scale]}],
+        "datasets": [
+            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+            for level, scale in enumerate(scales)
+        ],
     }
     image_label: dict[str, Any] = {"version": version}
     if classes is not None:

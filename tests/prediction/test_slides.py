@@ -464,6 +464,29 @@ def test_maps_say_what_their_labels_are(tmp_path):
     assert multiscale["datasets"][0]["path"] == "0"
 
 
+@pytest.mark.parametrize("shape", [(512, 512), (1030, 2500), (1, 1025)])
+def test_zarr_maps_are_pyramids_of_every_second_pixel(rng, tmp_path, shape):
+    expected = rng.integers(0, 10**6, shape).astype(np.int32)
+    path = tmp_path / "a.zarr"
+    write_map(path, expected, dtype=np.int32, pixel_sides=(0.2, 0.1))
+    group = zarr.open_group(str(path), mode="r")
+    attributes = dict(group.attrs)
+    (multiscale,) = attributes.get("ome", attributes)["multiscales"]
+    paths = [each["path"] for each in multiscale["datasets"]]
+    assert paths == sorted(group.array_keys())
+    assert len(paths) == {512: 1, 2500: 4, 1025: 3}[shape[1]]
+    for level, each in enumerate(multiscale["datasets"]):
+        step = 2**level
+        assert np.array_equal(group[each["path"]][:], expected[::step, ::step])
+        (transformation,) = each["coordinateTransformations"]
+        assert transformation == {"type": "scale", "scale": [0.2 * step, 0.1 * step]}
+    assert max(group[paths[-1]].shape) <= 512
+    slide = open_slide(path)
+    assert slide.shape == (*shape, 1)
+    assert slide.pixel_sides == pytest.approx((0.2, 0.1))
+    assert np.array_equal(slide[:][..., 0], expected)
+
+
 @pytest.mark.parametrize("suffix", ["tif", "zarr"])
 def test_a_map_that_breaks_off_leaves_nothing(tmp_path, suffix):
     class Rows:
