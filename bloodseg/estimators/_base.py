@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -26,16 +25,9 @@ from torch import nn
 
 from .._files import expanded
 from .._hardware import PRECISIONS, choose_device, choose_precision
-from .._images import (
-    LazyImage,
-    LazyImages,
-    RecentImages,
-    change_image,
-    check_classes,
-    check_sample_weight,
-)
+from .._images import check_classes, check_sample_weight
 from .._version import __version__
-from ..models import list_models, model_file, upload_model
+from ..models import model_file, upload_model
 from ..networks import (
     NETWORKS,
     NODEsUNet,
@@ -49,7 +41,7 @@ from ..networks import (
 from ..ode import GRADIENTS, METHODS, Tableau, check_n_steps
 from ..ode._warnings import warn_caller
 from ..prediction import TileNetwork
-from ..preprocessing import MAX_JOBS, Preprocessor, transform_images
+from ..preprocessing import MAX_JOBS, Preprocessor
 from ..training import (
     Checkpoint,
     TrainingData,
@@ -63,8 +55,11 @@ from ..training import (
     train_network,
 )
 from ._card import write_card
+from ._file_checks import ARCHITECTURE, check_fitted, select_savable
+from ._fit_data import by_content, choose, keep_recent, preprocess, seen_by_fit
 from ._fit_inputs import check_training_images, check_validation
-from ._model_file import read_header, read_model, write_model
+from ._model_file import halved, read_header, read_model, write_model
+from ._start import read_start, start_of
 
 logger = logging.getLogger("bloodseg")
 
@@ -84,33 +79,10 @@ NOT_OF_THE_RESULT = (
     "verbose",
 )
 
-# Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
-# this machine reads and writes. The name of a published model is no such place.
-_NOT_SAVED = ("accelerator", "callbacks", "checkpoint_dir", "pretrained", "verbose")
-
-# What the network is built from; kept apart from the parameters, which may change after fit.
-_ARCHITECTURE = (
-    "network",
-    "width",
-    "dropout",
-    "ode_positions",
-    "ode_tol",
-    "ode_method",
-    "ode_n_steps",
-    "ode_gradient",
-    "classes",
-)
-
-# First steps of the solver that a model file may ask for (those of fit are a half to an eighth),
-# and numbers of steps: far more than serve, and not so many that an image takes hours.
-_LEAST_STEP, _MOST_STEPS = 1e-3, 1000
-
 # What a header of any content can make of code that takes it for one of `save`.
 _OF_A_HEADER = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _N_EXAMPLES = 4  # images that the first steps of the solver are found on
-
-_KEPT_BYTES = 2**30  # of prepared images from files: what does not fit is read anew for each crop
 
 
 def of_the_result(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,23 +226,17 @@ class NetworkEstimator(BaseEstimator):
         y_val: Any,
     ) -> None:
         self._check_parameters()
-        images = check_training_images(images)
-        classes = self._classes_of(targets)
-        check_targets = partial(self._check_targets, classes=classes)
-        targets = check_targets(targets, images=images)
-        weights = check_sample_weight(sample_weight, len(images))
-        validation = check_validation(X_val, y_val, check_targets)
-        groups = check_groups(groups, len(images))
+        classes, data = self._check_data(images, targets, groups, sample_weight, X_val, y_val)
+        images, targets, groups, weights, validation = data
         accelerator = make_accelerator(self.accelerator)
         device = choose_device(self.device) if accelerator is None else accelerator.device
         seed = share_seed(check_random_state(self.random_state), accelerator)
-        architecture = {name: getattr(self, name) for name in _ARCHITECTURE}
+        architecture = {name: getattr(self, name) for name in ARCHITECTURE}
         architecture["classes"] = classes
-        start = self._read_starting_weights(architecture)
+        start = self._read_start(architecture)
         started_from = self._started_from()
         batch_size, learning_rate = self._choose_batch(images, device, accelerator)
-        data = (images, targets, groups, weights, validation, start, batch_size)
-        checkpoint = self._load_checkpoint(seed, *data)
+        checkpoint = self._load_checkpoint(seed, *data, start, batch_size)
         if checkpoint is not None:
             seed = checkpoint.seed
         everything = TrainingData(self._resize(images), targets, weights)
@@ -313,6 +279,18 @@ class NetworkEstimator(BaseEstimator):
         if result.end_message:  # not before there is a model, for that is what it says
             warn_caller(result.end_message)
 
+    def _check_data(
+        self, images: Any, targets: Any, groups: Any, sample_weight: Any, X_val: Any, y_val: Any
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """Return the classes, and images, targets, groups, weights and validation data, checked."""
+        images = check_training_images(images)
+        classes = self._classes_of(targets)
+        check_targets = partial(self._check_targets, classes=classes)
+        targets = check_targets(targets, images=images)
+        weights = check_sample_weight(sample_weight, len(images))
+        validation = check_validation(X_val, y_val, check_targets)
+        return classes, (images, targets, check_groups(groups, len(images)), weights, validation)
+
     def _choose_batch(
         self, images: list[Any], device: torch.device, accelerator: Any
     ) -> tuple[int, float]:
@@ -323,7 +301,7 @@ class NetworkEstimator(BaseEstimator):
         """Return the checkpoint of a training on data, if there shall be one."""
         if self.checkpoint_dir is None:
             return None
-        file = f"{self._fingerprint(*map(_by_content, data))}.pt"
+        file = f"{self._fingerprint(*map(by_content, data))}.pt"
         return Checkpoint(expanded(self.checkpoint_dir) / file, seed=seed)
 
     def _make_settings(self, task: Any, **of_this_fit: Any) -> TrainingSettings:
@@ -352,21 +330,20 @@ class NetworkEstimator(BaseEstimator):
                 "sample_weight must be above zero for a training image; it is for none "
                 "(validation_fraction may hold out those that have a weight)."
             )
-        training, valid = _choose(everything, train), None
+        training, valid = choose(everything, train), None
         if validation is not None:
             images, targets = validation
             valid = TrainingData(self._resize(images), targets, np.ones(len(images)))
         elif len(held_out):
-            valid = _choose(everything, held_out)
+            valid = choose(everything, held_out)
         self._check_sides(training, valid)
         preprocessor = self._new_preprocessor()
         if hasattr(preprocessor, "fit"):
-            preprocessor.fit(_seen_by_fit(preprocessor, training.images), training.targets)
+            preprocessor.fit(seen_by_fit(preprocessor, training.images), training.targets)
         sides = (
-            side and self._rescale(_preprocess(side, preprocessor)) for side in (training, valid)
+            side and self._rescale(preprocess(side, preprocessor)) for side in (training, valid)
         )
-        recent = RecentImages(_KEPT_BYTES)
-        return preprocessor, *(side and _keep_recent(side, recent) for side in sides)
+        return preprocessor, *keep_recent(sides)
 
     def _copy_network(self, **overrides: Any) -> TileNetwork:
         """Return a copy of the fitted network, set up to predict as the parameters say.
@@ -430,7 +407,7 @@ class NetworkEstimator(BaseEstimator):
         names = (*self._saved_attributes, "class_names_")
         return write_card(
             type(self),
-            _select_savable(self.get_params(deep=False)),
+            select_savable(self.get_params(deep=False)),
             {name: getattr(self, name) for name in names},
         )
 
@@ -484,16 +461,14 @@ class NetworkEstimator(BaseEstimator):
             If a parameter is something that JSON can't hold, such as a callable network.
         """
         check_is_fitted(self, "network_")
-        parameters = _select_savable(self.get_params(deep=False))
+        parameters = select_savable(self.get_params(deep=False))
         fitted = {name: getattr(self, name) for name in self._saved_attributes}
         fitted |= {"version": __version__, "estimator": type(self).__name__}
         # What "auto" has decided, for the record: another machine decides anew.
         fitted |= {"precision_": self.precision_, "ode_method_": self.ode_method_}
         header = {"parameters": parameters, "fitted": fitted}
         weights = self.network_.state_dict()
-        if half_precision:
-            weights = {name: _halve(weight) for name, weight in weights.items()}
-        write_model(path, weights, header)
+        write_model(path, halved(weights) if half_precision else weights, header)
 
     @classmethod
     def load(cls: type[_Estimator], path: Any) -> _Estimator:
@@ -524,7 +499,7 @@ class NetworkEstimator(BaseEstimator):
             kind = fitted["estimator"]
             if kind != cls.__name__:
                 raise ValueError(f"it is a {kind}; open it with {kind}.load")
-            estimator = cls(**_select_savable(header["parameters"]))
+            estimator = cls(**select_savable(header["parameters"]))
             for name, kinds in cls._saved_attributes.items():
                 if not isinstance(fitted[name], kinds):
                     raise TypeError(f"{name} is {fitted[name]!r}")
@@ -554,41 +529,7 @@ class NetworkEstimator(BaseEstimator):
 
     def _check_fitted(self) -> None:
         """Raise where what a model file says of a fit cannot come from one."""
-        described = type(self)(**self.architecture_)
-        validate_parameter_constraints(
-            {name: described._parameter_constraints[name] for name in _ARCHITECTURE},
-            {name: getattr(described, name) for name in _ARCHITECTURE},
-            caller_name="architecture_",
-        )
-        check_classes(described.classes)
-        positions = check_positions(described.ode_positions)
-        resolve_tolerances(described.ode_tol, positions)
-        check_n_steps(described.ode_n_steps, described.ode_method, name="ode_n_steps")
-        if (described.ode_n_steps or 0) > _MOST_STEPS:
-            raise ValueError(f"ode_n_steps must be at most {_MOST_STEPS} in a model file.")
-        blocks = positions if described.network == "nodes-unet" else ()
-        for name in ("ode_tol_", "ode_first_step_"):
-            if getattr(self, name).keys() != set(blocks):
-                raise ValueError(
-                    f"{name} must name the positions {blocks}; got {getattr(self, name)}."
-                )
-        resolve_tolerances(self.ode_tol_, blocks, name="ode_tol_")
-        for step in self.ode_first_step_.values():
-            if step is not None and not (_is_number(step) and _LEAST_STEP <= step <= 1):
-                raise ValueError(
-                    f"ode_first_step_ must hold None, or numbers from {_LEAST_STEP:g} to 1; got "
-                    f"{step!r}."
-                )
-        _check_training(self.training_)
-        for row in self.history_:
-            if not isinstance(row, dict) or not all(map(_is_number, row.values())):
-                raise ValueError(f"history_ must hold a dict of numbers an epoch; got {row!r}.")
-        if not min(1, len(self.history_)) <= self.best_epoch_ <= len(self.history_):
-            raise ValueError(
-                f"best_epoch_ must be one of {len(self.history_)} epochs; got {self.best_epoch_}."
-            )
-        if self.preprocessor_ is not None:
-            self.preprocessor_._check_parameters()
+        check_fitted(self)
 
     def _set_precision(self, network: nn.Module, device: torch.device) -> str:
         """Set the precision of the package's networks; a callable's own is its own affair."""
@@ -627,22 +568,18 @@ class NetworkEstimator(BaseEstimator):
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
 
-    def _read_starting_weights(self, architecture: dict[str, Any]) -> Start | None:
+    def _read_start(self, architecture: dict[str, Any]) -> Start | None:
+        """Return the weights that training starts from, if it does from any."""
         if self.warm_start and hasattr(self, "network_"):
-            weights, classes = self.network_.state_dict(), self.class_names_
-        elif self.pretrained is not None:
-            weights, header = read_model(model_file(self.pretrained))
-            kind = header["fitted"].get("estimator")
-            if kind in self._not_to_start_from:
-                raise ValueError(
-                    f"pretrained must be a model that {type(self).__name__} can start from; "
-                    f"{self.pretrained} is a {kind}."
-                )
-            classes = self._check_same_network(header["fitted"], architecture)
-        else:
+            return start_of(self.network_.state_dict(), self.class_names_)
+        if self.pretrained is None:
             return None
-        arrays = {name: weight.cpu().numpy() for name, weight in weights.items()}
-        return Start(arrays, classes)
+        return read_start(
+            self.pretrained,
+            architecture,
+            caller=type(self).__name__,
+            refused=self._not_to_start_from,
+        )
 
     def _started_from(self) -> tuple[str, ...]:
         """Return what training starts from, and what that once did: names, without folders."""
@@ -652,25 +589,6 @@ class NetworkEstimator(BaseEstimator):
             return ()
         earlier = read_header(model_file(self.pretrained))["fitted"].get("training_", {})
         return (Path(self.pretrained).name, *earlier.get("started_from", ()))
-
-    def _check_same_network(
-        self, fitted: dict[str, Any], architecture: dict[str, Any]
-    ) -> tuple[str, ...]:
-        """Return the classes of `pretrained`; raise where its weights are of another network."""
-        try:
-            theirs, ours = _describe(fitted["architecture_"]), _describe(architecture)
-            classes = check_classes(classes_of(fitted["architecture_"]))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"{self.pretrained} does not hold a model that bloodseg {__version__} knows: "
-                f"{error}"
-            ) from error
-        if theirs != ours and not callable(self.network):
-            raise ValueError(
-                f"pretrained must be a model of the network that the parameters describe, {ours}; "
-                f"got {self.pretrained}, which has {theirs}. Set these parameters."
-            )
-        return classes
 
     def _fingerprint(self, *data: Any) -> str:
         parameters = of_the_result(self.get_params())
@@ -725,95 +643,12 @@ class NetworkEstimator(BaseEstimator):
         return tags
 
 
-def _select_savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in parameters.items()
-        if name not in _NOT_SAVED or (name == "pretrained" and str(value) in list_models())
-    }
-
-
-def _check_training(training: dict[str, Any]) -> None:
-    """Raise where a file says of the training what no fit does."""
-    kinds = {"images": int, "validation_images": int, "started_from": tuple, "bloodseg": str}
-    fits = training.keys() == kinds.keys() and all(
-        isinstance(training[name], kind) for name, kind in kinds.items()
-    )
-    if training and not (fits and all(isinstance(each, str) for each in training["started_from"])):
-        raise ValueError(f"training_ must say how many images there were; got {training!r:.200}.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
-
-
-def _halve(weight: torch.Tensor) -> torch.Tensor:
-    """Round to float16, but for tensors that hold more than it can, and whole numbers."""
-    half = weight.half()
-    return half if weight.is_floating_point() and half.isfinite().all() else weight
-
-
 def _examples(training_set: Any) -> torch.Tensor:
     """Return a few images of one size (n, 3, H, W) as the network sees them in training."""
     images = [training_set[number][0] for number in range(min(len(training_set), _N_EXAMPLES))]
     return torch.stack([image for image in images if image.shape == images[0].shape])
 
 
-def _choose(data: TrainingData, chosen: np.ndarray) -> TrainingData:
-    """Return the chosen images with their targets, and weights of mean 1."""
-    relative = np.ones(len(chosen))
-    # Held-out images that weigh nothing have to choose the epoch all the same.
-    if data.weights[chosen].any():
-        relative = data.weights[chosen] / data.weights[chosen].mean()
-    images, targets = ([each[i] for i in chosen] for each in (data.images, data.targets))
-    return TrainingData(images, targets, relative)
-
-
-def _seen_by_fit(preprocessor: Any, images: Sequence[Any]) -> Any:
-    """Return the images for the fit of a preprocessor; files are opened as it takes them."""
-    if not any(isinstance(image, LazyImage) for image in images):
-        return images
-    learns = not isinstance(preprocessor, BaseEstimator) or get_tags(preprocessor).requires_fit
-    # One that learns nothing still checks its parameters.
-    return LazyImages(images if learns else images[:1])
-
-
-def _preprocess(data: TrainingData, preprocessor: Any) -> TrainingData:
-    arrays = [image for image in data.images if isinstance(image, np.ndarray)]
-    if len(arrays) == len(data.images):
-        return replace(data, images=transform_images(preprocessor, arrays))
-
-    def transform(image: np.ndarray) -> np.ndarray:
-        return transform_images(preprocessor, [image])[0]
-
-    return replace(data, images=[change_image(image, transform) for image in data.images])
-
-
-def _by_content(data: Any) -> Any:
-    """Return what a fingerprint is taken of: lazy images by what they show, not all at a time."""
-    if isinstance(data, LazyImage):
-        return fingerprint({}, data[...])
-    if isinstance(data, (list, tuple)):
-        return type(data)(map(_by_content, data))
-    return data
-
-
-def _keep_recent(data: TrainingData, recent: RecentImages) -> TrainingData:
-    """Return data whose lazy images stay in memory as long as there is room."""
-    images = [
-        recent.keep(image) if isinstance(image, LazyImage) else image for image in data.images
-    ]
-    return replace(data, images=images)
-
-
 def _place(network: nn.Module, device: torch.device) -> None:
     """Move a network to where it runs, its weights laid out as convolutions are fastest."""
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _describe(architecture: dict[str, Any]) -> str:
-    """Return what decides which weights a network has."""
-    text = "network={network!r}, width={width}".format(**architecture)
-    if architecture["network"] != "nodes-unet":
-        return text
-    return f"{text}, ode_positions={tuple(sorted(architecture['ode_positions']))}"

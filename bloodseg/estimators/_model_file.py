@@ -94,6 +94,16 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
         unfinished.write_bytes(save(tensors, metadata=metadata))
 
 
+def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Round weights to float16, but for tensors that hold more than it can, and whole numbers."""
+
+    def halve(weight: torch.Tensor) -> torch.Tensor:
+        half = weight.half()
+        return half if weight.is_floating_point() and half.isfinite().all() else weight
+
+    return {name: halve(weight) for name, weight in weights.items()}
+
+
 def check_weights(weights: Mapping[str, torch.Tensor], *, name: str) -> dict[str, torch.Tensor]:
     """Return weights as a network can have them: numbers in float32, and counters.
 

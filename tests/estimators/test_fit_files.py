@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg._images import LazyImage, RecentImages
 from bloodseg.datasets import load_folder
-from bloodseg.estimators import _base
+from bloodseg.estimators import _fit_data
 
 PLAIN = {"network": "unet", "width": 2, "max_epochs": 1, "random_state": 0}
 
@@ -45,7 +45,7 @@ def test_a_fit_on_paths_is_that_on_pixels(files, odd_smears, same_weights, param
 
 
 def test_what_does_not_fit_into_memory_is_read_again(files, odd_smears, same_weights, monkeypatch):
-    monkeypatch.setattr(_base, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(_fit_data, "_KEPT_BYTES", 0)
     validation = {"X_val": files[0][4:], "y_val": files[1][4:]}
     segmenter = BloodCellSegmenter(crop_size=32, **PLAIN)
     segmenter.fit(files[0][:4], files[1][:4], **validation)
