@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from ._extras import import_extra
 from ._files import check_place, written_whole
 from ._version import __version__
 from .estimators import BloodCellSegmenter
@@ -152,12 +152,7 @@ def to_onnx(
 
 
 def _imported(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            "ONNX files need onnx and onnxruntime: pip install 'bloodseg[onnx]'."
-        ) from error
+    return import_extra(package, extra="onnx", need="ONNX files need onnx and onnxruntime")
 
 
 def _check_segmenter(segmenter: Any) -> None:

@@ -30,7 +30,14 @@ from ._classes import (
 )
 from ._lazy import LazyImage, LazyImages, RecentImages, change_image, made_ahead
 from ._marks import find_marks, paint_over
-from ._rescaling import ScaledRows, every_nth, rescale_labels, rescaled_shape, restore_size
+from ._rescaling import (
+    ScaledRows,
+    every_nth,
+    rescale_labels,
+    rescaled_shape,
+    restore_size,
+    scaled_middle,
+)
 from ._surround import find_surround, levels
 from ._tiling import STRIDE, blend_tiles, cut_spans
 
@@ -71,6 +78,7 @@ __all__ = [
     "rescale_labels",
     "rescaled_shape",
     "restore_size",
+    "scaled_middle",
     "shades",
     "split_batch",
     "to_bytes",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ._checks import to_rgb
+from ._checks import middle, to_rgb
 
 _STEP = 64  # rows made at a time, so that strips in floating point stay small
 _ROWS = 512  # read at a time, of which few are kept
@@ -121,6 +121,22 @@ class ScaledRows:
         if pixels.dtype == np.uint8:
             return np.rint(strip).clip(0, 255).astype(np.uint8)
         return strip.clip(0, 1)
+
+
+def scaled_middle(image: Any, factor: float, side: int) -> tuple[np.ndarray, int]:
+    """Return the middle of an image in another size as RGB, and its side in the image's pixels.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W[, C])
+        As for `ScaledRows`.
+    factor : float
+        How many pixels along a side there shall be for one.
+    side : int
+        Of the square that is returned, in these pixels; of a small image there is less.
+    """
+    own_side = max(1, int(side / factor))
+    return ScaledRows(middle(image, own_side), factor)[:], own_side
 
 
 def rescale_labels(labels: np.ndarray, factor: float) -> np.ndarray:

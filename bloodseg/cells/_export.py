@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from .._extras import import_extra
 from .._images import CLASS_NAMES, cell_labels, check_classes, colours_of
 from ._frame import SIDES
 
@@ -158,12 +159,7 @@ def to_imagej_rois(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES)
     >>> to_imagej_rois(table)[:2]  # to be written as RoiSet.zip, say
     b'PK'
     """
-    try:
-        from roifile import ROI_TYPE, ImagejRoi
-    except ImportError as error:
-        raise ImportError(
-            "ROIs of ImageJ need the package roifile: pip install 'bloodseg[imagej]'."
-        ) from error
+    roifile = import_roifile()
     names = _check_table(table, classes)
     _check_one_image(table, "ROIs have")
     labels, colours = cell_labels(names), colours_of(names)
@@ -173,12 +169,18 @@ def to_imagej_rois(table: pd.DataFrame, *, classes: Sequence[str] = CLASS_NAMES)
             table["label"], table["class"], table["outline"], strict=True
         ):
             # Whole numbers are corners of pixels to ImageJ; fractions would be other places.
-            roi = ImagejRoi.frompoints(outline.astype(int), name=f"{number}-{name}")
-            roi.roitype = ROI_TYPE.TRACED
+            roi = roifile.ImagejRoi.frompoints(outline.astype(int), name=f"{number}-{name}")
+            roi.roitype = roifile.ROI_TYPE.TRACED
             roi.group = labels[name]
             roi.stroke_color = bytes((255, *colours[name]))
             file.writestr(f"{number}-{name}.roi".replace("/", "_"), roi.tobytes())
     return buffer.getvalue()
+
+
+def import_roifile() -> Any:
+    """Return the package roifile; the error where it is missing says how to install it."""
+    need = "ROIs of ImageJ need the package roifile"
+    return import_extra("roifile", extra="imagej", need=need)
 
 
 def to_coco(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import write_json, written_whole
 from ..cells import EXCLUDED_SIDES, to_coco, to_geojson, to_imagej_rois
+from ..cells._export import import_roifile
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
 from ._output import CommandError, check_output, make_folder, refuse_existing, reported, say
@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     outlines = _outline_files(arguments, batch.stems)
     of_images = (file for files in outlines.values() for file in files.values())
     refuse_existing([*tables.values(), *of_images], overwrite=arguments.overwrite)
-    _check_packages(arguments)
+    if arguments.rois:
+        _check_package()
     segmenter = load_segmenter(arguments)
     make_folder(arguments.output)
     for path in tables.values():
@@ -69,11 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_code
 
 
-def _check_packages(arguments: argparse.Namespace) -> None:
-    if arguments.rois and find_spec("roifile") is None:
-        raise CommandError(
-            "ROIs of ImageJ need the package roifile: pip install 'bloodseg[imagej]'."
-        )
+def _check_package() -> None:
+    """Find out before the first image what would fail after it."""
+    try:
+        import_roifile()
+    except ImportError as error:
+        raise CommandError(str(error)) from error
 
 
 def _tables(arguments: argparse.Namespace) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from .._extras import import_extra
 from ..estimators import BloodCellSegmenter
 from ..prediction import Segmented
 from ..reporting import ImageResult
@@ -30,16 +31,15 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     try:
-        from werkzeug.serving import make_server
+        need = "`bloodseg serve` needs the package flask"
+        serving = import_extra("werkzeug.serving", extra="serve", need=need)
     except ImportError as error:
-        raise CommandError(
-            "`bloodseg serve` needs the package flask: pip install 'bloodseg[serve]'."
-        ) from error
+        raise CommandError(str(error)) from error
     segmenter = load_segmenter(arguments)
     host, port = arguments.host, arguments.port
     app = make_app(segmenter, arguments.model, only_local=host in _LOCAL)
     try:
-        server = make_server(host, port, app, threaded=True)
+        server = serving.make_server(host, port, app, threaded=True)
     except (OSError, SystemExit) as error:  # werkzeug ends the process where a port is taken
         raise CommandError(
             f"port {port} of {host} cannot be used; another program may have it. Choose another "

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .._extras import import_extra
 from ._bounds import (
     HEADER,
     PACKINGS,
@@ -41,13 +42,8 @@ _EMPTY = 2**64 - 1  # where a shard has no chunk
 
 def open_zarr(folder: Path, name: str) -> Slide:
     """Open an array, or the one image of a group of a known layout."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError(
-            f"{name} is a folder, taken for Zarr, which needs the package zarr: "
-            "pip install 'bloodseg[slides]'."
-        ) from error
+    need = f"{name} is a folder, taken for Zarr, which needs the package zarr"
+    zarr = import_extra("zarr", extra="slides", need=need)
     image = _image_in(folder, name)
     stored = _Stored.read(image.folder, Path(os.path.realpath(folder)))
     version = int(zarr.__version__.split(".")[0])

@@ -17,7 +17,7 @@ from .._images import RED, WHITE
 from ..cells import EXCLUDED_SIDES
 from ..datasets import list_images
 from ..datasets._files import is_zarr
-from ..models import list_models, model_file
+from ..models import find_model, list_models
 from ..prediction import Segmented
 from ._segmenter import BloodCellSegmenter
 
@@ -37,8 +37,9 @@ class SmearFeatures(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     segmenter : BloodCellSegmenter, path or str, optional
-        Fitted; or a saved model, or the name of a published one. None takes the newest published
-        one. `sklearn.base.clone` keeps it fitted.
+        Fitted; or what `BloodCellSegmenter.from_pretrained` takes: the name of a published model,
+        by default the newest, a model file, or a repository of the Hugging Face hub.
+        `sklearn.base.clone` keeps it fitted.
     unit : {"px", "um"}, default="px"
         Of diameters and areas: pixels and megapixels, or micrometres and square millimetres, for
         which the size of a pixel must be known: from the files, or by ``pixel_size`` of the
@@ -116,10 +117,12 @@ class SmearFeatures(TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such model.
+        ImportError, OSError
+            If a repository of the hub is named, and huggingface_hub is missing, or the hub has no
+            such model or cannot be reached.
         ValueError
-            If a parameter is not as described, or the segmenter is not fitted.
+            If a parameter is not as described, there is no such model, or the segmenter is not
+            fitted.
         """
         self._validate_params()
         if isinstance(self.segmenter, BloodCellSegmenter):
@@ -130,11 +133,9 @@ class SmearFeatures(TransformerMixin, BaseEstimator):
                 "leave it out for the published weights.",
             )
             self.segmenter_ = copy.copy(self.segmenter)
-        elif self.segmenter is None or str(self.segmenter) in list_models():
-            name = None if self.segmenter is None else str(self.segmenter)
-            self.segmenter_ = BloodCellSegmenter.from_pretrained(name)
         else:
-            self.segmenter_ = BloodCellSegmenter.load(model_file(self.segmenter))
+            given = list_models()[0] if self.segmenter is None else self.segmenter
+            self.segmenter_ = BloodCellSegmenter.load(find_model(given, argument="segmenter"))
         return self
 
     def transform(self, X: Any) -> np.ndarray:

@@ -63,8 +63,17 @@ def model_file(given: str | Path) -> Path:
     return model_path(str(given)) if str(given) in _NAMES else Path(given)
 
 
-def find_model(given: str | Path, *, revision: str | None = None) -> Path:
+def find_model(given: str | Path, *, revision: str | None = None, argument: str = "name") -> Path:
     """Return the model file of a published model's name, a path, or a repository of the hub.
+
+    Parameters
+    ----------
+    given : str or path
+        The name, path or repository.
+    revision : str, optional
+        Of the repository.
+    argument : str
+        What the caller calls it, for the message.
 
     Raises
     ------
@@ -82,8 +91,8 @@ def find_model(given: str | Path, *, revision: str | None = None) -> Path:
         )
     if not file.is_file():
         raise ValueError(
-            f"name must be that of a published model, one of {', '.join(_NAMES)}, a model file, or "
-            f"a repository of the Hugging Face hub, OWNER/NAME; got {str(given)!r}."
+            f"{argument} must be that of a published model, one of {', '.join(_NAMES)}, a model "
+            f"file, or a repository of the Hugging Face hub, OWNER/NAME; got {str(given)!r}."
         )
     return file
 

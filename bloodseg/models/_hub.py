@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .._extras import import_extra
+
 _FILE = "model.safetensors"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What the hub reads of a card: how to find the model, and that this package opens it.
@@ -80,11 +82,5 @@ def upload_model(
 
 
 def _import_hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "repositories of the Hugging Face hub need the package huggingface_hub: "
-            "pip install 'bloodseg[hub]'."
-        ) from error
-    return huggingface_hub
+    need = "repositories of the Hugging Face hub need the package huggingface_hub"
+    return import_extra("huggingface_hub", extra="hub", need=need)

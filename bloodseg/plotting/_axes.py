@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._extras import import_extra
 from .._images import colours_of, in_words
 
 
@@ -51,10 +52,7 @@ def axes_for(ax: Any, n: int, *, width: float = 5.0, height: float = 4.0) -> np.
         If axes are given, but not n.
     """
     if ax is None:
-        try:
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'bloodseg[plot]'.") from error
+        pyplot = import_extra("matplotlib.pyplot", extra="plot", need="plots need matplotlib")
         _, axes = pyplot.subplots(
             1, n, figsize=(n * width, height), squeeze=False, layout="constrained"
         )

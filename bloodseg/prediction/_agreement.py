@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .._images import NOT_LABELLED, ScaledRows, middle
+from .._images import NOT_LABELLED, middle, scaled_middle
 from ..metrics import confusion_matrix
 
 # Mean confidence from which nobody asks. Of the real fields of seven laboratories that mirroring
@@ -45,8 +45,7 @@ def measure_agreement(
     network : callable
         From pixels (h, w, C) to logits (n, h, w), and what they cost.
     """
-    side = max(1, int(_SHOWN / factor))
-    pixels = ScaledRows(middle(enhanced, side), factor)[:]
+    pixels, side = scaled_middle(enhanced, factor, _SHOWN)
     logits, _ = network(np.ascontiguousarray(pixels[:, ::-1]))
     mirrored = logits.argmax(axis=0)[:, ::-1]
     labels = _at_size(middle(class_map, side), mirrored.shape)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .._images import CLASS_NAMES, RED, ScaledRows, mask_of, middle
+from .._images import CLASS_NAMES, RED, mask_of, scaled_middle
 from ..cells._diameter import measured_diameter
 from ..cells._scale import LEAST, MOST, is_diameter, peak_shift, scale_to, typical_radius
 from ..ode._warnings import warn_caller
@@ -171,9 +171,8 @@ def _find_surest(
     image: Any, sizes: np.ndarray, wanted: float, network: Sure, *, above: float = 0.0
 ) -> float | None:
     """Return the diameter at which the network is surest of the middle of an image, if of any."""
-    found = np.array(
-        [network.measure_sureness(_show(image, wanted / size), wanted) for size in sizes]
-    )
+    shown = (scaled_middle(image, wanted / size, _SHOWN)[0] for size in sizes)
+    found = np.array([network.measure_sureness(pixels, wanted) for pixels in shown])
     best = int(found.argmax())
     if found[best] <= above:
         return None
@@ -181,7 +180,3 @@ def _find_surest(
         return float(sizes[best])
     shift = peak_shift(*found[best - 1 : best + 2])
     return float(sizes[best] * 2 ** (_OCTAVE_STEP * shift))
-
-
-def _show(image: Any, factor: float) -> np.ndarray:
-    return ScaledRows(middle(image, max(1, int(_SHOWN / factor))), factor)[:]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from .._extras import import_extra
 from .._files import check_place, expanded, written_whole
 from .._images import cell_labels, colours_of
 
@@ -180,10 +181,5 @@ def check_output(path: Any) -> Path:
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
     check_place(path, "The map")
     if path.suffix.lower() == ".zarr":
-        try:
-            import zarr  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                "Zarr files need the package zarr: pip install 'bloodseg[slides]'."
-            ) from error
+        import_extra("zarr", extra="slides", need="Zarr files need the package zarr")
     return path

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._extras import import_extra
+
 # Okabe and Ito's colours, which colour-blind people tell apart. https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 PAPER = "0.45"
@@ -15,14 +17,10 @@ PANELS_ACROSS = 5
 def make_figure(
     n_panels: int, width: float, height: float, *, alike: bool = False
 ) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "figures of studies need matplotlib: pip install 'bloodseg[plot]'."
-        ) from error
+    need = "figures of studies need matplotlib"
+    matplotlib = import_extra("matplotlib.figure", extra="plot", need=need)
     n_rows = -(-n_panels // PANELS_ACROSS)
-    figure = Figure(figsize=(width, height * n_rows), layout="constrained")
+    figure = matplotlib.Figure(figsize=(width, height * n_rows), layout="constrained")
     n_columns = -(-n_panels // n_rows)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=alike).ravel()
     for spare in axes[n_panels:]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .._extras import import_extra
+
 
 def make_accelerator(accelerator: Any) -> Any:
     """Return the Accelerator that a parameter asks for: an object, True for a new one, or None.
@@ -19,13 +21,8 @@ def make_accelerator(accelerator: Any) -> Any:
         return None
     if accelerator is not True:
         return accelerator
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise ImportError(
-            "accelerator=True needs Hugging Face Accelerate: pip install bloodseg[distributed]."
-        ) from error
-    return Accelerator()
+    need = "accelerator=True needs Hugging Face Accelerate"
+    return import_extra("accelerate", extra="distributed", need=need).Accelerator()
 
 
 def share_seed(random_state: np.random.RandomState, accelerator: Any) -> int:

@@ -142,7 +142,7 @@ def test_measure_writes_every_format(model, images, tmp_path, capsys):
 
 
 def test_rois_need_their_package(model, images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("bloodseg.cli._measure.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "roifile", None)
     assert run("measure", images, "-m", model, "-o", tmp_path / "out", "--rois") == 2
     assert "need the package roifile: pip install 'bloodseg[imagej]'." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

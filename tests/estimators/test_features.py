@@ -153,13 +153,15 @@ def test_a_pipeline_is_searched_and_kept(shared_fitted, smears, tmp_path):
     assert np.array_equal(loaded.predict(smears.images), search.predict(smears.images))
 
 
-def test_models_by_name_and_file(shared_fitted, smears, tmp_path, table):
+def test_models_by_name_and_file(shared_fitted, smears, tmp_path, table, same_weights):
     shared_fitted.save(tmp_path / "m")
     by_file = SmearFeatures(tmp_path / "m").fit().transform(smears.images)
     assert np.array_equal(by_file, table.to_numpy(), equal_nan=True)
-    published = SmearFeatures().fit().segmenter_
-    assert published.pretrained == SmearFeatures("smears-3").fit().segmenter_.pretrained
-    assert published.red_cell_diameter == "auto"
+    published = BloodCellSegmenter.from_pretrained("smears-3")
+    for name in (None, "smears-3"):
+        taken = SmearFeatures(name).fit().segmenter_
+        assert same_weights(taken, published)
+        assert taken.red_cell_diameter == "auto"
 
 
 def test_what_is_refused(smears):
@@ -167,7 +169,7 @@ def test_what_is_refused(smears):
         SmearFeatures(unit="mm").fit()
     with raises("segmenter must be fitted; this BloodCellSegmenter is not.", NotFittedError):
         SmearFeatures(BloodCellSegmenter()).fit()
-    with raises("There is no model file at none", FileNotFoundError):
+    with raises("segmenter must be that of a published model, one of smears-3, a model file"):
         SmearFeatures("none").fit()
     with pytest.raises(NotFittedError):
         SmearFeatures().transform(smears.images)

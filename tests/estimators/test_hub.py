@@ -9,7 +9,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-from bloodseg import BloodCellSegmenter
+from bloodseg import BloodCellSegmenter, SmearFeatures
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def hub(tmp_path, monkeypatch):
     return folder
 
 
-def test_there_and_back(fitted, smears, hub):
+def test_there_and_back(fitted, smears, hub, same_weights):
     assert fitted.push_to_hub("lab/smears") == "https://huggingface.co/lab/smears"
     card = (hub / "lab/smears/README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: bloodseg\n")
@@ -50,6 +50,7 @@ def test_there_and_back(fitted, smears, hub):
         fitted.predict(smears.images), back.predict(smears.images), strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
+    assert same_weights(SmearFeatures("lab/smears").fit().segmenter_, fitted)
 
 
 def test_a_revision(fitted, hub):

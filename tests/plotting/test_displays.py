@@ -1,6 +1,6 @@
 """The displays draw what they are given, on the axes they are given; pictures are open to look."""
 
-import builtins
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -310,14 +310,7 @@ def test_too_few_axes_are_refused():
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name == "matplotlib":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with raises("plots need matplotlib: pip install 'bloodseg[plot]'.", ImportError):
         CellSizeDisplay.from_predictions(CELLS)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -318,14 +318,7 @@ def test_without_times_there_are_none_in_the_report(tmp_path, rng):
 
 
 def test_report_without_matplotlib(folder, monkeypatch):
-    imported = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return imported(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.warns(UserWarning, match=r"need matplotlib: pip install 'bloodseg\[plot\]'"):
         text = report_study(folder)
     assert "smears-networks.png" in text

@@ -678,6 +678,6 @@ def test_no_accelerator():
 
 def test_accelerate_that_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
-    text = "accelerator=True needs Hugging Face Accelerate: pip install bloodseg[distributed]."
+    text = "accelerator=True needs Hugging Face Accelerate: pip install 'bloodseg[distributed]'."
     with pytest.raises(ImportError, match=re.escape(text)):
         make_accelerator(True)
