@@ -6,7 +6,7 @@ to one cell. An arc that goes around half of its cell or more tells how large th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -34,34 +34,55 @@ def ellipses_of_arcs(mask: np.ndarray, radius: float) -> np.ndarray:
         Row of the middle, half the long and half the short side, in pixels.
     """
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    long_enough = [outline[:, 0] for outline in outlines if len(outline) >= np.pi * radius]
+    spread = max(_SOFTEN * radius, 1)
     found = []
-    for outline in outlines:
-        for arc in _arcs(outline[:, 0], mask.shape, radius):
+    for points, turn, notched in _bending(long_enough, radius, spread):
+        ends = notched | ((points == 0) | (points == np.array(mask.shape[::-1]) - 1)).any(axis=1)
+        for arc in _arcs(points, turn, ends, round(spread)):
             (_, row), sides, _ = cv2.fitEllipseDirect(arc.astype(np.float32))
             # The outermost pixels have their middles half a pixel inside.
             found.append((row, max(sides) / 2 + 0.5, min(sides) / 2 + 0.5))
     return np.reshape(found, (-1, 3))
 
 
-def _arcs(points: np.ndarray, shape: tuple[int, ...], radius: float) -> Iterator[np.ndarray]:
-    """Yield the parts of a closed outline that lie between notches and turn far enough."""
-    if len(points) < np.pi * radius:
+def _bending(
+    outlines: Sequence[np.ndarray], radius: float, spread: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the points of each closed outline, by how much it turns at each, and which are notches.
+
+    All outlines are blurred at once, each between its own ends.
+    """
+    if not outlines:
         return
-    spread = max(_SOFTEN * radius, 1)
+    reach = int(4 * spread) + 1
+    rounds = [points[np.arange(-reach, len(points) + reach) % len(points)] for points in outlines]
+    line = np.concatenate(rounds).T.astype(float)
     (right, down), (right2, down2) = (
-        gaussian_filter1d(points.T.astype(float), spread, order=order, mode="wrap")
-        for order in (1, 2)
+        gaussian_filter1d(line, spread, order=order) for order in (1, 2)
     )
     length = np.maximum(np.hypot(right, down), 0.1)
     turn = (down * right2 - right * down2) / length**2  # from point to point
-    ends = turn * radius < _NOTCH * length
-    ends |= ((points == 0) | (points == np.array(shape[::-1]) - 1)).any(axis=1)
+    notched = turn * radius < _NOTCH * length
+    start = reach
+    for points in outlines:
+        own = slice(start, start + len(points))
+        yield points, turn[own], notched[own]
+        start = own.stop + 2 * reach
+
+
+def _arcs(
+    points: np.ndarray, turn: np.ndarray, ends: np.ndarray, margin: int
+) -> Iterator[np.ndarray]:
+    """Yield the parts of a closed outline that lie between ends and turn far enough.
+
+    So near to its end as the margin, an arc is bent by the notch.
+    """
     if not ends.any():
         yield points
         return
     start = int(ends.argmax())
     points, turn, ends = (np.roll(each, -start, axis=0) for each in (points, turn, ends))
-    margin = round(spread)  # so near to its end, an arc is bent by the notch
     first = np.flatnonzero(ends[:-1] & ~ends[1:]) + 1
     last = np.append(np.flatnonzero(~ends[:-1] & ends[1:]) + 1, len(ends))
     for begin, end in zip(first + margin, last - margin, strict=False):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 _SOFTEN = 0.06  # of a radius: the blur of outlines before their normals are taken
-KERNEL_SUM = 1024  # of the blur's whole-numbered kernel, about
+KERNEL_SUM = 512  # of the blur's whole-numbered kernel, about
 
 
 @dataclass(frozen=True)
@@ -46,29 +46,33 @@ class Outline:
         inner = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
         rows, columns = np.nonzero(mask & (inner == 0))
         soft = blurred(inside, max(_SOFTEN * radius, 0.5))
-        down = cv2.Sobel(soft, cv2.CV_64F, 0, 1)[rows, columns]
-        right = cv2.Sobel(soft, cv2.CV_64F, 1, 0)[rows, columns]
+        down = cv2.Sobel(soft, cv2.CV_32F, 0, 1)[rows, columns].astype(float)
+        right = cv2.Sobel(soft, cv2.CV_32F, 1, 0)[rows, columns].astype(float)
         length = np.maximum(np.hypot(down, right), 1)
         return cls(mask.shape, rows, columns, down / length, right / length)
 
-    def votes(self, *reaches: float) -> np.ndarray:
-        """Return how many votes each pixel gets, if every pixel votes at these distances."""
+    def votes(self, *reaches: float, every: int = 1) -> np.ndarray:
+        """Return how many votes each pixel gets, if every pixel votes at these distances.
+
+        Or each block of ``every`` pixels a side; what no whole block covers is left out.
+        """
         steps = np.array(reaches)[:, np.newaxis]
         # The way is rounded, not its end: halves would go up or down with the window's place.
-        rows = self.rows + np.rint(steps * self.down).astype(np.intp)
-        columns = self.columns + np.rint(steps * self.right).astype(np.intp)
-        height, width = self.shape
+        rows = (self.rows + np.rint(steps * self.down).astype(np.intp)) // every
+        columns = (self.columns + np.rint(steps * self.right).astype(np.intp)) // every
+        height, width = (side // every for side in self.shape)
         within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         places = rows[within] * width + columns[within]
-        return np.bincount(places, minlength=height * width).reshape(self.shape)
+        return np.bincount(places, minlength=height * width).reshape(height, width)
 
 
 def blurred(counts: np.ndarray, spread: float) -> np.ndarray:
     """Return counts blurred by a Gaussian, times ``KERNEL_SUM`` squared.
 
-    In whole numbers, which float64 holds exactly: blurs in floating point round in other ways near
-    a window's right border, and a tie between two pixels would end otherwise in another block.
+    In whole numbers, which float32 holds exactly up to 2**24, far above what votes come to: blurs
+    of fractions round in other ways near a window's right border, and a tie between two pixels
+    would end otherwise in another block.
     """
     side = 2 * int(np.ceil(3 * spread)) + 1
     kernel = np.rint(cv2.getGaussianKernel(side, spread) * KERNEL_SUM)
-    return cv2.sepFilter2D(counts.astype(np.float64), cv2.CV_64F, kernel, kernel)
+    return cv2.sepFilter2D(counts.astype(np.float32), cv2.CV_32F, kernel, kernel)

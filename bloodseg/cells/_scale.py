@@ -242,18 +242,21 @@ def _red_radius(class_map: Any, guess: float, label: int | None) -> float:
     radii = guess * _CANDIDATES
     squares, numbers = np.zeros(len(radii)), np.zeros(len(radii))
     arcs = [np.empty((0, 2))]
-    margin = int(np.ceil((1 + 4 * _BLUR) * radii[-1]))
+    # Votes are counted in blocks, which must be small against the blur.
+    every = max(1, int(_BLUR * guess / 2))
+    margin = every * int(np.ceil((1 + 4 * _BLUR) * radii[-1] / every))
     for mask, inner in _strips(class_map, label, margin):
         filled = without_holes(mask, LARGEST_HOLE * np.pi * guess**2)
         row, long, short = ellipses_of_arcs(filled, guess).T
         own = (row >= inner.start) & (row < inner.stop)
         arcs.append(np.column_stack([np.sqrt(long * short), short])[own])
         outline = Outline.of(filled, guess)
+        blocks = slice(inner.start // every, inner.stop // every)
         for index, radius in enumerate(radii):
-            votes = outline.votes(radius)
-            numbers[index] += votes[inner].sum()
-            blurs = cv2.GaussianBlur(votes.astype(np.float32), (0, 0), _BLUR * radius)
-            squares[index] += np.square(blurs[inner], dtype=np.float64).sum()
+            votes = outline.votes(radius, every=every).astype(np.float32)
+            numbers[index] += votes[blocks].sum(dtype=float)
+            blurs = cv2.GaussianBlur(votes, (0, 0), _BLUR * radius / every)
+            squares[index] += np.square(blurs[blocks]).sum(dtype=float)
     # How many votes meet where a vote falls, in shares of a circle's.
     shares = radii * squares / np.maximum(numbers, 1)
     best = int(np.clip(shares.argmax(), 1, len(radii) - 2))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from skimage.measure import label
 from skimage.segmentation import watershed
 
 from .._images import CLASS_NAMES, PLATELET, RED, WHITE, cell_labels
@@ -139,11 +138,7 @@ def _split_class(
     origin: tuple[int, int],
     outside: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return label image and seeds of one class, specks included.
-
-    A watershed on the score of `_score`, from its maxima, makes pieces; see `_necks` for which of
-    them are one cell.
-    """
+    """Return label image and seeds of one class, specks included."""
     mask = class_map == own_label
     if not mask.any():
         return np.zeros(class_map.shape, np.int32), np.empty((0, 2), np.intp)
@@ -152,27 +147,54 @@ def _split_class(
         others |= outside
     mask = _joined(mask, rule.join * usual.radius) & ~others
     mask = without_holes(mask, LARGEST_HOLE * np.pi * usual.radius**2, outside) & ~others
+    cells, seeds = _free_cells(mask, others, usual, outside)
+    clumps = mask & (cells == 0)
+    if clumps.any():
+        found, more = _cells_of_clumps(clumps, others, rule, usual, origin, outside)
+        cells += np.where(found > 0, found + len(seeds), 0).astype(np.int32)
+        seeds = np.concatenate([seeds, more])
+    return cells, seeds + origin
+
+
+def _free_cells(
+    mask: np.ndarray, others: np.ndarray, usual: Usual, outside: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return label image and seeds of regions that are one cell each, without a closer look."""
     regions = Regions.of(mask, outside)
+    alone = regions.whole & (regions.sides <= usual.widest)
+    alone &= regions.areas >= _SMALLEST_OTHER * np.pi * usual.radius**2
+    seeds = []
+    for region in np.flatnonzero(alone):
+        place, inside = regions.cut_out(region)
+        alone[region] = _is_one(inside, others[place], usual)
+        if alone[region]:
+            pixels = np.argwhere(inside)
+            seeds.append(pixels[len(pixels) // 2] + [place[0].start, place[1].start])
+    number = np.where(alone, np.cumsum(alone), 0).astype(np.int32)
+    return number[regions.labels], np.reshape(seeds, (-1, 2)).astype(np.intp)
+
+
+def _cells_of_clumps(
+    mask: np.ndarray,
+    others: np.ndarray,
+    rule: _Rule,
+    usual: Usual,
+    origin: tuple[int, int],
+    outside: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return label image and seeds of the cells of clumps, and of all that the border cuts.
+
+    A watershed on the score of `_score`, from its maxima, makes pieces; see `_necks` for which of
+    them are one cell.
+    """
     score = _score(mask, rule, usual.radius, origin, outside)
-    markers, seeds = _numbered(_markers(score, regions, rule, usual))
+    markers, seeds = _numbered(_markers(score, Regions.of(mask, outside), rule, usual))
     if len(seeds) == 0:
         return markers, seeds
-    of_seed = regions.labels[tuple(seeds.T)]
-    first = np.zeros(len(regions.areas), np.intp)  # seed of each region, counted from 1
-    first[of_seed[::-1]] = np.arange(len(seeds), 0, -1)
-    crowded = np.bincount(of_seed, minlength=len(first)) > 1
-    for region in np.flatnonzero(crowded & regions.whole & (regions.sides <= usual.widest)):
-        place, inside = regions.cut_out(region)
-        crowded[region] = not _is_one(inside, others[place], usual)
-    kept = crowded[of_seed] | (first[of_seed] == np.arange(1, len(seeds) + 1))
-    number = np.r_[0, np.where(kept, np.cumsum(kept), 0)].astype(np.int32)
-    # Only what is crowded needs the watershed, which takes its time.
-    pieces = np.where(crowded, 0, number[first])[regions.labels]
-    pieces += watershed(-score, number[markers], mask=crowded[regions.labels])
-    seeds = seeds[kept]
+    pieces = watershed(-score, markers, mask=mask)
     cells = cells_of_pieces(pieces, len(seeds), others, usual)
     _, first = np.unique(cells[1:], return_index=True)
-    return cells.astype(np.int32)[pieces], seeds[first] + origin
+    return cells.astype(np.int32)[pieces], seeds[first]
 
 
 def _is_one(shape: np.ndarray, hidden: np.ndarray, usual: Usual) -> bool:
@@ -204,9 +226,9 @@ def _markers(score: np.ndarray, regions: Regions, rule: _Rule, usual: Usual) -> 
     radius = usual.radius
     peaks = (score == cv2.dilate(score, _square(rule.apart * radius))) & (score > _LEAST_SCORE)
     # Maxima may come in pairs, as on a shape of mirror symmetry.
-    groups = label(cv2.dilate(peaks.astype(np.uint8), _square(_SAME * radius)), connectivity=2)
+    _, groups = cv2.connectedComponents(cv2.dilate(peaks.astype(np.uint8), _square(_SAME * radius)))
     markers = np.where(peaks, groups, 0).astype(np.int32)
-    # What lies free is a cell, however thin.
+    # What has no maximum is a cell all the same, however thin.
     thin = regions.areas >= _SMALLEST_OTHER * np.pi * radius**2
     thin &= regions.sides <= usual.widest
     thin[regions.labels[peaks]] = False
@@ -241,13 +263,14 @@ def _score(
     # A full circle casts its votes onto a blob of the blur's area: about 1 in its middle.
     spread = rule.blur * radius
     full = 2 * np.pi * radius * len(_RINGS) / (2 * np.pi * spread**2)
-    score: np.ndarray = depth + (blurred(votes, spread) / (KERNEL_SUM**2 * full)).astype(np.float32)
+    score: np.ndarray = depth + blurred(votes, spread) / np.float32(KERNEL_SUM**2 * full)
     # The inside of a sheet of merged cells is flat. This lattice divides it into cells of usual
     # size, which is the best guess there is, and keeps every cell's extent bounded.
     row, column = (np.arange(n) + o for n, o in zip(mask.shape, origin, strict=True))
     waves = 2 * np.sqrt(np.pi) / radius  # a peak for each area of a cell
-    lattice = np.cos(waves * row)[:, np.newaxis] + np.cos(waves * column)
-    score += np.rint(lattice * 8).astype(np.float32) * np.float32(_LATTICE)
+    down, right = (8 * np.cos(waves * place).astype(np.float32) for place in (row, column))
+    lattice = down[:, np.newaxis] + right
+    score += np.rint(lattice, out=lattice) * np.float32(_LATTICE)
     score[~mask] = 0
     return score
 

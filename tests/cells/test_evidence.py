@@ -8,6 +8,7 @@ from bloodseg.cells import find_cells
 from bloodseg.cells._arcs import ellipses_of_arcs
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._instances import assemble, count_cells
+from bloodseg.cells._outline import Outline, blurred
 from bloodseg.cells._scale import typical_radii
 from bloodseg.cells._shapes import (
     distance_inside,
@@ -121,6 +122,19 @@ def test_a_disc_is_one_cell_at_any_scale(diameter, label):
     side = int(1.4 * diameter) + 4
     disc = ellipse((side, side), side / 2, side / 2, diameter / 2)
     assert len(find_cells(np.where(disc, label, 0))) == 1
+
+
+def test_what_lies_free_and_is_convex_takes_no_watershed(monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("watershed")
+
+    monkeypatch.setattr("bloodseg.cells._split.watershed", never)
+    class_map = field(200, ellipse((200, 200), 100, 120, 2 * RADIUS, 1.5, 0.4))
+    cells = find_cells(class_map)
+    assert cells.counts["red"] == 7
+    assert np.array_equal(cells.labels > 0, class_map == RED)
+    with pytest.raises(AssertionError, match="watershed"):
+        find_cells(field(200, pair(200, RADIUS, 1.8 * RADIUS)))
 
 
 def test_rough_outlines_are_no_evidence(rng):
@@ -258,6 +272,25 @@ def test_clumps_of_long_cells_are_not_doubled(ratio, rng):
     class_map = beside_each_other([clump(rng, n_cells, ratio) for n_cells in (2, 3, 4) * 3])
     assert typical_radii(class_map).red == pytest.approx(14, rel=0.08)
     assert find_cells(class_map).counts["red"] == pytest.approx(27, rel=0.35)
+
+
+def test_votes_by_blocks_are_the_sums_of_their_pixels():
+    outline = Outline.of(ellipse((60, 72), 31, 35, 20, 1.3, 0.4), 20)
+    votes = outline.votes(17, 20)
+    assert votes.sum() == 2 * len(outline.rows)
+    sums = votes.reshape(20, 3, 24, 3).sum(axis=(1, 3))
+    assert np.array_equal(outline.votes(17, 20, every=3), sums)
+    assert outline.votes(17, 20, every=50).shape == (1, 1)  # whole blocks only
+
+
+@pytest.mark.parametrize("spread", [0.5, 3, 24])
+def test_blurs_are_whole_numbers(spread, rng):
+    counts = rng.integers(0, 60, (150, 150))
+    blurs = blurred(counts, spread)
+    assert np.array_equal(blurs, np.rint(blurs))
+    assert blurs.max() < 2**24
+    # so they are the same in every window
+    assert np.array_equal(blurred(counts[:, :140], spread)[75, :60], blurs[75, :60])
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0])
