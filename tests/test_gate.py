@@ -91,6 +91,14 @@ def test_wheel_holds_the_package_and_nothing_else(distributions):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"bloodseg"}
 
 
+def test_wheel_tells_napari_of_the_plugin(distributions):
+    wheel = zipfile.ZipFile(distributions[0])
+    (entries,) = [name for name in wheel.namelist() if name.endswith("/entry_points.txt")]
+    line = "[napari.manifest]\nbloodseg = bloodseg.napari:napari.yaml\n"
+    assert line in wheel.read(entries).decode()
+    assert "bloodseg/napari/napari.yaml" in wheel.namelist()
+
+
 def test_sdist_builds_the_same_wheel(distributions, tmp_path):
     wheel, sdist = distributions
     with tarfile.open(sdist) as archive:

@@ -96,7 +96,7 @@ def load_geojson(
     known = check_class_map(class_names, target_names, name="class_names")
     files = find_annotations(Path(path), ".geojson", holds="GeoJSON files", kind="GeoJSON file")
     pictures = find_pictures(next(iter(files.values())).parent, images)
-    cells = {name: _read_features(file) for name, file in files.items()}
+    cells = {name: _read_outlines(file) for name, file in files.items()}
     found = [label for items in cells.values() for label, _ in items]
     check_labels_known(found, known, target_names, name="class_names")
     pixels, drawn = [], []
@@ -114,8 +114,12 @@ def load_geojson(
     return bunch_of_cells(pixels, drawn, list(files), target_names)
 
 
-def _read_features(file: Path) -> list[tuple[str, list[Rings]]]:
-    """Return the class and the polygons, each a list of rings, of each feature."""
+def _read_outlines(file: Path) -> list[tuple[str, list[Rings]]]:
+    return [read_outline(feature, where) for feature, where in read_features(file)]
+
+
+def read_features(file: Path) -> list[tuple[Any, str]]:
+    """Return the features of a file, and what messages call each."""
     document = read_json(file, "GeoJSON")
     features = document  # QuPath writes a bare list, too
     if isinstance(document, dict):
@@ -125,10 +129,11 @@ def _read_features(file: Path) -> list[tuple[str, list[Rings]]]:
             f"{file} must hold a GeoJSON FeatureCollection; got none. Move other files out of the "
             "folder."
         )
-    return [_read_feature(feature, f"{file}, features[{i}]") for i, feature in enumerate(features)]
+    return [(feature, f"{file}, features[{i}]") for i, feature in enumerate(features)]
 
 
-def _read_feature(feature: Any, where: str) -> tuple[str, list[Rings]]:
+def read_outline(feature: Any, where: str) -> tuple[str, list[Rings]]:
+    """Return the class and the polygons, each a list of rings, corners (x, y), of a feature."""
     geometry, properties = (_member(feature, name) for name in ("geometry", "properties"))
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     if kind not in ("Polygon", "MultiPolygon"):

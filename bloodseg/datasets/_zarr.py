@@ -64,7 +64,7 @@ class _Image:
 
 
 def _image_in(folder: Path, name: str) -> _Image:
-    kind, attributes = _metadata(folder)
+    kind, attributes = read_metadata(folder)
     if kind == "array":
         return _Image(folder)
     multiscales = attributes.get("multiscales")
@@ -91,7 +91,7 @@ def _image_of(folder: Path, multiscales: Any, name: str) -> _Image:
     if axes is not None:
         axes = tuple(_axis_name(axis) for axis in axes)
     array = _inside(folder, paths[0])
-    if _metadata(array)[0] != "array":
+    if read_metadata(array)[0] != "array":
         raise ValueError(f"its first level {paths[0]!r} is no array.")
     return _Image(array, axes, _sides_of(multiscale))
 
@@ -132,8 +132,8 @@ def _inside(folder: Path, path: str) -> Path:
     return inner
 
 
-def _metadata(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return whether a folder is an "array" or a "group", and its attributes."""
+def read_metadata(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return whether a folder is an "array" or a "group" of Zarr, and its attributes."""
     if (folder / "zarr.json").exists():
         document = _read_json(folder / "zarr.json")
         attributes = document.get("attributes", {})

@@ -6,6 +6,7 @@ Nothing here writes to what was fitted: a `Predictor` owns a copy of the network
 from ._magnification import Ruler as Ruler
 from ._magnification import check_red_cell_diameter as check_red_cell_diameter
 from ._map_files import check_output as check_output
+from ._map_files import classes_of_map as classes_of_map
 from ._map_files import write_map as write_map
 from ._network import TileNetwork as TileNetwork
 from ._network import check_tile_size as check_tile_size

@@ -11,9 +11,12 @@ import tifffile
 
 from .._extras import import_extra
 from .._files import check_place, expanded, written_whole
-from .._images import cell_labels, colours_of
+from .._images import cell_labels, check_classes, colours_of
+from ..datasets._xml import parse_xml
+from ..datasets._zarr import read_metadata
 
 _STRIP = 512  # rows written at a time
+_CELLS = "cells"  # what maps of cells are called
 _SHORTEST = 512  # of the longer sides of levels, from which on no coarser one follows
 
 
@@ -77,7 +80,7 @@ def _metadata_of_ome(
     for axis, side in zip("YX", pixel_sides or (), strict=False):
         sizes |= {f"PhysicalSize{axis}": side, f"PhysicalSize{axis}Unit": "µm"}
     labels = ", ".join(f"{label} {name}" for label, name in enumerate(classes or ()))
-    return {"axes": "YX", "Channel": {"Name": labels or "cells"}, **sizes}
+    return {"axes": "YX", "Channel": {"Name": labels or _CELLS}, **sizes}
 
 
 def _tiles(strips: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
@@ -149,7 +152,7 @@ def _metadata_of_ngff(
     scales = [[side * 2**level for side in pixel_sides or (1.0, 1.0)] for level in range(n_levels)]
     multiscale = {
         "version": version,
-        "name": "cells" if classes is None else "classes",
+        "name": _CELLS if classes is None else "classes",
         "type": "nearest",
         "axes": [{"name": axis, "type": "space", **unit} for axis in "yx"],
         "datasets": [
@@ -168,6 +171,36 @@ def _metadata_of_ngff(
             {"label-value": label, "class": name} for name, label in labels.items()
         ]
     return {"multiscales": [multiscale], "image-label": image_label}
+
+
+def classes_of_map(path: Path) -> tuple[str, ...] | None:
+    """Return what the labels of a map in OME-TIFF or OME-Zarr stand for, as `write_map` says it.
+
+    Returns
+    -------
+    tuple of str or None
+        Names of the labels 0, 1, ... of a class map; () where they are numbers of cells; None where
+        the file does not say that it holds labels.
+    """
+    if path.is_dir():
+        label = read_metadata(path)[1].get("image-label")
+        if label is None:
+            return None
+        named = {each["label-value"]: each.get("class") for each in label.get("properties", [])}
+        names = [named[value] for value in sorted(named) if value]
+        return () if None in names or not names else check_classes(("background", *names))
+    with tifffile.TiffFile(path) as file:
+        text = file.ome_metadata if file.is_ome else None
+    if not text:
+        return None
+    root = parse_xml(text.encode(), name="its OME-XML")
+    channels = [each.get("Name") for each in root.iter() if each.tag.endswith("}Channel")]
+    if channels == [_CELLS]:
+        return ()
+    numbered = [each.partition(" ") for each in (channels[0] or "").split(", ")] if channels else []
+    if [number for number, _, _ in numbered] != [str(place) for place in range(len(numbered))]:
+        return None
+    return check_classes([name for _, _, name in numbered]) if numbered else None
 
 
 def check_output(path: Any) -> Path:
