@@ -1,6 +1,5 @@
 """``bloodseg count`` and ``bloodseg measure``."""
 
-import csv
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import roifile
 import tifffile
 import zarr
 from PIL import Image
+from shell import rows_of
 
 from bloodseg import BloodCellSegmenter, summarize
 from bloodseg.cli import _batch, main
@@ -41,11 +41,6 @@ def images(tmp_path):
     for name, image in zip("ab", SMEARS.images, strict=False):
         Image.fromarray(image).save(folder / f"{name}.png")
     return folder
-
-
-def rows_of(file):
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def run(*arguments):

@@ -1,11 +1,11 @@
 """Classes other than the three, from `bloodseg train --classes` to every other command."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from shell import rows_of
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.cli import main
@@ -34,11 +34,6 @@ def model(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("model") / "four.safetensors"
     assert main(["train", str(data), "-o", str(path), "--classes", NAMES, *TINY]) == 0
     return path
-
-
-def rows_of(file):
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def test_train_makes_a_model_of_the_classes_named(data, model, tmp_path, capsys):

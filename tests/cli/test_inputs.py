@@ -1,6 +1,5 @@
 """One bad input costs no other: names, links, defects, and what libraries say of files."""
 
-import csv
 import io
 import json
 import logging
@@ -13,6 +12,7 @@ import joblib
 import pytest
 import tifffile
 from PIL import Image
+from shell import rows_of
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cli import main
@@ -35,11 +35,6 @@ def run(model_path, tmp_path, monkeypatch):
         return main(list(map(str, given))), tmp_path / output
 
     return run
-
-
-def rows_of(file):
-    with file.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
 
 
 def shows(output, name):

@@ -1,0 +1,33 @@
+"""``bloodseg demo``."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from PIL import Image
+
+from bloodseg.cli import main
+from bloodseg.models import list_models
+
+
+def test_demo_draws_trains_and_shows(tmp_path, capsys):
+    command = ["demo", "--quick", "-q", "-o", str(tmp_path / "demo")]
+    assert main(command) == 0
+    files = {"overview.png", "metrics.csv", "metrics.json", "model.safetensors"}
+    assert {file.name for file in (tmp_path / "demo").iterdir()} == files
+    out = capsys.readouterr().out
+    assert "overview.png" in out
+    at_once, trained = out.split("Trained here: ")
+    assert at_once.startswith(f"The published weights, {list_models()[0]}, on 4 smears not trained")
+    for text in (at_once, trained):
+        assert re.search(r"^panoptic quality \(PQ\) ", text, re.MULTILINE)
+    scores = json.loads((tmp_path / "demo/metrics.json").read_text())
+    assert scores["published"]["model"] == list_models()[0]
+    assert scores["published"]["scores"]["mean_iou"] > 0.9 > scores["scores"]["mean_iou"]
+    assert {row["class"] for row in scores["published"]["cells"]} >= {"white", "red"}
+    with Image.open(tmp_path / "demo/overview.png") as sheet:
+        assert sheet.width > 5 * 64
+        assert sheet.height > 4 * 64
+    assert main(command) == 2
+    assert "overview.png exists" in capsys.readouterr().err

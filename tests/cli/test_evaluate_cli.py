@@ -1,0 +1,140 @@
+"""``bloodseg evaluate``: scores of pixels and of cells."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from shell import SMEARS, raiser, rows_of
+
+from bloodseg import BloodCellSegmenter
+from bloodseg.cells import Cells
+from bloodseg.cli import main
+from bloodseg.cli._evaluate import Evaluation
+from bloodseg.datasets import TrueCells
+from bloodseg.metrics import cell_report, mean_iou
+
+
+def test_evaluate_prints_and_writes_scores(data, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["evaluate", str(data), "-m", str(model), "-o", str(out), "-q"]) == 0
+    segmenter = BloodCellSegmenter.load(model)
+    expected = mean_iou(SMEARS.masks, segmenter.predict(SMEARS.images))
+    text = capsys.readouterr().out
+    for line in ("CPA ", "IoU ", "pixel accuracy (PA) ", "mean Dice ", "4 images, "):
+        assert f"\n{line}" in text
+    assert f"mean IoU{expected:>40.4f}" in text
+    report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert report["scores"]["mean_iou"] == expected
+    assert np.sum(report["confusion_matrix"]) == SMEARS.masks.size
+    assert [image["image"] for image in report["images"]] == list("abcd")
+    pooled, *single = rows_of(out / "metrics.csv")
+    assert pooled["image"] == "(pooled)"
+    assert float(pooled["mean_iou"]) == expected
+    assert [row["image"] for row in single] == list("abcd")
+    assert {file.name for file in (out / "overlays").iterdir()} == {
+        f"{name}_overlay.png" for name in "abcd"
+    }
+    assert main(["evaluate", str(data), "-m", str(model), "-o", str(out), "-q"]) == 2
+    assert "metrics.json exists. Choose another name" in capsys.readouterr().err
+
+
+def test_evaluate_scores_cells_where_they_are_known(data, model, tmp_path, capsys):
+    folder, out = tmp_path / "smears", tmp_path / "out"
+    shutil.copytree(data, folder)
+    (folder / "instances").mkdir()
+    for name, labels in zip("abcd", SMEARS.instances, strict=True):
+        Image.fromarray(labels.astype(np.uint16)).save(folder / "instances" / f"{name}.png")
+    command = ["evaluate", str(folder), "-m", str(model), "-o", str(out), "-q"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    found = BloodCellSegmenter.load(model).predict_instances(SMEARS.images)
+    classes = [["white"] * white + ["red"] * red for white, red in SMEARS.counts]
+    expected = cell_report(list(SMEARS.instances), found, true_classes=classes)
+    report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    for row, other in zip(report["cells"], expected.to_dict("records"), strict=True):
+        assert row == {k: None if v != v else pytest.approx(v) for k, v in other.items()}
+    assert report["scores"]["mean_iou"] > 0
+    every = expected.iloc[-1]
+    assert re.search(rf"\nannotated .* {every.true}\nfound .* {every.found}\n", text)
+    shown = f"{every.f1:.3f} [{every.f1_low:.3f}, {every.f1_high:.3f}]"
+    assert re.search(rf"\nF1 .* {re.escape(shown)}\n", text)
+    assert "cells, IoU of cells at least 0.5" in text
+    # The same from a table of boxes.
+    (folder / "instances").rename(folder / "other")
+    (folder / "boxes.csv").write_text("image,class,xmin,ymin,xmax,ymax\na,RBC,1,2,9,9\n")
+    assert main([*command, "--overwrite"]) == 0
+    assert "cells, IoU of boxes at least 0.5" in capsys.readouterr().out
+    report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert report["cells"][-1]["true"] == 1
+
+
+def test_platelets_are_no_mistake_where_none_is_annotated():
+    classes = ("background", "white", "red", "platelet")
+    labels = np.zeros((40, 60), int)
+    labels[5:20, 5:20], labels[25:35, 40:50] = 1, 2
+    found = Cells(
+        labels,
+        np.array([2, 3]),
+        np.ones(2),
+        np.zeros((2, 4), bool),
+        np.ones(2, bool),
+        None,
+        classes,
+    )
+    boxes = TrueCells(np.array([[5.0, 5, 20, 20]]), np.array(["red"]))
+    platelet = TrueCells(np.array([[25.0, 40, 35, 50]]), np.array(["platelet"]))
+    result = Evaluation(classes)
+    result.add_cells(boxes, found)
+    assert [(row["class"], row["tp"], row["fp"]) for row in result.cell_rows] == [
+        ("red", 1, 0),
+        ("all", 1, 0),
+    ]
+    result = Evaluation(classes)
+    result.add_cells(boxes, found)
+    result.add_cells(platelet, found)
+    rows = {row["class"]: row for row in result.cell_rows}
+    assert (rows["platelet"]["tp"], rows["platelet"]["fp"]) == (1, 1)
+
+
+def test_evaluate_leaves_out_what_it_cannot_read(broken, model, tmp_path, capsys):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(broken / "masks/a.png")  # NaN: no cells
+    out = tmp_path / "out"
+    assert main(["evaluate", str(broken), "-m", str(model), "-o", str(out)]) == 1
+    captured = capsys.readouterr()
+    for message in (
+        "b skipped: ",
+        "c skipped: ",
+        "c.png has no label map",
+        "d.png must have the size of its image, (64, 64); got (32, 64)",
+    ):
+        assert message in captured.err
+    assert "\n1 image, " in captured.out
+    assert "3 left out, see the messages." in captured.out
+    report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert report["scores"]["cpa_white"] is None
+    assert set(report["failed"]) == set("bcd")
+    assert rows_of(out / "metrics.csv")[0]["cpa_white"] == ""
+
+
+def test_results_that_cannot_be_written_are_reported(data, model, tmp_path, capsys, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("bloodseg.cli._evaluate.write_csv", raiser(full))
+    command = ["evaluate", str(data), "-q", "-m", str(model), "-o", str(tmp_path)]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"bloodseg: error: {tmp_path / 'metrics.csv'} cannot be written: [Errno 28] No space left "
+        "on device\n"
+    )
+
+
+def test_evaluate_refuses_what_cannot_be_done(broken, model, tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path / "none"), "-m", str(model)]) == 2
+    assert "must be a folder of annotated images" in capsys.readouterr().err
+    (broken / "images/a.png").write_bytes(b"")
+    assert main(["evaluate", str(broken), "-q", "-m", str(model)]) == 2
+    assert "could be evaluated." in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""The command as a process of its own: exit codes, pipes, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from shell import TINY
+
+from bloodseg import BloodCellSegmenter
+
+PATIENCE = 600  # seconds: on a busy machine, imports alone may take a minute
+
+
+def run_process(*arguments, **settings):
+    return subprocess.run(
+        [sys.executable, "-m", "bloodseg", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        **settings,
+    )
+
+
+def test_process_ends_with_the_exit_code_and_without_a_traceback(data):
+    done = run_process("evaluate", data, "-m", "none.safetensors")
+    assert done.returncode == 2
+    assert done.stderr == "bloodseg: error: There is no model file at none.safetensors.\n"
+
+
+def test_help_does_without_torch():
+    code = "import sys; from bloodseg.cli import main; main(['--help']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert "bloodseg.cli" in done.stdout.split()
+    assert "torch" not in done.stdout.split()
+
+
+def test_a_closed_pipe_is_no_error(data, model):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "bloodseg", "evaluate", str(data), "-m", str(model), "-q"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_ctrl_c_on_a_training_process_leaves_a_model(data, tmp_path):
+    path, checkpoints = tmp_path / "m.safetensors", tmp_path / "checkpoints"
+    command = [sys.executable, "-m", "bloodseg", "train", str(data), "-o", str(path), *TINY]
+    command += ["--max-epochs", "100000", "--checkpoint-dir", str(checkpoints)]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, and what they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        while not list(checkpoints.glob("*.pt")) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "warning: Training was interrupted after" in err
+    assert "Traceback" not in err
+    assert len(BloodCellSegmenter.load(path).history_) >= 1
