@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def make_app(segmenter: BloodCellSegmenter, model: str, *, only_local: bool = Tr
     -------
     flask.Flask
     """
-    from flask import Flask, Request, Response, abort, request
+    from flask import Flask, Response, abort, request
     from jinja2 import Environment, PackageLoader
     from werkzeug.exceptions import HTTPException
 
@@ -118,25 +119,28 @@ def make_app(segmenter: BloodCellSegmenter, model: str, *, only_local: bool = Tr
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore", UserWarning)  # doubts: they stand on the page
-                page = _read(chosen, _uploads(request, Path(folder)), model)
+                photos = _save(request.files.getlist("photos"), Path(folder))
+                page = _read(chosen, photos, model)
         except ValueError as error:
             return form(first_line(error), 400)
         return Response(page, mimetype="text/html")
 
-    def _uploads(sent: Request, folder: Path) -> dict[str, Path]:
-        photos = [photo for photo in sent.files.getlist("photos") if photo.filename]
-        if not 0 < len(photos) <= MAX_IMAGES:
-            raise ValueError(f"choose 1 to {MAX_IMAGES} photos at a time; got {len(photos)}.")
-        files = {}
-        for number, photo in enumerate(photos, start=1):
-            # What it is called tells nothing of what it is, and is no name for a file here.
-            name = Path((photo.filename or "").replace("\\", "/")).name or f"photo {number}"
-            file = folder / f"{number}.image"
-            photo.save(file)
-            files[name if name not in files else f"{name} ({number})"] = file
-        return files
-
     return app
+
+
+def _save(uploads: Iterable[Any], folder: Path) -> dict[str, Path]:
+    """Save the photos of a request, werkzeug's FileStorage, and return their files by name."""
+    photos = [photo for photo in uploads if photo.filename]
+    if not 0 < len(photos) <= MAX_IMAGES:
+        raise ValueError(f"choose 1 to {MAX_IMAGES} photos at a time; got {len(photos)}.")
+    files = {}
+    for number, photo in enumerate(photos, start=1):
+        # What it is called tells nothing of what it is, and is no name for a file here.
+        name = Path(photo.filename.replace("\\", "/")).name or f"photo {number}"
+        file = folder / f"{number}.image"
+        photo.save(file)
+        files[name if name not in files else f"{name} ({number})"] = file
+    return files
 
 
 def _host_of(host: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 from PIL import Image
 
 from .._files import printable
@@ -243,21 +243,8 @@ def render_report(
     >>> page.startswith("<!DOCTYPE html>")
     True
     """
-    if not results:
-        raise ValueError("results must hold at least one image; got none.")
-    known = {result.pixel_size is not None for result in results}
-    if len(known) > 1:
-        raise ValueError(
-            "results must know the size of a pixel for all images or for none; got some of each. "
-            "Set pixel_size, report them apart, or call in_pixels of each."
-        )
-    (has_area,) = known
-    if len({result.classes for result in results}) > 1:
-        raise ValueError(
-            "results must all have the same classes; got several. Report the images of each model "
-            "apart."
-        )
-    classes = results[0].classes
+    _check_alike(results)
+    classes, has_area = results[0].classes, results[0].pixel_size is not None
     names = sorted(classes[1:], key=RED.__ne__)  # red cells first, as reports of blood have them
     # Those in doubt first, each else in its place.
     results = [each.draw() for each in sorted(results, key=lambda result: not result.doubts)]
@@ -267,16 +254,8 @@ def render_report(
     )
     counts = pd.DataFrame([_counts_of(result, place) for place, result in enumerate(results)])
     totals, undoubted = summarize(counts, cells).to_dict("records")
-    colours = colours_of(classes)
-    css = {name: in_css(colour) for name, colour in colours.items()}
-    environment = Environment(
-        loader=PackageLoader("bloodseg.reporting", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
-    return environment.get_template("report.html.jinja").render(
+    css = {name: in_css(colour) for name, colour in colours_of(classes).items()}
+    return _template().render(
         title=title,
         version=__version__,
         unit="µm" if has_area else "px",
@@ -296,21 +275,52 @@ def render_report(
         },
         histogram=draw_histogram(cells, names, css),
         rows=[
-            {
-                "number": place + 1,
-                "name": printable(result.name),
-                "height": result.shape[0],
-                "width": result.shape[1],
-                "picture": embed(result.picture),
-                "view": _view(result, names) if result.photo else None,
-                "seconds": result.seconds,
-                "doubts": "; ".join(result.doubts),
-                **_summary(counts.iloc[place], result.cells, names),
-            }
+            {"number": place + 1, **_row(result, counts.iloc[place], names)}
             for place, result in enumerate(results)
         ],
         run=run,
     )
+
+
+def _check_alike(results: Sequence[ImageResult]) -> None:
+    """Raise where results cannot stand on one page."""
+    if not results:
+        raise ValueError("results must hold at least one image; got none.")
+    if len({result.pixel_size is not None for result in results}) > 1:
+        raise ValueError(
+            "results must know the size of a pixel for all images or for none; got some of each. "
+            "Set pixel_size, report them apart, or call in_pixels of each."
+        )
+    if len({result.classes for result in results}) > 1:
+        raise ValueError(
+            "results must all have the same classes; got several. Report the images of each model "
+            "apart."
+        )
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("bloodseg.reporting", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["printable"] = printable
+    return environment.get_template("report.html.jinja")
+
+
+def _row(result: ImageResult, counts: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return what the page says of an image."""
+    return {
+        "name": printable(result.name),
+        "height": result.shape[0],
+        "width": result.shape[1],
+        "picture": embed(result.picture),
+        "view": _view(result, names) if result.photo else None,
+        "seconds": result.seconds,
+        "doubts": "; ".join(result.doubts),
+        **_summary(counts, result.cells, names),
+    }
 
 
 def _view(result: ImageResult, names: Sequence[str]) -> dict[str, Any]:
