@@ -1,7 +1,8 @@
 """The U-Net family: plain, residual and neural-ODE stages in one frame, and their kin."""
 
+from ._adaptation import adapt_statistics as adapt_statistics  # `as`: for other rooms, not public
 from ._counting import CountingNetwork
-from ._counting import unet_of as unet_of  # `as`: for other rooms, not public
+from ._counting import unet_of as unet_of
 from ._dlinknet import DLinkNet
 from ._draws import DrawnFrom as DrawnFrom
 from ._draws import seed_dropout as seed_dropout

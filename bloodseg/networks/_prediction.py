@@ -42,9 +42,13 @@ def for_prediction(network: Network) -> Network:
     >>> torch.allclose(for_prediction(network)(images), network(images), atol=1e-5)
     True
     """
-    # The right-hand sides are shared with the original: they would only be copied to be read.
+    return prepare_for_prediction(copy_but_functions(network))
+
+
+def copy_but_functions(network: Network) -> Network:
+    """Copy a network but for its right-hand sides, which would only be copied to be read."""
     functions = [block.func for block in _ode_blocks(network)]
-    return prepare_for_prediction(copy.deepcopy(network, {id(func): func for func in functions}))
+    return copy.deepcopy(network, {id(func): func for func in functions})
 
 
 def prepare_for_prediction(network: Network) -> Network:

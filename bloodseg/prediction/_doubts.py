@@ -11,13 +11,13 @@ import numpy as np
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
 from ..cells._scale import Radii, typical_radii
 from ..cells._split import split_cells
+from ._agreement import STEADY
 from ._stain import check_colours
 
 _WINDOW = 1024  # pixels: the middle of a large image tells enough
 LEAST_CELLS = 0.005  # share of the pixels
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
 _UNSURE = 0.8  # mean confidence
-_UNSTEADY = 0.94  # agreement with the mirrored image (0.945 and more where right)
 _WIDTHS = 5.0, 12.0  # micrometres: red cells are 6 to 9 wide
 _SQUARE = 1.02  # by how much height and width of a pixel may differ, as stages are calibrated
 _SPECK = 1 / 8  # of a red cell's area: what is smaller is counted nowhere
@@ -125,7 +125,7 @@ def _check_confidence(sure: np.ndarray) -> str:
 
 
 def _check_agreement(agreement: float | None) -> str:
-    if agreement is None or agreement >= _UNSTEADY:
+    if agreement is None or agreement >= STEADY:
         return ""
     return f"the network sees other cells when it is mirrored (agreement {agreement:.2f})"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -17,13 +17,24 @@ from torch import nn
 from .._hardware import choose_precision
 from .._images import CLASS_NAMES, STRIDE
 from .._typing import Tolerances
-from ..networks import NODEsUNet, image_tensor, prepare_for_prediction, unet_of
+from ..networks import (
+    NODEsUNet,
+    adapt_statistics,
+    for_prediction,
+    image_tensor,
+    prepare_for_prediction,
+    unet_of,
+)
 from ._magnification import weigh_answer
 
 # "auto": images of more pixels than this go through the network in tiles of these sides.
 _WHOLE_PIXELS = 2**20
 _SIDES = {"cpu": 512, "cuda": 1024}
 _MIN_SIDE = 64
+
+# Share of an image in the statistics of a network adapted to it: of 0.05, 0.1, 0.2 and 0.4 what
+# helped laboratories that training had not seen, and cost none of their fields two points.
+_SHARE = 0.1
 
 
 @dataclass(eq=False)  # joblib wants it hashable
@@ -38,11 +49,14 @@ class TileNetwork:
         Where it runs.
     classes : tuple of str
         Names of the classes.
+    unprepared : Module, optional
+        The same network with its normalisation apart, to be adapted; None of one of the user's own.
     """
 
     network: nn.Module
     device: torch.device
     classes: tuple[str, ...] = CLASS_NAMES
+    unprepared: nn.Module | None = None
 
     @classmethod
     def copy_of(
@@ -77,7 +91,20 @@ class TileNetwork:
         unet.precision = choose_precision(device, precision)
         if isinstance(unet, NODEsUNet):
             unet.set_tolerances(ode_tol, ode_tol if predict_ode_tol is None else predict_ode_tol)
-        return cls(prepare_for_prediction(network), device, classes)  # type: ignore[type-var]
+        prepared = for_prediction(network)  # type: ignore[type-var]
+        return cls(prepared, device, classes, unprepared=network)
+
+    def adapted_to(self, pixels: np.ndarray) -> TileNetwork | None:
+        """Return a network whose normalisation leans towards an image, None where it can't.
+
+        It leans by a tenth: that is enough for light and stain that training has not seen, where
+        the whole way would make of a field of few cells one of many.
+        """
+        if self.unprepared is None:
+            return None
+        images = image_tensor(pixels)[None].to(self.device)
+        adapted = adapt_statistics(self.unprepared, images, _SHARE)
+        return replace(self, network=prepare_for_prediction(adapted))
 
     @property
     def precision(self) -> str:

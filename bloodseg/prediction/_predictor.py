@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,16 +12,16 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from .._files import ArrayFile
-from .._images import STRIDE, ScaledRows, blend_tiles, restore_size
+from .._images import STRIDE, ScaledRows, blend_tiles, restore_size, scaled_middle
 from ..cells import check_pixel_size
 from ..datasets import Slide
 from ..ode._warnings import WarningOnce
 from ..preprocessing import transform_images
-from ._agreement import SURE, measure_agreement
+from ._agreement import SHOWN, STEADY, SURE, measure_agreement
 from ._magnification import Ruler, Scaling
 from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
 from ._picture import Picture, find_picture
-from ._segmented import Segmented
+from ._segmented import Segmented, mean_confidence
 from ._sources import OpenImage, Source, Sources, check_sources, preprocess_rows
 
 _LOGGER = logging.getLogger("bloodseg")
@@ -194,12 +194,19 @@ class Predictor:
         make = ArrayFile if isinstance(opened.pixels, Slide) else np.zeros
         class_map, confidence = (make((height, width), np.uint8) for _ in range(2))
         outside = image.picture.outside
-        for rows, strips in _join_strips(self._logits(image), width):
-            if outside is not None:
-                strips[:, outside[rows]] = 0
-            for array, strip in zip((class_map, confidence), strips, strict=True):
-                array[rows, slice(0, width)] = strip
-        segmented = Segmented(
+
+        def fill(network: TileNetwork) -> None:
+            for rows, strips in _join_strips(self._logits(image, network), width):
+                if outside is not None:
+                    strips[:, outside[rows]] = 0
+                for array, strip in zip((class_map, confidence), strips, strict=True):
+                    array[rows, slice(0, width)] = strip
+
+        fill(self.network)
+        agreement, adapted = self._look_again(image, class_map, confidence)
+        if adapted is not None:
+            fill(adapted)
+        return Segmented(
             opened.source.name,
             opened.pixels,
             class_map,
@@ -212,48 +219,79 @@ class Predictor:
             expected_diameter=self._ruler.expected_diameter(image.scaling),
             guessed_diameter=image.scaling.guessed,
             classes=self.network.classes,
+            agreement=agreement,
+            adapted=adapted is not None,
         )
-        # Where the ruler is none, images may look like no smear, and no such doubt is told.
-        if self._ruler.given is None or segmented.mean_confidence >= SURE:
-            return segmented
-        agreement = measure_agreement(
-            class_map, image.enhanced, image.scaling.factor, outside, self.network
-        )
-        return replace(segmented, agreement=agreement)
 
     def _probabilities(self, image: PreparedImage) -> np.ndarray:
-        probabilities: Any = None
-        for rows, columns, logits in self._logits(image):
-            if probabilities is None:
-                shape = (*image.opened.pixels.shape[:2], len(logits))
-                probabilities = np.empty(shape, np.float32)
-            probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
-        if image.picture.outside is not None:
-            probabilities[image.picture.outside[:]] = np.eye(probabilities.shape[2])[0]
+        shape = (*image.opened.pixels.shape[:2], len(self.network.classes))
+        probabilities = np.empty(shape, np.float32)
+
+        def fill(network: TileNetwork) -> None:
+            for rows, columns, logits in self._logits(image, network):
+                probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
+
+        fill(self.network)
+        confidence = np.rint(255 * probabilities.max(axis=2)).astype(np.uint8)
+        outside = image.picture.outside
+        if outside is not None:
+            confidence[outside[:]] = 0
+        _, adapted = self._look_again(image, probabilities.argmax(axis=2), confidence)
+        if adapted is not None:
+            fill(adapted)
+        if outside is not None:
+            probabilities[outside[:]] = np.eye(shape[2])[0]
         return probabilities
 
-    def _logits(self, image: PreparedImage) -> Iterator[Block]:
+    def _look_again(
+        self, image: PreparedImage, class_map: Any, confidence: Any
+    ) -> tuple[float | None, TileNetwork | None]:
+        """Ask the network about the mirrored image if it is not sure; adapt it if it is unsteady.
+
+        Returns
+        -------
+        agreement : float or None
+            Of the answer with that for the mirrored image; None where nobody has asked.
+        adapted : TileNetwork or None
+            One that agrees with itself better, which the image is to be given to again.
+        """
+        outside, factor = image.picture.outside, image.scaling.factor
+        # Where the ruler is none, images may look like no smear, and no such doubt is told.
+        if self._ruler.given is None or mean_confidence(confidence, outside) >= SURE:
+            return None, None
+        shown = image.enhanced, factor, outside
+        agreement = measure_agreement(self.network, *shown, class_map)
+        if agreement >= STEADY:
+            return agreement, None
+        adapted = self.network.adapted_to(scaled_middle(image.enhanced, factor, SHOWN)[0])
+        if adapted is None or (of_adapted := measure_agreement(adapted, *shown)) <= agreement:
+            return agreement, None
+        _LOGGER.info("%s: normalised by its own statistics, too.", image.label)
+        self.evaluations.pop()  # only the answer that is given counts
+        return of_adapted, adapted
+
+    def _logits(self, image: PreparedImage, network: TileNetwork) -> Iterator[Block]:
         """Yield the logits (n, h, w) of an image block by block, in its own pixels."""
         factor = image.scaling.factor
         if factor == 1:
-            return self._run(image.enhanced, image.label)
+            return self._run(network, image.enhanced, image.label)
         scaled = ScaledRows(image.enhanced, factor)
-        blocks = self._run(scaled, image.label)
+        blocks = self._run(network, scaled, image.label)
         return restore_size(blocks, scaled.shape, image.enhanced.shape)
 
-    def _run(self, pixels: Any, label: str) -> Iterator[Block]:
-        """Run the network on an image, whole or in tiles, and keep the evaluations of f."""
+    def _run(self, network: TileNetwork, pixels: Any, label: str) -> Iterator[Block]:
+        """Run a network on an image, whole or in tiles, and keep the evaluations of f."""
         height, width = pixels.shape[:2]
-        side = tile_side(self._tile_size, pixels.shape, self.network.device)
+        side = tile_side(self._tile_size, pixels.shape, network.device)
         most: dict[int, int] = {}
         with explain_memory_errors(label, pixels.shape):
             if side is None:
-                logits, most = self.network(np.asarray(pixels[:height]))
+                logits, most = network(np.asarray(pixels[:height]))
                 yield slice(0, height), slice(0, width), logits
             else:
                 overlap = min(max(side // 4, _OVERLAPS[0]), _OVERLAPS[1], side // 2)
                 overlap = overlap // STRIDE * STRIDE
-                blocks = blend_tiles(pixels, self.network, side=side, overlap=overlap)
+                blocks = blend_tiles(pixels, network, side=side, overlap=overlap)
                 for rows, columns, logits, counts in self._show_progress(blocks, height):
                     most = {key: max(n, most.get(key, 0)) for key, n in counts.items()}
                     yield rows, columns, logits

@@ -58,6 +58,9 @@ class Segmented:
     agreement : float or None
         Mean IoU of the class map and that of the mirrored image, in its middle; None where the
         network is so sure that it was not asked again.
+    adapted : bool
+        Whether the network was so unsteady about the image that its normalisation was leant
+        towards it, which made it steadier.
     """
 
     name: str | int
@@ -73,6 +76,7 @@ class Segmented:
     guessed_diameter: bool = False
     classes: tuple[str, ...] = CLASS_NAMES
     agreement: float | None = None
+    adapted: bool = False
 
     def __repr__(self) -> str:
         """Return what it is of, without the arrays."""
@@ -100,13 +104,7 @@ class Segmented:
     @cached_property
     def mean_confidence(self) -> float:
         """Mean probability of the pixels' classes, in [0, 1]; of those of the picture."""
-        height, width = self.class_map.shape
-        total, n_pixels = 0, height * width
-        for top in range(0, height, 512):
-            total += int(np.asarray(self.confidence[top : top + 512]).sum(dtype=np.int64))
-            if self.outside is not None:  # there confidence is 0
-                n_pixels -= int(np.count_nonzero(self.outside[top : top + 512]))
-        return total / (255 * max(n_pixels, 1))
+        return mean_confidence(self.confidence, self.outside)
 
     @property
     def outside(self) -> Any:
@@ -217,6 +215,17 @@ class Segmented:
             photo=photo,
             notes=doubts,
         )
+
+
+def mean_confidence(confidence: Any, outside: Any) -> float:
+    """Return the mean of confidences in 255ths, of those of the picture; outside they are 0."""
+    height, width = confidence.shape
+    total, n_pixels = 0, height * width
+    for top in range(0, height, 512):
+        total += int(np.asarray(confidence[top : top + 512]).sum(dtype=np.int64))
+        if outside is not None:
+            n_pixels -= int(np.count_nonzero(outside[top : top + 512]))
+    return total / (255 * max(n_pixels, 1))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from skimage import data
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
+from bloodseg.metrics import mean_iou
 from bloodseg.prediction import TileNetwork
 from bloodseg.prediction._agreement import SURE, measure_agreement
 from bloodseg.prediction._doubts import doubts as find_doubts
@@ -36,18 +37,18 @@ def class_map_of(network, image):
 @pytest.mark.parametrize("width", [160, 159])
 def test_what_has_no_left_and_right_agrees(width):
     image = SMEARS.images[0][:, :width]
-    assert measure_agreement(class_map_of(see, image), image, 1.0, None, see) == 1.0
+    assert measure_agreement(see, image, 1.0, None, class_map_of(see, image)) == 1.0
 
 
 def test_what_depends_on_the_side_does_not():
     image = SMEARS.images[0]
-    found = measure_agreement(class_map_of(see_one_side, image), image, 1.0, None, see_one_side)
+    found = measure_agreement(see_one_side, image, 1.0, None, class_map_of(see_one_side, image))
     assert found == pytest.approx(1 / 3)  # the background alone
 
 
 def test_in_another_size_it_is_nearly_the_same():
     image = SMEARS.images[0].repeat(2, axis=0).repeat(2, axis=1)
-    assert measure_agreement(class_map_of(see, image), image, 0.5, None, see) > 0.97
+    assert measure_agreement(see, image, 0.5, None, class_map_of(see, image)) > 0.97
 
 
 def test_what_is_no_picture_is_not_compared():
@@ -55,8 +56,8 @@ def test_what_is_no_picture_is_not_compared():
     outside = np.zeros(image.shape[:2], bool)
     outside[:, :80] = True
     class_map = np.where(outside, 0, class_map_of(see, image))
-    assert measure_agreement(class_map, image, 1.0, outside, see) == 1.0
-    assert measure_agreement(class_map, image, 1.0, None, see) < 0.9
+    assert measure_agreement(see, image, 1.0, outside, class_map) == 1.0
+    assert measure_agreement(see, image, 1.0, None, class_map) < 0.9
 
 
 def test_a_class_of_few_pixels_is_none_to_agree_about():
@@ -67,7 +68,7 @@ def test_a_class_of_few_pixels_is_none_to_agree_about():
         return np.eye(3, dtype=np.float32)[0][:, None, None] * np.ones((3, *pixels.shape[:2])), {}
 
     image = np.full((100, 100, 3), 200, np.uint8)
-    assert measure_agreement(class_map, image, 1.0, None, see_nothing) > 0.99
+    assert measure_agreement(see_nothing, image, 1.0, None, class_map) > 0.99
 
 
 def test_the_doubt():
@@ -96,8 +97,60 @@ def test_the_network_is_asked_where_it_is_not_sure(monkeypatch):
     assert sure.mean_confidence >= SURE > unsure.mean_confidence
     assert sure.agreement is None
     assert 0 < unsure.agreement < 1
-    assert len(n_calls) == 3
-    # The second look is no part of what the prediction has cost.
+    # Both images, the second one mirrored; then, adapted, mirrored and as it is, and once more
+    # if that was better.
+    assert len(n_calls) == 6 if unsure.adapted else 5
+    # Second looks are no part of what the prediction has cost.
     assert all(len(each) == 2 for each in segmenter.n_function_evaluations_.values())
     (own,) = segmenter.set_params(red_cell_diameter=None).segment([strange])
     assert own.agreement is None  # images of one laboratory: nobody has doubts to tell
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Return an image of a camera that training has not seen, and its label map."""
+    image = SMEARS.images[1] + np.random.default_rng(0).normal(
+        scale=50, size=SMEARS.images[1].shape
+    )
+    return image.clip(0, 255).astype(np.uint8), SMEARS.masks[1]
+
+
+@pytest.fixture(scope="module")
+def published():
+    return BloodCellSegmenter.from_pretrained(red_cell_diameter=40)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_network_that_is_unsteady_adapts(noisy, published, monkeypatch):
+    image, mask = noisy
+    (found,) = published.segment([image])
+    monkeypatch.setattr(TileNetwork, "adapted_to", lambda self, pixels: None)
+    (plain,) = published.segment([image])
+    assert found.adapted
+    assert not plain.adapted
+    assert found.agreement > plain.agreement + 0.1
+    assert mean_iou([mask], [found.class_map]) > mean_iou([mask], [plain.class_map]) + 0.3
+    assert any("mirrored" in doubt for doubt in found.doubts())  # steadier, but not steady
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_all_methods_adapt_alike(noisy, published):
+    image, _ = noisy
+    (found,) = published.segment([image])
+    (probabilities,) = published.predict_proba([image])
+    np.testing.assert_array_equal(probabilities.argmax(axis=-1), found.class_map)
+    assert len(next(iter(published.n_function_evaluations_.values()))) == 1
+    (alone,) = published.predict([image])
+    sure, beside = published.predict([SMEARS.images[0], image])
+    np.testing.assert_array_equal(alone, found.class_map)
+    np.testing.assert_array_equal(beside, alone)
+    np.testing.assert_array_equal(sure, published.predict([SMEARS.images[0]])[0])
+
+
+def test_adapting_a_network_leaves_it_as_it_is(noisy, published):
+    before = {key: value.clone() for key, value in published.network_.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        published.predict([noisy[0]])
+    for key, value in published.network_.state_dict().items():
+        assert value.equal(before[key]), key
