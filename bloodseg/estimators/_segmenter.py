@@ -249,6 +249,11 @@ class BloodCellSegmenter(NetworkEstimator):
     no cells goes through as it is, with a warning. That works with any fitted model, one that was
     fitted with None as well.
 
+    With ``red_cell_diameter``, a network that sees other cells when an image is mirrored has its
+    statistics of normalisation leant towards that image, a tenth of the way, for this image alone;
+    the answer is taken if it agrees better with that for the mirrored image. What an exported
+    network says of such an image differs.
+
     References
     ----------
     .. [1] "Blood Smear Image Segmentation by Combining Neural Ordinary Differential Equations
@@ -553,7 +558,8 @@ class BloodCellSegmenter(NetworkEstimator):
         -------
         iterator of Segmented
             ``name``, ``image``, ``class_map``, ``confidence`` (of the class, in 255ths),
-            ``pixel_size``, ``mean_confidence`` and ``evaluations``; of a file, image and maps are
+            ``pixel_size``, ``mean_confidence``, ``evaluations``, ``agreement`` (with the mirrored
+            image, where the network was not sure) and ``adapted``; of a file, image and maps are
             read by rows, as ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and
             ``measure`` give what those of this class give; ``doubts`` says why the image is perhaps
             no smear in focus, or its ``pixel_size`` cannot be right, as a list of str.
