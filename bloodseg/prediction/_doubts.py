@@ -36,6 +36,7 @@ def doubts(
     *,
     guessed: bool = False,
     agreement: float | None = None,
+    adapted: bool = False,
     outside: Any = None,
     classes: Sequence[str] = CLASS_NAMES,
 ) -> list[str]:
@@ -53,6 +54,8 @@ def doubts(
         Whether only the network could tell that; of 183 real fields, one.
     agreement : float, optional
         Of the class map with that of the mirrored image, mean IoU; None where nobody has asked.
+    adapted : bool
+        Whether the network was adapted to the image, for it agreed less.
     outside : array-like of shape (H, W), bool, optional
         What is no picture.
     classes : sequence of str
@@ -72,7 +75,7 @@ def doubts(
     checks = [
         _check_sizes(radius, expected_diameter),
         unsure,
-        _check_agreement(agreement),
+        _check_agreement(agreement, adapted),
         _check_white_cells(white, red, radius) or _check_number(white, radii, radius),
         _check_nesting(red, white, radius),
     ]
@@ -124,10 +127,11 @@ def _check_confidence(sure: np.ndarray) -> str:
     return "" if mean >= _UNSURE else f"the network is unsure (mean confidence {mean:.2f})"
 
 
-def _check_agreement(agreement: float | None) -> str:
-    if agreement is None or agreement >= STEADY:
+def _check_agreement(agreement: float | None, adapted: bool) -> str:
+    if agreement is None or (agreement >= STEADY and not adapted):
         return ""
-    return f"the network sees other cells when it is mirrored (agreement {agreement:.2f})"
+    now = " now that its normalisation is adapted" if adapted else ""
+    return f"the network sees other cells when it is mirrored (agreement {agreement:.2f}{now})"
 
 
 def _check_white_cells(white: np.ndarray, red: np.ndarray, radius: float) -> str:

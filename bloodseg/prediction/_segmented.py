@@ -143,6 +143,7 @@ class Segmented:
                 self.expected_diameter,
                 guessed=self.guessed_diameter,
                 agreement=self.agreement,
+                adapted=self.adapted,
                 outside=self.outside,
                 classes=self.classes,
             )

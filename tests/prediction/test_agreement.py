@@ -77,6 +77,11 @@ def test_the_doubt():
     (text,) = find_doubts(image, mask, sure, 40, agreement=0.72)
     assert text == "the network sees other cells when it is mirrored (agreement 0.72)"
     assert find_doubts(image, mask, sure, 40, agreement=0.95) == []
+    (text,) = find_doubts(image, mask, sure, 40, agreement=0.95, adapted=True)
+    assert text == (
+        "the network sees other cells when it is mirrored "
+        "(agreement 0.95 now that its normalisation is adapted)"
+    )
 
 
 def test_the_network_is_asked_where_it_is_not_sure(monkeypatch):
@@ -130,7 +135,7 @@ def test_a_network_that_is_unsteady_adapts(noisy, published, monkeypatch):
     assert not plain.adapted
     assert found.agreement > plain.agreement + 0.1
     assert mean_iou([mask], [found.class_map]) > mean_iou([mask], [plain.class_map]) + 0.3
-    assert any("mirrored" in doubt for doubt in found.doubts())  # steadier, but not steady
+    assert any("now that its normalisation is adapted" in doubt for doubt in found.doubts())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
