@@ -104,6 +104,8 @@ def test_sdist_builds_the_same_wheel(distributions, tmp_path):
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
+    assert (source / "CHANGELOG.md").exists()
+    assert not (source / "tests").exists()  # they need what is in the repository alone
     result = run(
         sys.executable, "-m", "build", "--no-isolation", "-w", "-o", tmp_path, ".", cwd=source
     )
