@@ -1,9 +1,11 @@
 """A network that changes its mind when an image is mirrored is doubted."""
 
+import copy
 import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage import data
 
 from bloodseg import BloodCellSegmenter
@@ -150,6 +152,18 @@ def test_all_methods_adapt_alike(noisy, published):
     np.testing.assert_array_equal(alone, found.class_map)
     np.testing.assert_array_equal(beside, alone)
     np.testing.assert_array_equal(sure, published.predict([SMEARS.images[0]])[0])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_files_and_tiles_adapt_as_well(noisy, published, tmp_path):
+    image, mask = noisy
+    Image.fromarray(image).save(tmp_path / "noisy.png")
+    (found,) = published.segment([image])
+    (of_file,) = published.segment([tmp_path / "noisy.png"])
+    np.testing.assert_array_equal(of_file.class_map, found.class_map)
+    (in_tiles,) = copy.copy(published).set_params(tile_size=128).segment([image])
+    assert in_tiles.adapted
+    assert mean_iou([mask], [in_tiles.class_map]) > 0.8
 
 
 def test_adapting_a_network_leaves_it_as_it_is(noisy, published):
