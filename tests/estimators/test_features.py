@@ -26,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def smears():
-    return make_smears(4, image_size=96, red_cell_diameter=14, white_cells=(1, 2), random_state=3)
+    return make_smears(4, image_size=72, red_cell_diameter=14, white_cells=(1, 2), random_state=3)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,8 @@ def test_a_pipeline_is_searched_and_kept(shared_fitted, smears, tmp_path):
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     joblib.dump(search.best_estimator_, tmp_path / "p")
     loaded = joblib.load(tmp_path / "p")
-    assert np.array_equal(loaded.predict(smears.images), search.predict(smears.images))
+    some = smears.images[:2]
+    assert np.array_equal(loaded.predict(some), search.predict(some))
 
 
 def test_models_by_name_and_file(shared_fitted, smears, tmp_path, table, same_weights):
