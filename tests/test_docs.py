@@ -27,6 +27,7 @@ from bloodseg.datasets import make_smears
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/guide.md", "docs/extend.md"]
+WITH_COMMANDS = ["docs/own-model.md", "docs/pretrained.md", "docs/study.md"]
 
 
 def blocks(page, language):
@@ -127,7 +128,7 @@ def test_example_runs(example, folder, monkeypatch):
     matplotlib.pyplot.close("all")
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/study.md", "docs/pretrained.md"])
+@pytest.mark.parametrize("page", [*PAGES, *WITH_COMMANDS])
 def test_commands_are_ones_that_the_command_line_takes(page):
     lines = "".join(blocks(page, "bash")).splitlines()
     for line in lines:
