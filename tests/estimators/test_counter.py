@@ -199,8 +199,9 @@ def test_it_learns(tiny):
     model = tiny(
         network="unet",
         width=4,
-        max_epochs=16,
-        learning_rate=1e-2,
+        max_epochs=12,
+        batch_size=8,
+        learning_rate=2e-2,
         augment=False,
         dropout=0.0,
         preprocessor=None,
