@@ -32,10 +32,6 @@ _WHOLE_PIXELS = 2**20
 _SIDES = {"cpu": 512, "cuda": 1024}
 _MIN_SIDE = 64
 
-# Share of an image in the statistics of a network adapted to it: of 0.05, 0.1, 0.2 and 0.4 what
-# helped laboratories that training had not seen, and cost none of their fields two points.
-_SHARE = 0.1
-
 
 @dataclass(eq=False)  # joblib wants it hashable
 class TileNetwork:
@@ -94,16 +90,12 @@ class TileNetwork:
         prepared = for_prediction(network)  # type: ignore[type-var]
         return cls(prepared, device, classes, unprepared=network)
 
-    def adapted_to(self, pixels: np.ndarray) -> TileNetwork | None:
-        """Return a network whose normalisation leans towards an image, None where it can't.
-
-        It leans by a tenth: that is enough for light and stain that training has not seen, where
-        the whole way would make of a field of few cells one of many.
-        """
+    def adapted_to(self, pixels: np.ndarray, share: float) -> TileNetwork | None:
+        """Return a network whose normalisation leans towards an image, None where it can't."""
         if self.unprepared is None:
             return None
         images = image_tensor(pixels)[None].to(self.device)
-        adapted = adapt_statistics(self.unprepared, images, _SHARE)
+        adapted = adapt_statistics(self.unprepared, images, share)
         return replace(self, network=prepare_for_prediction(adapted))
 
     @property
