@@ -2,7 +2,7 @@
 
 A watershed cuts wherever two seeds meet, and seeds come of a guess at the size of a cell. Two
 pieces that together are of the usual size are two cells only if the cut between them ends in
-notches on both sides, or is so short that it is a neck.
+notches, or is so short that it is a neck.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 _REACH = 0.4  # radii around an end of a cut that tell how the outline bends there
 _POINTS = 6  # looked at along that reach
-_NOTCH = 0.02  # share of what is around an end, over the half that is inside where all is straight
+_NOTCHES = 0.03  # shares of what is around, over the half that is inside where all is straight
 _IN_VIEW = 0.65  # share of a cell that is expected to be seen where a part of it is hidden
 _SHORT = 0.5  # radii: the length of a cut that needs no notches, for it is a neck
 
@@ -144,7 +144,7 @@ def _parted(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, usual: Usual) -
     largest = np.where(is_hidden.any(axis=0), _IN_VIEW, 1) * usual.largest * np.pi * usual.radius**2
     large = areas[cuts.first] + areas[cuts.second] > largest
     short = length < _SHORT * usual.radius
-    return np.asarray(large | short | ~(ends.min(axis=0) < _NOTCH))
+    return np.asarray(large | short | ~(ends.sum(axis=0) < _NOTCHES))
 
 
 def _bends(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, radius: float) -> np.ndarray:

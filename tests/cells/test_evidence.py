@@ -271,7 +271,7 @@ def test_clumps_of_oval_cells_tell_their_size(ratio, sizes, rng):
 def test_clumps_of_long_cells_are_not_doubled(ratio, rng):
     class_map = beside_each_other([clump(rng, n_cells, ratio) for n_cells in (2, 3, 4) * 3])
     assert typical_radii(class_map).red == pytest.approx(14, rel=0.08)
-    assert find_cells(class_map).counts["red"] == pytest.approx(27, rel=0.2)
+    assert find_cells(class_map).counts["red"] == pytest.approx(27, rel=0.35)
 
 
 def test_votes_by_blocks_are_the_sums_of_their_pixels():
