@@ -231,22 +231,23 @@ class Predictor:
     def _probabilities(self, image: PreparedImage) -> np.ndarray:
         shape = (*image.opened.pixels.shape[:2], len(self.network.classes))
         probabilities = np.empty(shape, np.float32)
+        outside = None if image.picture.outside is None else image.picture.outside[:]
 
         def fill(network: TileNetwork) -> None:
             for rows, columns, logits in self._logits(image, network):
                 probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
+            if outside is not None:
+                probabilities[outside] = np.eye(shape[2])[0]
 
         fill(self.network)
-        confidence = np.rint(255 * probabilities.max(axis=2)).astype(np.uint8)
-        outside = image.picture.outside
-        if outside is not None:
-            confidence[outside[:]] = 0
+        # As `_segment` has them, so that both come to the same answer.
         class_map = probabilities.argmax(axis=2).astype(np.uint8)
+        confidence = np.rint(255 * probabilities.max(axis=2)).astype(np.uint8)
+        if outside is not None:
+            confidence[outside] = 0
         _, adapted = self._look_again(image, class_map, confidence)
         if adapted is not None:
             fill(adapted)
-        if outside is not None:
-            probabilities[outside[:]] = np.eye(shape[2])[0]
         return probabilities
 
     def _look_again(

@@ -162,6 +162,17 @@ def test_all_methods_adapt_alike(noisy, published):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_surround_of_a_picture_changes_nothing_of_that(noisy, published):
+    image = noisy[0].copy()
+    rows, columns = np.mgrid[:160, :160] - 79.5
+    image[np.hypot(rows, columns) > 76] = 0
+    (found,) = published.segment([image])
+    assert found.share_left_out > 0.2
+    assert found.adapted
+    np.testing.assert_array_equal(published.predict_proba([image])[0].argmax(-1), found.class_map)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_files_and_tiles_adapt_as_well(noisy, published, tmp_path):
     image, mask = noisy
     Image.fromarray(image).save(tmp_path / "noisy.png")
