@@ -264,6 +264,9 @@ def _search_steps(
             StepSearch(func, tableau, *chunk, interval, workspace, **settings).run()
             for chunk in zip(start.split(size), end.split(size), strict=True)
         ]
+    # In torch 2.4 it hands the weights that were cast here, without a gradient, to steps that are
+    # differentiated: "direct" then lost the gradients of these weights.
+    torch.clear_autocast_cache()
     return end, found
 
 
