@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,11 +18,10 @@ from ..datasets import Slide
 from ..ode._warnings import WarningOnce
 from ..preprocessing import transform_images
 from ._agreement import SHOWN, STEADY, SURE, measure_agreement
-from ._doubts import doubts
 from ._magnification import Ruler, Scaling
 from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
 from ._picture import Picture, find_picture
-from ._segmented import Segmented, mean_confidence
+from ._segmented import Segmented
 from ._sources import OpenImage, Source, Sources, check_sources, preprocess_rows
 
 _LOGGER = logging.getLogger("bloodseg")
@@ -208,9 +207,22 @@ class Predictor:
                     array[rows, slice(0, width)] = strip
 
         fill(self.network)
-        agreement, adapted = self._look_again(image, class_map, confidence)
+        found = self._describe(image, class_map, confidence)
+        agreement, adapted = self._look_again(image, found)
+        if agreement is None:
+            return found
         if adapted is not None:
             fill(adapted)
+        return replace(
+            found,
+            evaluations=self.evaluations[-1],
+            agreement=agreement,
+            adapted=adapted is not None,
+        )
+
+    def _describe(self, image: PreparedImage, class_map: Any, confidence: Any) -> Segmented:
+        """Return what the network says of an image, before it is asked again."""
+        opened = image.opened
         return Segmented(
             opened.source.name,
             opened.pixels,
@@ -224,8 +236,6 @@ class Predictor:
             expected_diameter=self._ruler.expected_diameter(image.scaling),
             guessed_diameter=image.scaling.guessed,
             classes=self.network.classes,
-            agreement=agreement,
-            adapted=adapted is not None,
         )
 
     def _probabilities(self, image: PreparedImage) -> np.ndarray:
@@ -245,13 +255,13 @@ class Predictor:
         confidence = np.rint(255 * probabilities.max(axis=2)).astype(np.uint8)
         if outside is not None:
             confidence[outside] = 0
-        _, adapted = self._look_again(image, class_map, confidence)
+        _, adapted = self._look_again(image, self._describe(image, class_map, confidence))
         if adapted is not None:
             fill(adapted)
         return probabilities
 
     def _look_again(
-        self, image: PreparedImage, class_map: Any, confidence: Any
+        self, image: PreparedImage, found: Segmented
     ) -> tuple[float | None, TileNetwork | None]:
         """Ask about the mirrored image where the network or the image is in doubt; adapt to it.
 
@@ -262,23 +272,16 @@ class Predictor:
         adapted : TileNetwork or None
             One that agrees with itself better, which the image is to be given to again.
         """
-        outside, factor = image.picture.outside, image.scaling.factor
         # Where the ruler is none, images may look like no smear, and no such doubt is told.
         if self._ruler.given is None:
             return None, None
-        if mean_confidence(confidence, outside) >= SURE and not doubts(
-            image.picture.pixels,
-            class_map,
-            confidence,
-            self._ruler.expected_diameter(image.scaling),
-            guessed=image.scaling.guessed,
-            outside=outside,
-            classes=self.network.classes,
-        ):
+        if found.mean_confidence >= SURE and not found._doubts_of_looks:
             return None, None
-        shown = image.enhanced, factor, outside
-        best, steadiest = measure_agreement(self.network, *shown, class_map), None
-        pixels, _ = scaled_middle(image.enhanced, factor, SHOWN)
+        shown = image.enhanced, image.scaling.factor, found.outside
+        best, steadiest = measure_agreement(self.network, *shown, found.class_map), None
+        if best >= STEADY:
+            return best, None
+        pixels, _ = scaled_middle(image.enhanced, image.scaling.factor, SHOWN)
         for share in _SHARES:
             if best >= STEADY or (adapted := self.network.adapted_to(pixels, share)) is None:
                 break

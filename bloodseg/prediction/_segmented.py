@@ -104,7 +104,13 @@ class Segmented:
     @cached_property
     def mean_confidence(self) -> float:
         """Mean probability of the pixels' classes, in [0, 1]; of those of the picture."""
-        return mean_confidence(self.confidence, self.outside)
+        height, width = self.class_map.shape
+        total, n_pixels = 0, height * width
+        for top in range(0, height, 512):
+            total += int(np.asarray(self.confidence[top : top + 512]).sum(dtype=np.int64))
+            if self.outside is not None:  # there confidence is 0
+                n_pixels -= int(np.count_nonzero(self.outside[top : top + 512]))
+        return total / (255 * max(n_pixels, 1))
 
     @property
     def outside(self) -> Any:
@@ -135,19 +141,21 @@ class Segmented:
 
     @cached_property
     def _doubts(self) -> list[str]:
-        return (
-            doubts(
-                self._looked_at,
-                self.class_map,
-                self.confidence,
-                self.expected_diameter,
-                guessed=self.guessed_diameter,
-                agreement=self.agreement,
-                adapted=self.adapted,
-                outside=self.outside,
-                classes=self.classes,
-            )
-            + self.doubts_of_pixel_size()
+        return self._doubts_of_looks + self.doubts_of_pixel_size()
+
+    @cached_property
+    def _doubts_of_looks(self) -> list[str]:
+        """Those of the doubts that come from the picture and from what was found in it."""
+        return doubts(
+            self._looked_at,
+            self.class_map,
+            self.confidence,
+            self.expected_diameter,
+            guessed=self.guessed_diameter,
+            agreement=self.agreement,
+            adapted=self.adapted,
+            outside=self.outside,
+            classes=self.classes,
         )
 
     def doubts_of_pixel_size(self) -> list[str]:
@@ -216,17 +224,6 @@ class Segmented:
             photo=photo,
             notes=doubts,
         )
-
-
-def mean_confidence(confidence: Any, outside: Any) -> float:
-    """Return the mean of confidences in 255ths, of those of the picture; outside they are 0."""
-    height, width = confidence.shape
-    total, n_pixels = 0, height * width
-    for top in range(0, height, 512):
-        total += int(np.asarray(confidence[top : top + 512]).sum(dtype=np.int64))
-        if outside is not None:
-            n_pixels -= int(np.count_nonzero(outside[top : top + 512]))
-    return total / (255 * max(n_pixels, 1))
 
 
 @dataclass(frozen=True)
