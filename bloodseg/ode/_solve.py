@@ -169,8 +169,11 @@ def solve(
     interval = replace(interval, n_steps=check_n_steps(n_steps, tableau))
     _warn_of_time(interval, y0.dtype, name)
     if backend == "torchdiffeq":
-        adjoint = gradient == "adjoint"
-        return _solve_with_torchdiffeq(func, y0, interval, tableau, precision, adjoint, name)
+        solution = solve_with_torchdiffeq(
+            func, y0, interval, tableau, precision, adjoint=gradient == "adjoint", name=name
+        )
+        _check_trainable(solution.y.requires_grad, precision, name)
+        return solution
     if tableau.adaptive:
         _warn_of_rounding(interval, y0.dtype, name)
     with fix_arithmetic(y0.device, precision):
@@ -198,25 +201,6 @@ def solve(
         stopped_at = np.concatenate([chunk.stopped_at for chunk in found])
         warn_of_solve(_describe_failure(solution, stopped_at, interval), name)
     _warn_of_few_steps(np.concatenate([chunk.too_few for chunk in found]), solution, interval, name)
-    return solution
-
-
-def _solve_with_torchdiffeq(
-    func: Function,
-    y0: Tensor,
-    interval: Interval,
-    tableau: Tableau,
-    precision: str | None,
-    adjoint: bool,
-    name: str,
-) -> ODESolution:
-    with fix_arithmetic(y0.device, precision):
-        solution = solve_with_torchdiffeq(
-            func, y0, interval, tableau, precision, adjoint=adjoint, name=name
-        )
-    _check_trainable(solution.y.requires_grad, precision, name)
-    weights = func.parameters() if isinstance(func, nn.Module) else ()
-    keep_arithmetic(solution.y, (y0, *weights), precision)
     return solution
 
 

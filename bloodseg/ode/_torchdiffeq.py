@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ._arithmetic import as_column
 from ._control import Interval
-from ._precision import autocast_to, find_lower_dtype
+from ._precision import autocast_to, find_lower_dtype, fix_arithmetic, keep_arithmetic
 from ._rhs import evaluate, watch_module
 from ._solution import ODESolution, SolverError, make_not_finite_error
 from ._strays import Watch
@@ -49,13 +49,17 @@ def solve_with_torchdiffeq(
     watch = None
     if adjoint and torch.is_grad_enabled():  # it knows func's parameters, and no other tensors
         watch = watch_module(cast(nn.Module, func), precision, "adjoint", name)
-    ends, counts = zip(
-        *(_solve_one(func, dtype, watch, sample, interval, **settings) for sample in y0.split(1)),
-        strict=True,
-    )
+    with fix_arithmetic(y0.device, precision):
+        found = [
+            _solve_one(func, dtype, watch, sample, interval, **settings) for sample in y0.split(1)
+        ]
+        ends, counts = zip(*found, strict=True)
+        y1 = torch.cat(ends)
+    weights = func.parameters() if isinstance(func, nn.Module) else ()
+    keep_arithmetic(y1, (y0, *weights), precision)
     evaluations, accepted, rejected = np.stack(counts).T
     status = np.zeros(len(y0), dtype=int)
-    return ODESolution(torch.cat(ends), status, evaluations, accepted, rejected, tableau.name)
+    return ODESolution(y1, status, evaluations, accepted, rejected, tableau.name)
 
 
 class _Counted(nn.Module):
