@@ -17,6 +17,7 @@ from ._options import (
     add_excluded_sides,
     add_images,
     add_model,
+    add_open,
     add_overwrite,
     add_pixel_size,
     add_prediction,
@@ -240,7 +241,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--title", metavar="TEXT", default="Blood smear report", help="heading of the page"
     )
-    parser.add_argument("--open", action="store_true", help="show the page in a browser")
+    add_open(parser)
     add_pixel_size(parser)
     add_model(parser)
     add_overwrite(parser)
@@ -259,7 +260,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", metavar="N", type=port, default=8000, help="port (default: 8000; 0: any free one)"
     )
-    parser.add_argument("--open", action="store_true", help="show the page in a browser")
+    add_open(parser)
     add_pixel_size(parser)
     add_model(parser)
 

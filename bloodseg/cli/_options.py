@@ -127,6 +127,11 @@ def add_excluded_sides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_open(parser: argparse.ArgumentParser) -> None:
+    """Add ``--open``."""
+    parser.add_argument("--open", action="store_true", help="show the page in a browser")
+
+
 def add_overwrite(
     parser: argparse.ArgumentParser, text: str = "replace files that exist (default: refuse)"
 ) -> None:
