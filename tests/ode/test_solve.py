@@ -1,9 +1,9 @@
 """The solver against SciPy and torchdiffeq; its steps, one set a sample; failure; precision."""
 
+import functools
 import itertools
 import logging
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imports import imported_anew
 from messages import raises
 from ode_problems import (
     ADAPTIVE,
@@ -116,6 +117,12 @@ def scipy_end(func, y0, t0, t1):
     return end.y[:, -1].reshape(y0.shape)
 
 
+@functools.cache
+def scipy_end_from_1_2(func, t0, t1):
+    """Every method is compared with the same ends, each of which takes a while."""
+    return scipy_end(func, double([[1.0, 2.0]]), t0, t1)
+
+
 @pytest.mark.parametrize(
     ("func", "t0", "t1"),
     [
@@ -130,9 +137,8 @@ def scipy_end(func, y0, t0, t1):
 )
 @pytest.mark.parametrize("method", ["bosh3", "dopri5", "tsit5", "dopri8"])
 def test_agrees_with_scipy(func, t0, t1, method):
-    y0 = double([[1.0, 2.0]])
-    end = solve(func, y0, t0, t1, rtol=1e-7, atol=1e-7, method=method)
-    assert np.allclose(end.y, scipy_end(func, y0, t0, t1), rtol=0, atol=3e-5)
+    end = solve(func, double([[1.0, 2.0]]), t0, t1, rtol=1e-7, atol=1e-7, method=method)
+    assert np.allclose(end.y, scipy_end_from_1_2(func, t0, t1), rtol=0, atol=3e-5)
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)
@@ -151,8 +157,8 @@ def test_agrees_with_torchdiffeq(func, method):
     y0 = double([[1.0, 2.0], [0.5, -0.1]])
     tol = 1e-4 if method == "heun" else 1e-6
     common = {"rtol": tol, "atol": tol, "method": method}
-    ours = solve(func, y0, 0, 2, **common)
-    theirs = solve(func, y0, 0, 2, **common, backend="torchdiffeq")
+    ours = solve(func, y0, **common)
+    theirs = solve(func, y0, **common, backend="torchdiffeq")
     assert torch.allclose(ours.y, theirs.y, rtol=0, atol=100 * tol)
     assert theirs.method == ours.method
     assert (theirs.status == 0).all()
@@ -173,7 +179,7 @@ def test_torchdiffeq_goes_backward_in_time_too():
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_error_follows_the_tolerance(method):
     y0 = double([[1.0, 2.0]])
-    reference = scipy_end(lotka_volterra, y0, 0, 2)
+    reference = scipy_end_from_1_2(lotka_volterra, 0, 2)
     errors, costs = [], []
     for tol in (1e-3, 1e-4, 1e-5):
         end = solve(lotka_volterra, y0, 0, 2, rtol=tol, atol=tol, method=method)
@@ -190,6 +196,8 @@ def test_error_follows_the_tolerance(method):
 @pytest.mark.parametrize("rate", [0.25, 0.5, 1.0, 1.5, 2.0, 4.0])
 def test_a_first_step_over_the_whole_interval_keeps_the_tolerance(method, tol, rate):
     # An error estimate is a polynomial of rate times step: its roots must not let errors pass.
+    if method == "heun":
+        tol = max(tol, 1e-6)  # beyond that are thousands of steps
     settings = {"rtol": tol, "atol": tol, "method": method, "max_steps": 10_000}
     end = solve(lambda t, y: -rate * y, double([[1.0]]), **settings)
     assert end.y.item() == pytest.approx(np.exp(-rate), abs=10 * tol)
@@ -550,7 +558,9 @@ def test_counts_where_they_are_known(method, evaluations, accepted):
 @pytest.mark.parametrize("value", [0.1, 5.0, 100.0])
 def test_a_step_costs_its_new_stages(method, tol, value):
     recorder = Recorder(braked)
-    solution = solve(recorder, double([[value]]), rtol=tol, atol=tol, method=method)
+    settings = {"rtol": tol, "atol": tol, "method": method, "max_steps": 100}
+    with silent():  # a hundred attempts tell
+        solution = solve(recorder, double([[value]]), **settings)
     accepted, rejected = solution.n_accepted[0], solution.n_rejected[0]
     assert solution.n_evaluations[0] == known_cost(method, accepted, rejected, tol)
     assert len(recorder.sizes) == solution.n_evaluations[0]
@@ -1062,8 +1072,14 @@ def test_without_torchdiffeq_an_error_says_what_needs_it(settings, monkeypatch):
 
 
 def test_torchdiffeq_is_imported_where_it_is_asked_for_alone():
-    code = "import sys, bloodseg.ode, bloodseg.networks; sys.exit('torchdiffeq' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with imported_anew("bloodseg", "torchdiffeq"):
+        import bloodseg.networks
+        import bloodseg.ode
+
+        assert bloodseg.ode.solve is not solve
+        assert "torchdiffeq" not in sys.modules
+        bloodseg.ode.solve(lambda t, y: -y, torch.ones(1, 1), backend="torchdiffeq")
+        assert "torchdiffeq" in sys.modules
 
 
 @pytest.mark.parametrize("settings", [{"gradient": "adjoint"}, {"backend": "torchdiffeq"}])

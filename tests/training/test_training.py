@@ -2,7 +2,6 @@
 
 import math
 import re
-import subprocess
 import sys
 import threading
 import warnings
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imports import imported_anew
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import nn
 from torch.utils.data import Dataset
@@ -411,14 +411,14 @@ def test_stain_shift_changes_stains_and_light():
 
 
 def test_kornia_is_imported_for_strong_changes_only(monkeypatch):
-    code = (
-        "import sys, bloodseg.training as t, bloodseg.study, bloodseg.cli; t.Augmentation(32); "
-        "print(*sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    modules = done.stdout.split()
-    assert "bloodseg.training._augmentation" in modules
-    assert "kornia" not in modules
+    with imported_anew("bloodseg", "kornia"):
+        import bloodseg.cli
+        import bloodseg.study
+        import bloodseg.training
+
+        bloodseg.training.Augmentation(32)
+        assert "bloodseg.training._augmentation" in sys.modules
+        assert "kornia" not in sys.modules
     monkeypatch.setitem(sys.modules, "kornia", None)
     with pytest.raises(
         ImportError, match=r"need kornia \(.*\): pip install kornia, or train with "
