@@ -13,6 +13,7 @@ from ._feedback import FeedbackUNet
 from ._input import image_tensor as image_tensor
 from ._new import Start as Start
 from ._new import classes_of as classes_of
+from ._optimistic import OptimisticPass as OptimisticPass
 from ._prediction import for_prediction
 from ._prediction import prepare_for_prediction as prepare_for_prediction
 from ._tolerances import resolve_tolerances

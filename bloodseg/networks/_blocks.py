@@ -190,6 +190,8 @@ class PreparedODEFunction(nn.Module):
 
 
 def _convolve_twice(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:
+    if t.stride(0) == 0:  # one time for all samples
+        t = t[:1]
     t, h = t.to(weights[0].dtype), h.to(weights[0].dtype)
     inner = functional.silu(_convolve(t, h, *weights[:3]), inplace=True)
     return _convolve(t, inner, *weights[3:])

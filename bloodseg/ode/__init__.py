@@ -6,14 +6,16 @@ the step size, the arithmetic of the stages, the search for the steps, the gradi
 """
 
 from ._block import ODEBlock
+from ._block import expect_of as expect_of  # `as`: for other rooms, not public
 from ._checks import BACKENDS, GRADIENTS
 from ._fixed import FixedStepBlock, choose_n_steps
+from ._optimistic import Tape as Tape
 from ._precision import PRECISIONS, tolerance_floor
 from ._solution import ODESolution, SolverError, Status
 from ._solve import pays_to_compile, solve
 from ._warnings import SolverWarning, one_warning_each
 from .methods import METHODS, Tableau, choose_method
-from .methods import check_n_steps as check_n_steps  # `as`: for other rooms, not public
+from .methods import check_n_steps as check_n_steps
 
 __all__ = [
     "BACKENDS",

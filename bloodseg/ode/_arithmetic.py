@@ -118,27 +118,24 @@ class Slopes:
 
 
 class StepSizes:
-    """The signed steps of an attempt and the times of its stages, one copy to the device."""
+    """The signed steps of an attempt and the times of its stages, for a state y."""
 
     def __init__(self, times: np.ndarray, steps: np.ndarray, nodes: Sequence[float], y: Tensor):
         self.on_host = steps.tolist()
-        table = np.vstack([steps, times + np.multiply.outer(nodes, steps)])
-        self._table = torch.from_numpy(table).to(y.dtype).to(y.device, non_blocking=True)
-        self._like = y
+        self._steps, self._like = steps, y
+        self._times = self._to_device(times + np.multiply.outer(nodes, steps))
 
     def scaled(self, weights: Sequence[float]) -> Tensor:
         """Return the steps times each weight, of shape (n, weights)."""
-        table = self._table
-        if table.device.type == "cpu":
-            return torch.tensor(
-                [[step * weight for weight in weights] for step in self.on_host], dtype=table.dtype
-            )
-        on_device = torch.tensor(weights, dtype=table.dtype).to(table.device, non_blocking=True)
-        return table[0, :, None] * on_device
+        return self._to_device(np.multiply.outer(self._steps, weights))
 
     def time(self, stage: int) -> Tensor:
         """Return the times of a stage, of shape (n, 1, ..., 1)."""
-        return as_column(self._table[1 + stage], self._like)
+        return as_column(self._times[stage], self._like)
+
+    def _to_device(self, values: np.ndarray) -> Tensor:
+        y = self._like
+        return torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True)
 
 
 def compute_rms(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:

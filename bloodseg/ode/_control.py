@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,30 @@ class Interval:
         """The looser of the two tolerances, which the choices of method and first step go by."""
         return max(self.rtol, self.atol)
 
+    def tolerances_at(self, sizes: Floats) -> Floats:
+        """Return the error allowed in a step of states of these root mean squares."""
+        return self.atol + self.rtol * sizes
+
+
+def compute_ratios(
+    errors: Sequence[Floats], before: Floats, after: Floats, interval: Interval
+) -> Floats:
+    """Return the errors of an attempt in units of the tolerance.
+
+    Parameters
+    ----------
+    errors : sequence of ndarray of shape (n,)
+        Root mean squares of each error estimate.
+    before, after : ndarray of shape (n,)
+        Those of the states between which the step lies.
+    interval : Interval
+        Says what is allowed.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        allowed = interval.tolerances_at(np.maximum(before, after))
+        ratios: Floats = np.max(errors, axis=0) / allowed
+    return np.where(np.isfinite(after), ratios, np.inf)
+
 
 class StepControl:
     """Time, next step and counts of each sample of a chunk.
@@ -66,6 +91,8 @@ class StepControl:
         self.smallest = smallest * interval.length
         self.elapsed = np.zeros(n)
         self.wanted = np.full(n, interval.length)
+        if interval.first_step is not None:
+            self.wanted[:] = interval.first_step
         self.n_accepted = np.zeros(n, dtype=int)
         self.n_rejected = np.zeros(n, dtype=int)
         self._grow = np.full(n, _GROW)
@@ -136,3 +163,19 @@ class StepControl:
     def too_small(self, rows: Rows) -> Flags:
         """Return which samples want steps that no longer move time."""
         return self.wanted[rows] < self.smallest
+
+
+def expect_steps(interval: Interval, most: int) -> tuple[tuple[float, float], ...] | None:
+    """Return the times and signed steps of a sample that wants its first step again and again.
+
+    None where these are more than ``most``.
+    """
+    control, row = StepControl(interval, 1, 1, 0.0), np.arange(1)
+    steps: list[tuple[float, float]] = []
+    while not control.finished(row):
+        if len(steps) == most:
+            return None
+        step = control.next_steps(row)
+        steps.append((control.times(row).item(), step.item()))
+        control.judge(row, step, np.array([_SAFETY]))
+    return tuple(steps)

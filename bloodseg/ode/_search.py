@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._arithmetic import Slopes, StepSizes, as_rows, compute_rms, share_memory
-from ._control import Interval, StepControl
+from ._control import Interval, StepControl, compute_ratios
 from ._defect import DefectWatch
 from ._rhs import evaluate
 from ._solution import Status, make_not_finite_error
@@ -17,7 +17,7 @@ from ._step import Function
 from .methods import Tableau
 
 # Smallest step in relation to the interval: below, time in the state's dtype stands still.
-_SMALLEST_STEP = {torch.float32: 1e-6, torch.float64: 1e-14}
+SMALLEST_STEP = {torch.float32: 1e-6, torch.float64: 1e-14}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class StepSearch:
         self.y = as_rows(y0)  # of the active samples; the caller's memory, never written
         self.end = as_rows(y1)
         self.active = np.arange(len(y0))
-        smallest = _SMALLEST_STEP[y0.dtype]
+        smallest = SMALLEST_STEP[y0.dtype]
         self.control = StepControl(interval, len(y0), tableau.error_order, smallest)
         self.n_evaluations = np.zeros(len(y0), dtype=int)
         self.status = np.zeros(len(y0), dtype=int)
@@ -106,9 +106,8 @@ class StepSearch:
         if self.tableau.adaptive:
             self.sizes = self._to_host(compute_rms(self.y, torch.float64))
             self._check_overflow(~np.isfinite(self.sizes))
-            if self.interval.first_step is not None:
-                self.control.wanted[:] = self.interval.first_step
-            elif not self.tableau.tries_whole_interval(self.interval.tolerance):
+            tries_whole = self.tableau.tries_whole_interval(self.interval.tolerance)
+            if self.interval.first_step is None and not tries_whole:
                 self._choose_first_steps()
         while len(self.active):
             self._attempt()
@@ -129,22 +128,7 @@ class StepSearch:
         tableau, control, active = self.tableau, self.control, self.active
         times, steps = control.times(active), control.next_steps(active)
         sizes = StepSizes(times, steps, tableau.nodes, self.like)
-        if not self.has_slope:
-            self._evaluate(0, sizes, self.y)
-        if self.defect is not None:
-            self.defect.see_start(self.y, self.slopes)
-        new = self._free_rows()
-        inputs = new if self.workspace.inputs is None else self.workspace.inputs[: len(active)]
-        for stage in range(1, tableau.n_stages):
-            at_end = tableau.first_same_as_last and stage == tableau.n_stages - 1
-            y = new if at_end else inputs
-            self.slopes.weighted_sum(y, self.y, tableau.stages[stage], sizes)
-            self._evaluate(stage, sizes, y)
-        if not tableau.first_same_as_last:  # else the last stage was evaluated at the new state
-            self.slopes.weighted_sum(new, self.y, tableau.weights, sizes)
-        if self.defect is not None:
-            self.defect.see_step(self.slopes, sizes)
-
+        new = self._take_stages(sizes)
         ratios, new_sizes = self._estimate_errors(new, sizes)
         accepted = control.judge(active, steps, ratios)
         if accepted.any():
@@ -158,23 +142,45 @@ class StepSearch:
         self.has_slope = tableau.first_same_as_last
         self._let_go(ratios)
 
+    def _take_stages(self, sizes: StepSizes) -> Tensor:
+        """Evaluate the stages of an attempt, and return the new state."""
+        tableau = self.tableau
+        if not self.has_slope:
+            self._evaluate(0, sizes, self.y)
+        if self.defect is not None:
+            self.defect.see_start(self.y, self.slopes)
+        new = self._free_rows()
+        inputs = new if self.workspace.inputs is None else self.workspace.inputs[: len(new)]
+        for stage in range(1, tableau.n_stages):
+            at_end = tableau.first_same_as_last and stage == tableau.n_stages - 1
+            y = new if at_end else inputs
+            self.slopes.weighted_sum(y, self.y, tableau.stages[stage], sizes)
+            self._evaluate(stage, sizes, y)
+        if not tableau.first_same_as_last:  # else the last stage was evaluated at the new state
+            self.slopes.weighted_sum(new, self.y, tableau.weights, sizes)
+        if self.defect is not None:
+            self.defect.see_step(self.slopes, sizes)
+        return new
+
     def _estimate_errors(self, new: Tensor, sizes: StepSizes) -> tuple[np.ndarray, np.ndarray]:
         """Return the errors in units of the tolerance, and the sizes of the new states."""
-        if self.tableau.error_weights is None:
+        if not self.tableau.adaptive:
             return np.zeros(len(new)), np.zeros(len(new))
-        estimates = [self.tableau.error_weights]
-        if self.tableau.guard_weights is not None and self.control.at_first_attempt():
-            estimates.append(self.tableau.guard_weights)
-        work = self.workspace.error[: len(new)]
+        first = self.control.at_first_attempt()
         # The one copy to the host in a step.
-        found = self._to_host(self.slopes.sizes(work, new, estimates, sizes))
+        found = self._to_host(self._measure_step(new, sizes, first))
         if not np.isfinite(found).all():  # squares of large numbers overflow before they do
-            found = self._to_host(self.slopes.sizes(work, new, estimates, sizes, torch.float64))
+            found = self._to_host(self._measure_step(new, sizes, first, torch.float64))
         *errors, new_sizes = found
-        with np.errstate(invalid="ignore", over="ignore"):
-            tolerances = self._compute_tolerances(np.maximum(self.sizes, new_sizes))
-            ratios = np.max(errors, axis=0) / tolerances
-        return np.where(np.isfinite(new_sizes), ratios, np.inf), new_sizes
+        return compute_ratios(errors, self.sizes, new_sizes, self.interval), new_sizes
+
+    def _measure_step(
+        self, new: Tensor, sizes: StepSizes, first: bool, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return the sizes of a step's error estimates, and of the new state, a row each."""
+        estimates = [self.tableau.error_weights, self.tableau.guard_weights if first else None]
+        used = [weights for weights in estimates if weights is not None]
+        return self.slopes.sizes(self.workspace.error[: len(new)], new, used, sizes, dtype)
 
     def _let_go(self, ratios: np.ndarray) -> None:
         """Take the samples that have come to an end, good or bad, out of the active set."""
@@ -240,7 +246,7 @@ class StepSearch:
             compute_rms(self.slopes.first(self._on_device(everyone)), torch.float64)
         )
         self._check_overflow(~np.isfinite(slopes))
-        scales = self._compute_tolerances(self.sizes)
+        scales = self.interval.tolerances_at(self.sizes)
         with np.errstate(divide="ignore", invalid="ignore"):
             short = np.where(
                 (self.sizes > 1e-5 * scales) & (slopes > 1e-5 * scales),
@@ -260,9 +266,6 @@ class StepSearch:
             likely = (0.01 / steepest) ** (1 / (self.tableau.error_order or 1))
         likely = np.where(np.isfinite(bends), likely, short)
         control.wanted = np.minimum(np.minimum(100 * short, likely), self.interval.length)
-
-    def _compute_tolerances(self, sizes: np.ndarray) -> np.ndarray:
-        return self.interval.atol + self.interval.rtol * sizes
 
     def _evaluate(self, stage: int, sizes: StepSizes, rows: Tensor) -> None:
         y = self._view_as_state(rows)

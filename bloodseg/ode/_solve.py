@@ -180,9 +180,7 @@ def solve(
         rhs = RightHandSide(func, precision)
         wanted = gradient if _needs_gradient(rhs, y0, interval, gradient) else None
         _check_trainable(wanted is not None, precision, name)
-        if compile == "auto":
-            compile = pays_to_compile(y0[0].numel(), len(y0))
-        slopes = FusedSlopes if compile else Slopes
+        slopes = choose_slopes(compile, y0)
         watched = gradient == "checkpoint" and torch.is_grad_enabled()
         func = rhs.watch(gradient, name) if watched else rhs
         keep = wanted is not None
@@ -224,6 +222,13 @@ def pays_to_compile(size: int, n_samples: int) -> bool:
     bool
     """
     return size >= _LARGE_STATE and size * n_samples >= _LONG_JOB
+
+
+def choose_slopes(compile: bool | str, y0: Tensor) -> type[Slopes]:
+    """Return what computes the sums over the stages, as ``compile`` of `solve` says."""
+    if compile == "auto":
+        compile = pays_to_compile(y0[0].numel(), len(y0))
+    return FusedSlopes if compile else Slopes
 
 
 def _search_steps(

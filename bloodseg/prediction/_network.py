@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
@@ -19,6 +19,7 @@ from .._images import CLASS_NAMES, STRIDE
 from .._typing import Tolerances
 from ..networks import (
     NODEsUNet,
+    OptimisticPass,
     adapt_statistics,
     for_prediction,
     image_tensor,
@@ -47,12 +48,18 @@ class TileNetwork:
         Names of the classes.
     unprepared : Module, optional
         The same network with its normalisation apart, to be adapted; None of one of the user's own.
+    forward : OptimisticPass
+        The network, as it is called.
     """
 
     network: nn.Module
     device: torch.device
     classes: tuple[str, ...] = CLASS_NAMES
     unprepared: nn.Module | None = None
+    forward: OptimisticPass = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.forward = OptimisticPass(self.network)
 
     @classmethod
     def copy_of(
@@ -124,15 +131,14 @@ class TileNetwork:
             If a pixel's logits are NaN or infinite: they would look like a class that is certain.
         """
         with torch.inference_mode():
-            logits = self.network(image_tensor(pixels)[None].to(self.device))
+            logits, evaluations = self.forward(image_tensor(pixels)[None].to(self.device))
             finite = torch.isfinite(logits.amax(dim=1)).all()  # a class may be ruled out by -inf
         if not finite:
             raise FloatingPointError(
                 "the network's answer is not finite: weights are damaged or far too large. Train "
                 "it again, with a lower learning_rate."
             )
-        blocks: dict[int, Any] = getattr(self.network, "ode_blocks", {})
-        counts = {position: int(block.n_evaluations[0]) for position, block in blocks.items()}
+        counts = {position: int(each[0]) for position, each in evaluations.items()}
         return logits[0].float().cpu().numpy(), counts
 
     def measure_sureness(self, pixels: np.ndarray, diameter: float) -> float:

@@ -211,3 +211,18 @@ def test_one_result_splits_its_cells_once(fitted, monkeypatch):
     cells = found.cells()
     assert {name: row[name] for name in ("white", "red")} == cells.counts
     assert len(found.measure()) == len(cells)
+
+
+@pytest.mark.parametrize("tile_size", [None, 64])
+def test_an_optimistic_network_finds_the_same(fitted, tile_size):
+    """As it does on CUDA by itself: maps and counts to the bit, of images one by one."""
+    images = list(make_smears(2, image_size=96, random_state=0).images)
+    fitted.set_params(tile_size=tile_size)
+    expected, counts = fitted.predict(images), fitted.n_function_evaluations_
+    predictor = fitted._make_predictor()
+    predictor.network.forward.optimistic = True
+    for found, theirs in zip(predictor.segmented(images), expected, strict=True):
+        assert np.array_equal(found.class_map, theirs)
+    assert predictor.network.forward._n_seen
+    for position, theirs in counts.items():
+        assert predictor.n_function_evaluations[position].tolist() == theirs.tolist()
