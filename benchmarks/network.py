@@ -1,6 +1,7 @@
 """Whole networks: predictions, training steps, memory and gradients, against what they replace.
 
     python -m benchmarks.network [--models DIR --data DIR] [--quick] [--precision bfloat16]
+    python -m benchmarks.network --device cuda --parts launches [--compiled]  # a minute
 
 DIR of --models is the output folder of `bloodseg study networks`; --data is a folder of images/ and
 masks/ that its networks were not trained on. Without them, networks are fresh and images drawn:
@@ -15,6 +16,7 @@ import copy
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,13 @@ from bloodseg.ode import solve
 from bloodseg.ode._arithmetic import as_column
 from bloodseg.study import work_of_blocks
 
+from ._launches import compare_launches
 from ._timing import interleaved, machine, write_json
 
 TOLERANCE, EXACT = 1e-3, 1e-6
+
+PARTS = ("prediction", "launches", "training", "gradients")
+BATCHES = {"cpu": (8,), "cuda": (1, 8, 64)}  # of launches
 
 
 class EverybodysBlock(nn.Module):
@@ -146,6 +152,20 @@ def predictions(given: Networks, precision: str, repeats: int) -> dict[str, Any]
         "pixels that differ from float32 at 1e-6": share(maps[ours], exact_map),
         f"the U-Net's own in {precision}": share(maps[lowered_unet], maps["unet float32"]),
     }
+
+
+def launches(
+    given: Networks, precision: str, repeats: int, batches: Sequence[int], compiled: bool
+) -> dict[str, Any]:
+    nodes, unet = (
+        for_prediction(in_precision(network.eval(), precision))
+        for network in (given.nodes, given.unet)
+    )
+    found = {}
+    for batch in batches:
+        images = given.images[torch.arange(batch) % len(given.images)]
+        found[f"{batch} images"] = compare_launches(nodes, unet, images, repeats, compiled=compiled)
+    return found
 
 
 def share(one: Tensor, other: Tensor) -> float:
@@ -305,6 +325,10 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--compiled", action="store_true", help="launches: with sums compiled by torch, too"
+    )
     parser.add_argument("--json", help="write the results there, too")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -321,18 +345,27 @@ def main() -> None:
     if given.segmenters and given.data is not None:
         results["accuracy"] = accuracy(given, precision)
         show("mean IoU and work of the blocks", results["accuracy"])
-    results["prediction"] = predictions(given, precision, arguments.repeats)
-    show("prediction", results["prediction"])
-    results["training"] = training(given, precision, max(1, arguments.repeats // 3))
-    show("training step", results["training"])
-    if not arguments.quick:
-        results["training"]["peak bytes"] = memory = peak_memory(precision)
-        results["training"]["peak over torchdiffeq's"] = (
-            memory[f"nodes-unet {precision}"] / memory["torchdiffeq"]
+    if "prediction" in arguments.parts:
+        results["prediction"] = predictions(given, precision, arguments.repeats)
+        show("prediction", results["prediction"])
+    if "launches" in arguments.parts:
+        batches = (arguments.batch,) if arguments.quick else BATCHES[device.type]
+        results["launches"] = launches(
+            given, precision, arguments.repeats, batches, arguments.compiled
         )
-        show("memory of a training step", memory)
-    results["gradients"] = gradients(given, precision)
-    show("gradients of the blocks", results["gradients"])
+        show("launches", results["launches"])
+    if "training" in arguments.parts:
+        results["training"] = training(given, precision, max(1, arguments.repeats // 3))
+        show("training step", results["training"])
+        if not arguments.quick:
+            results["training"]["peak bytes"] = memory = peak_memory(precision)
+            results["training"]["peak over torchdiffeq's"] = (
+                memory[f"nodes-unet {precision}"] / memory["torchdiffeq"]
+            )
+            show("memory of a training step", memory)
+    if "gradients" in arguments.parts:
+        results["gradients"] = gradients(given, precision)
+        show("gradients of the blocks", results["gradients"])
     write_json(arguments.json, **results)
 
 

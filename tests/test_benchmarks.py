@@ -141,6 +141,10 @@ def test_a_network_against_its_onnx_file(tmp_path):
 def test_whole_networks(tmp_path):
     found = run("network", tmp_path)
     assert found["prediction"]["evaluations"].keys() == {"4", "5", "6"}
+    (launches,) = found["launches"].values()
+    assert launches["multiplications over the U-Net's"] > 1
+    assert launches["ruler, against unet"].keys() == {"waiting", "no waiting"}
+    assert launches["share of refused samples"] == 0
     assert found["training"]["torchdiffeq over ours"] > 0
     for block in found["gradients"].values():
         assert block["relative error"] < 1e-4

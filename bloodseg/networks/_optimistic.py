@@ -27,7 +27,9 @@ _FEW = 8
 
 _WARM_UPS = 2  # passes before a capture: libraries choose kernels and take memory in the first
 
-_capturing = threading.Lock()  # torch captures on one stream, whichever thread asks for it
+# Graphs share memory among them and the work space of libraries with each other, torch captures on
+# one stream whichever thread asks, and blocks keep the counts of their last pass.
+_one_at_a_time = threading.Lock()
 
 
 class OptimisticPass:
@@ -58,7 +60,6 @@ class OptimisticPass:
 
     def __init__(self, network: nn.Module, optimistic: bool | None = None, graphs: bool = True):
         self.network, self.optimistic, self.graphs = network, optimistic, graphs
-        self._lock = threading.Lock()
         self._start_anew(None)
 
     def __reduce__(self) -> Any:
@@ -69,7 +70,7 @@ class OptimisticPass:
         """Return the network's answer for images, and the evaluations of f."""
         if not (images.is_cuda if self.optimistic is None else self.optimistic):
             return self._go_ordinary_way(images)
-        with self._lock:
+        with _one_at_a_time:
             try:
                 return self._go(images)
             except torch.cuda.OutOfMemoryError:
@@ -191,7 +192,7 @@ class _Graph:
         self._weights = [each.detach() for each in (*network.parameters(), *network.buffers())]
         self._images = images.clone()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(images.device), _capturing:
+        with torch.cuda.device(images.device):
             now, aside = torch.cuda.current_stream(), torch.cuda.Stream()
             aside.wait_stream(now)
             with torch.cuda.stream(aside):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from messages import raises
+from steep_network import let_half_pass, make_network, predict_ordinarily
 from torch import nn
 
 from bloodseg.datasets import make_smears
-from bloodseg.networks import NODEsUNet, OptimisticPass, UNet, for_prediction
+from bloodseg.networks import OptimisticPass, UNet, for_prediction
 from bloodseg.ode import SolverWarning, Tape, _optimistic
 from bloodseg.ode._control import Interval, StepControl, expect_steps
 
@@ -21,27 +22,6 @@ from bloodseg.ode._control import Interval, StepControl, expect_steps
 def images():
     drawn = make_smears(6, image_size=48, random_state=0).images
     return torch.from_numpy(drawn.astype(np.float32) / 255).movedim(-1, 1)
-
-
-def make_network(first_step=None, *, steep=2.0, prepared=True, **settings):
-    """Return a network whose right-hand sides depend on time, and are as steep as told."""
-    torch.manual_seed(0)
-    network = NODEsUNet(width=4, **settings).eval()
-    with torch.no_grad():
-        for block in network.ode_blocks.values():
-            for layer in (block.func.first, block.func.second):
-                layer.gain.mul_(steep)
-                layer.bias.normal_(0, 0.3)
-                layer.time.normal_(0, 0.3)
-    network.set_first_steps(dict.fromkeys(network.ode_blocks, first_step))
-    return for_prediction(network) if prepared else network
-
-
-def ordinary(network, images):
-    with torch.inference_mode():
-        answer = network(images)
-    blocks = network.ode_blocks.values()
-    return answer, [(b.n_evaluations.tolist(), b.n_rejected.tolist()) for b in blocks]
 
 
 def optimistic(network, images):
@@ -74,7 +54,7 @@ def test_answer_and_counts_of_an_image_are_those_of_the_ordinary_way(
     images, precision, first_step, settings, refused
 ):
     network = make_network(first_step, precision=precision, **settings)
-    expected, counts = ordinary(network, images[:1])
+    expected, counts = predict_ordinarily(network, images[:1])
     answer, found, n_refused = optimistic(network, images[:1])
     assert torch.equal(answer, expected)
     assert found == counts
@@ -82,15 +62,9 @@ def test_answer_and_counts_of_an_image_are_those_of_the_ordinary_way(
 
 
 def test_some_samples_of_a_batch_are_refused(images):
-    network, errors = make_network(steep=2.0), []
-    network.set_tolerances(1.0)
-    block = network.ode_blocks[4]
-    with block.register_forward_pre_hook(
-        lambda _, given: errors.append(block.estimate_error(*given))
-    ):
-        ordinary(network, images)
-    block.tol = float(np.median(errors[0]))  # between the two in the middle
-    expected, counts = ordinary(network, images)
+    network = make_network(steep=3.0)
+    let_half_pass(network, images)
+    expected, counts = predict_ordinarily(network, images)
     answer, found, n_refused = optimistic(network, images)
     assert n_refused == 3
     assert found == counts
@@ -101,7 +75,7 @@ def test_some_samples_of_a_batch_are_refused(images):
 
 def test_weights_need_not_be_prepared(images):
     network = make_network(1 / 2, prepared=False)
-    expected, counts = ordinary(network, images[:1])
+    expected, counts = predict_ordinarily(network, images[:1])
     answer, found, _ = optimistic(network, images[:1])
     assert torch.equal(answer, expected)
     assert found == counts
@@ -135,7 +109,7 @@ def test_a_solve_that_ends_early_warns_as_it_did(images):
     for block in network.ode_blocks.values():
         block.max_steps = 2
     with pytest.warns(SolverWarning) as expected:
-        ordinary(network, images[:1])
+        predict_ordinarily(network, images[:1])
     with pytest.warns(SolverWarning) as found:
         optimistic(network, images[:1])
     assert [str(each.message) for each in found] == [str(each.message) for each in expected]
@@ -160,7 +134,7 @@ def test_a_cpu_has_no_waiting_to_spare(images, passes):
 def test_it_ends_where_most_samples_are_refused_and_begins_anew_with_other_tolerances(
     images, passes
 ):
-    network = make_network(steep=2.0)
+    network = make_network(steep=3.0)
     forward = OptimisticPass(network, True)
     for _ in range(10):
         forward(images[:1])
@@ -281,7 +255,7 @@ def test_threads_share_a_pass(images):
     network = make_network()
     for block in network.ode_blocks.values():
         block.tol = 2e-3
-    expected = [ordinary(network, image[None]) for image in images]
+    expected = [predict_ordinarily(network, image[None]) for image in images]
     forward = OptimisticPass(network, True)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(forward, [image[None] for image in images] * 3))
