@@ -16,6 +16,7 @@ from bloodseg.networks import NODEsUNet, OptimisticPass, UNet, for_prediction
 from bloodseg.networks._blocks import ConvODEFunction
 from bloodseg.ode import solve
 from bloodseg.ode._precision import _TF32_SWITCHES
+from bloodseg.training._augmentation import Augmentation
 
 pytestmark = pytest.mark.cuda
 
@@ -24,6 +25,10 @@ def problem():
     torch.manual_seed(0)
     y0 = torch.randn(3, 16, 20, 24) * torch.tensor([1.0, 20.0, 0.1]).reshape(3, 1, 1, 1)
     return ConvODEFunction(16), y0.contiguous(memory_format=torch.channels_last)
+
+
+def draw(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).cuda()
 
 
 @pytest.mark.parametrize("method", ["bosh3", "tsit5", "dopri8", "rk4"])
@@ -124,6 +129,30 @@ def test_a_step_waits_for_the_device_once():
     assert len(copies) <= (solution.n_accepted + solution.n_rejected).max() + 1
 
 
+def assert_no_waiting(work):
+    work()  # libraries load
+    with torch.profiler.profile() as profile:
+        work()
+    names = {event.name for event in profile.events()}
+    assert any("Launch" in name for name in names)
+    assert not [name for name in names if "StreamSynchronize" in name or "Memcpy DtoH" in name]
+
+
+@pytest.mark.parametrize("gradient", ["direct", "checkpoint"])
+def test_backward_waits_for_nothing(gradient):
+    func, y0 = problem()
+    func.cuda()
+    total = solve(func, y0.cuda(), gradient=gradient, precision="float32").y.square().sum()
+    weights = list(func.parameters())
+    assert_no_waiting(lambda: torch.autograd.grad(total, weights, retain_graph=True))
+
+
+def test_changes_of_images_wait_for_nothing():
+    change = Augmentation(64)
+    images, masks = draw(8, 3, 64, 64), torch.zeros((8, 64, 64), dtype=torch.long, device="cuda")
+    assert_no_waiting(lambda: change(images, masks, seed=0))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_network_predicts_as_on_the_cpu(precision):
     torch.manual_seed(0)
@@ -137,10 +166,6 @@ def test_a_network_predicts_as_on_the_cpu(precision):
 
 
 # ---------------------------------------------------------------- graphs
-
-
-def draw(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).cuda()
 
 
 def graphs_of(forward):

@@ -36,6 +36,11 @@ def as_column(values: Tensor, y: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (y.ndim - 1))
 
 
+def to_device(values: np.ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a few numbers of the host on a device, without waiting for what it has to do."""
+    return torch.from_numpy(values).to(dtype=dtype).to(device, non_blocking=True)
+
+
 class Slopes:
     """The slopes of a chunk's stages.
 
@@ -134,8 +139,7 @@ class StepSizes:
         return as_column(self._times[stage], self._like)
 
     def _to_device(self, values: np.ndarray) -> Tensor:
-        y = self._like
-        return torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True)
+        return to_device(values, self._like.device, self._like.dtype)
 
 
 def compute_rms(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ._arithmetic import to_device
 from ._precision import fix_arithmetic
 from ._rhs import RightHandSide
 from ._search import AcceptedStep
@@ -21,7 +22,7 @@ def replay(func: Function, tableau: Tableau, steps: list[AcceptedStep], y: Tenso
         if len(step.rows) == len(y):
             y = _take_again(func, tableau, y, step)
         else:
-            rows = torch.from_numpy(step.rows).to(y.device)
+            rows = to_device(step.rows, y.device)
             y = y.index_put((rows,), _take_again(func, tableau, y[rows], step))
     return y
 
@@ -75,19 +76,17 @@ class ReplayedGradient(torch.autograd.Function):
         with fix_arithmetic(gradient.device, ctx.precision):
             for chunk, part in zip(ctx.chunks, parts, strict=True):
                 for step in reversed(chunk):
-                    rows = torch.from_numpy(step.rows).to(gradient.device)
-                    whole = len(rows) == len(part)
+                    # All samples, most often: then nothing goes to the device.
+                    whole = len(step.rows) == len(part)
+                    rows = slice(None) if whole else to_device(step.rows, gradient.device)
                     with torch.enable_grad():
                         y = step.y.detach().requires_grad_()
                         end = _take_again(func, ctx.tableau, y, step)
                     before, *of_weights = torch.autograd.grad(
-                        end, (y, *wanted), part if whole else part[rows], allow_unused=True
+                        end, (y, *wanted), part[rows], allow_unused=True
                     )
                     totals = list(map(_add, totals, of_weights))
-                    if whole:
-                        part.copy_(before)
-                    else:
-                        part[rows] = before
+                    part[rows] = before
         found = iter(totals)
         of_leaves = (next(found) if leaf.requires_grad else None for leaf in leaves)
         return (*[None] * 6, gradient, *of_leaves)

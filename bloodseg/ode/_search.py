@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arithmetic import Slopes, StepSizes, as_rows, compute_rms, share_memory
+from ._arithmetic import Slopes, StepSizes, as_rows, compute_rms, share_memory, to_device
 from ._control import Interval, StepControl, compute_ratios
 from ._defect import DefectWatch
 from ._rhs import evaluate
@@ -298,7 +298,7 @@ class StepSearch:
         return AcceptedStep(self.active[accepted], y, times[accepted], steps[accepted])
 
     def _on_device(self, indices: np.ndarray) -> Tensor:
-        return torch.from_numpy(indices).to(self.y.device)
+        return to_device(indices, self.y.device)
 
     @staticmethod
     def _to_host(values: Tensor) -> np.ndarray:

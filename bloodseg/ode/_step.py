@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arithmetic import as_column, compute_rms
+from ._arithmetic import as_column, compute_rms, to_device
 from .methods import Tableau
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -119,4 +119,4 @@ def _make_column(values: float | np.ndarray, y: Tensor) -> Tensor:
     """Return one number for all samples, or one each, as it broadcasts against the state."""
     if isinstance(values, float):
         return y.new_full((1,) * y.ndim, values)
-    return as_column(torch.from_numpy(values).to(y.dtype).to(y.device, non_blocking=True), y)
+    return as_column(to_device(values, y.device, y.dtype), y)

@@ -78,7 +78,8 @@ class StainShift(_ChangeOfSome):
         """Return images of other density: of rows, ``((d S) (1 + scale) + shift) S^-1 + light``."""
         scale, shift, light = numbers.unbind(dim=1)
         to_stains, to_density = (
-            torch.as_tensor(each).to(images) for each in (hed_from_rgb, rgb_from_hed)
+            torch.as_tensor(each).to(images, non_blocking=True)
+            for each in (hed_from_rgb, rgb_from_hed)
         )
         # All three are one affine map of the three channels.
         matrix = (to_stains * (1 + scale)[:, None]) @ to_density
@@ -136,7 +137,7 @@ class ColourJiggle(_ChangeOfSome):
         extent = greatest - least
         of_green = torch.where(greatest == green, blue - red + 2 * extent, red - green + 4 * extent)
         angle = torch.where(greatest == red, green - blue, of_green) / extent.clamp_min(1e-8)
-        offsets = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]
+        offsets = torch.arange(5, 0, -2, device=images.device)[:, None, None]
         places = (angle + 6 * hue + offsets).remainder_(6)
         shares = torch.minimum(places, 4 - places).clamp_(0, 1)
         extent = torch.minimum(extent * (1 + saturation), greatest)
@@ -189,20 +190,21 @@ class Augmentation:
         ticks = (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
         x, y = (each.expand(n, -1, -1) for each in torch.meshgrid(ticks, ticks, indexing="xy"))
         # The last change of an image comes first, for places are traced back.
-        warped = (torch.rand(n, generator=generator) < 0.2).nonzero()[:, 0].to(device)
+        warped = (torch.rand(n, generator=generator) < 0.2).nonzero()[:, 0]
         if len(warped):
             noise = torch.rand(
                 (2, len(warped), side, side), device=device, generator=_on(device, generator)
             )
             right, down = self._smooth_noise(2 * noise - 1)
-            x, y = x.index_add(0, warped, right), y.index_add(0, warped, down)
-        turns = self._draw_turns(n, generator).to(device).permute(1, 2, 0)
+            rows = warped.to(device, non_blocking=True)
+            x, y = x.index_add(0, rows, right), y.index_add(0, rows, down)
+        turns = self._draw_turns(n, generator).to(device, non_blocking=True).permute(1, 2, 0)
         (xx, xy), (yx, yy) = turns[..., None, None]
         return torch.stack([xx * x + xy * y, yx * x + yy * y], dim=-1)
 
     def _smooth_noise(self, noise: Tensor) -> Tensor:
         """Return shifts (..., S, S) of places, in halves of a side, from noise in [-1, 1]."""
-        smooth = self._smooth.to(noise.device)
+        smooth = self._smooth.to(noise.device, non_blocking=True)
         return smooth @ noise @ smooth.mT * 1.5
 
     def _draw_turns(self, n: int, generator: Generator) -> Tensor:
@@ -232,7 +234,8 @@ class WholeImageAugmentation:
         The same seed gives the same change; torch's global generator is left as it was.
         """
         generator = Generator().manual_seed(seed)
-        flips = (torch.rand((2, len(images), 1, 1, 1), generator=generator) < 0.5).to(images.device)
+        flips = torch.rand((2, len(images), 1, 1, 1), generator=generator) < 0.5
+        flips = flips.to(images.device, non_blocking=True)
         for axis, flipped in zip((-2, -1), flips, strict=True):
             images = torch.where(flipped, images.flip(axis), images)
         # The whole batch, so that its images stay of one size.
