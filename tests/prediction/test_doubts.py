@@ -54,19 +54,20 @@ def test_smears_are_not_doubted(pretrained, diameter):
 )
 def test_pictures_that_are_no_smears(pretrained, name):
     image = getattr(data, name)()
-    step = max(1, max(image.shape[:2]) // 200)
+    # Of small pictures, as sizes are tried up to three times theirs.
+    step = max(image.shape[:2]) // (96 if name == "cell" else 64)
     assert doubts(pretrained, image[::step, ::step])
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_nothing_to_be_seen(pretrained, level):
-    assert doubts(pretrained, np.full((120, 120, 3), level, np.uint8))
+    assert doubts(pretrained, np.full((40, 40, 3), level, np.uint8))
 
 
 def test_out_of_focus(pretrained):
-    image = make_smears(1, 240, random_state=1, red_cell_diameter=40).images[0]
+    image = make_smears(1, 120, random_state=1, red_cell_diameter=30).images[0]
     assert doubts(pretrained, image) == []
-    blurred = np.stack([ndimage.gaussian_filter(image[..., i], 5) for i in range(3)], axis=-1)
+    blurred = np.stack([ndimage.gaussian_filter(image[..., i], 4) for i in range(3)], axis=-1)
     assert doubts(pretrained, blurred)
 
 
@@ -76,7 +77,7 @@ def test_the_warning(pretrained):
         "before you use it"
     )
     with pytest.warns(UserWarning, match=text):
-        pretrained.predict([data.coffee()[::3, ::3]])
+        pretrained.predict([data.rocket()[::10, ::10]])
 
 
 def test_models_for_one_laboratory_are_silent(recwarn):
