@@ -13,7 +13,7 @@ from steep_network import let_half_pass, make_network, predict_ordinarily
 from torch import nn
 
 from bloodseg.datasets import make_smears
-from bloodseg.networks import OptimisticPass, UNet, for_prediction
+from bloodseg.networks import CountingNetwork, OptimisticPass, UNet, for_prediction
 from bloodseg.ode import SolverWarning, Tape, _optimistic
 from bloodseg.ode._control import Interval, StepControl, expect_steps
 
@@ -88,6 +88,15 @@ def test_a_network_without_blocks_is_as_it_was(images):
     answer, counts = OptimisticPass(network, True)(images)
     assert torch.equal(answer, expected)
     assert counts == {}
+
+
+def test_numbers_of_cells_are_counted_likewise(images):
+    network = CountingNetwork(make_network(prepared=False)).eval()
+    expected, counts = predict_ordinarily(network, images[:1])
+    answer, found, n_refused = optimistic(network, images[:1])
+    assert torch.equal(answer, expected)
+    assert found == counts
+    assert n_refused == 1
 
 
 def test_what_is_not_finite_raises_as_it_did(images):
