@@ -1,10 +1,12 @@
 """The benchmarks run; what they measure is for them to say."""
 
+import importlib
 import json
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,11 +26,16 @@ from bloodseg.study import run_study
 ROOT = Path(__file__).parents[1]
 
 
+def call_main(module, *arguments):
+    """Run a benchmark in this process, as another would import torch for seconds."""
+    # Benchmarks may turn gradients off, and need not turn them on again.
+    with mock.patch.object(sys, "argv", [module, *map(str, arguments)]), torch.enable_grad():
+        importlib.import_module(f"benchmarks.{module}").main()
+
+
 def run(module, tmp_path, *options):
     file = tmp_path / "results.json"
-    command = [sys.executable, "-m", f"benchmarks.{module}", "--quick", "--json", file, *options]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert output.returncode == 0, output.stderr
+    call_main(module, "--quick", "--json", file, *options)
     return json.loads(file.read_text())
 
 
@@ -59,8 +66,7 @@ def test_the_plots(solves, tmp_path):
     file = tmp_path / "ode.json"
     rows = [row | {"position": position} for row in solves["rows"] for position in (2, 9)]
     file.write_text(json.dumps(solves | {"rows": rows}))
-    command = [sys.executable, "-m", "benchmarks.plots", file, "-o", tmp_path / "plots"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    call_main("plots", file, "-o", tmp_path / "plots")
     names = sorted(path.name for path in (tmp_path / "plots").iterdir())
     assert names == ["cost-against-error.png", "cost-of-positions.png"]
 

@@ -24,6 +24,12 @@ def pretrained():
     return BloodCellSegmenter.from_pretrained()
 
 
+@pytest.fixture(scope="module")
+def maps(pretrained, smears):
+    """What the published weights make of these smears."""
+    return pretrained.predict(smears.images)
+
+
 def test_the_models_leave_the_wheel_under_16_megabytes():
     assert sum(model_path(name).stat().st_size for name in list_models()) < 15e6
 
@@ -47,8 +53,8 @@ def test_names_that_are_none():
             opened("x")
 
 
-def test_it_segments_smears_it_has_never_seen(pretrained, smears):
-    assert mean_iou(smears.masks, pretrained.predict(smears.images)) > 0.6
+def test_it_segments_smears_it_has_never_seen(pretrained, smears, maps):
+    assert mean_iou(smears.masks, maps) > 0.6
     counts = pretrained.count(smears.images)[["white", "red"]].to_numpy()
     assert np.abs(counts - smears.counts).mean() < 0.35 * smears.counts[:, 1].mean()
 
@@ -83,16 +89,15 @@ def test_parameters(pretrained):
         BloodCellSegmenter.from_pretrained(colour="red")
 
 
-def test_fine_tuning_starts_from_the_weights(smears):
+def test_fine_tuning_starts_from_the_weights(smears, maps):
     tiny = {"learning_rate": 1e-9, "max_epochs": 1, "augment": False, "random_state": 0}
     segmenter = BloodCellSegmenter.from_pretrained(**tiny)
-    before = segmenter.predict(smears.images)
     tuned = clone(segmenter).fit(smears.images[:1], smears.masks[:1])
     # Rates of 1e-9 move no weight; batch normalisation sees the new images all the same.
     weights = segmenter.network_.state_dict()
     for name, weight in tuned.network_.named_parameters():
         assert np.allclose(weight.detach(), weights[name], atol=1e-6), name
-    assert (tuned.predict(smears.images) == before).mean() > 0.9
+    assert (tuned.predict(smears.images) == maps).mean() > 0.9
 
 
 def test_a_saved_model_knows_its_pretrained_weights(pretrained, tmp_path):
@@ -102,16 +107,16 @@ def test_a_saved_model_knows_its_pretrained_weights(pretrained, tmp_path):
 
 def test_fine_tuning_in_searches(smears):
     """Clones start from the weights, too: without them, one epoch would give next to nothing."""
-    segmenter = BloodCellSegmenter.from_pretrained(max_epochs=1, random_state=0)
+    segmenter = BloodCellSegmenter.from_pretrained(max_epochs=1, crop_size=64, random_state=0)
     search = GridSearchCV(
         segmenter,
         {"learning_rate": [1e-9, 1e-4]},
-        cv=2,
+        cv=[([0], [1])],
         scoring=mean_iou_scorer,
         refit=False,
         error_score="raise",
     )
-    search.fit(smears.images[:2], smears.masks[:2])
+    search.fit(smears.images[:2, :80, :80], smears.masks[:2, :80, :80])
     assert (search.cv_results_["mean_test_score"] > 0.5).all()
 
 
