@@ -54,11 +54,14 @@ class Slopes:
         What the right-hand side takes; the state's own here, where sums can't cast.
     """
 
+    _together = False  # whether to add up all samples at a time; on CPUs such products are slow
+
     def __init__(self, like: Tensor, n_stages: int, lowered: torch.dtype | None = None):
         n, size = len(like), like[0].numel()
         self.rows = torch.empty((n, n_stages, size), dtype=like.dtype, device=like.device)
         self._shape, self._strides = like.shape[1:], like.stride()[1:]
         self.input_dtype = like.dtype  # of the states that the stages are evaluated at
+        self._together = like.device.type != "cpu"
 
     def write(self, stage: int, n: int, slope: Tensor) -> None:
         """Take the slope of the first n samples, whatever its layout and dtype."""
@@ -89,13 +92,15 @@ class Slopes:
         n = used[-1] + 1
         scaled = steps.scaled(weights[:n])
         slopes = self.rows[: len(out), :n]
-        if out.device.type != "cpu":
+        if self._together:
             if y is None:
                 torch.bmm(scaled[:, None], slopes, out=out[:, None])
+            elif len(used) == 1:  # one pass: the product below copies y first
+                torch.addcmul(y, scaled[:, -1:], slopes[:, -1], out=out)
             else:
                 torch.baddbmm(y[:, None], scaled[:, None], slopes, out=out[:, None])
             return
-        for i, step in enumerate(steps.on_host):  # CPUs have no fast batched product of this kind
+        for i, step in enumerate(steps.on_host):
             if y is None:
                 torch.mv(slopes[i].T, scaled[i], out=out[i])
             elif len(used) == 1:
@@ -115,6 +120,10 @@ class Slopes:
 
         ``work`` is rows to work in, ``dtype`` what the squares are summed up in.
         """
+        if self._together:  # the slopes are read once for all estimates
+            scaled = torch.stack([steps.scaled(weights) for weights in estimates], dim=1)
+            errors = torch.bmm(scaled, self.rows[: len(new)])
+            return torch.cat([compute_rms(errors, dtype).T, compute_rms(new, dtype)[None]])
         found = []
         for weights in estimates:
             self.weighted_sum(work, None, weights, steps)
@@ -144,6 +153,6 @@ class StepSizes:
 
 def compute_rms(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return the root mean square of each row, its squares summed up in ``dtype``."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
-    root: float = rows.shape[1] ** 0.5
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=dtype)
+    root: float = rows.shape[-1] ** 0.5
     return norms / root

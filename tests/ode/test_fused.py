@@ -9,6 +9,7 @@ from torch import nn
 from bloodseg.networks import NODEsUNet
 from bloodseg.networks._blocks import ConvODEFunction
 from bloodseg.ode import ODEBlock, _fused, pays_to_compile, solve
+from bloodseg.ode._arithmetic import Slopes
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,21 @@ def test_compiled_sums_are_the_same(method, precision):
     assert len(set(eager.n_accepted)) > 1  # samples that leave and samples that stay
     assert torch.allclose(eager.y, fused.y, rtol=1e-3, atol=1e-3)
     assert fused.y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("method", ["heun", "bosh3", "tsit5", "rk4"])
+@pytest.mark.parametrize("tol", [1e-2, 1e-4])
+def test_sums_of_all_samples_at_a_time_are_the_same(monkeypatch, method, tol):
+    """As they are on a GPU."""
+    func, y0 = problem()
+    settings = {"method": method, "rtol": tol, "atol": tol, "compile": False}
+    with torch.no_grad():
+        apart = solve(func, y0, **settings)
+        monkeypatch.setattr(Slopes, "_together", property(lambda self: True, lambda *_: None))
+        together = solve(func, y0, **settings)
+    assert together.n_accepted.tolist() == apart.n_accepted.tolist()
+    assert together.n_rejected.tolist() == apart.n_rejected.tolist()
+    assert torch.allclose(together.y, apart.y, atol=1e-6 * float(apart.y.abs().max()))
 
 
 def test_compiled_sums_find_the_same_first_steps_and_gradients():
