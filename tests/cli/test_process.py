@@ -15,20 +15,19 @@ from bloodseg import BloodCellSegmenter
 PATIENCE = 600  # seconds: on a busy machine, imports alone may take a minute
 
 
-def run_process(*arguments, **settings):
-    return subprocess.run(
-        [sys.executable, "-m", "bloodseg", *map(str, arguments)],
+# `models` is the command that answers without torch, which takes seconds to import.
+
+
+def test_process_ends_with_the_exit_code_and_without_a_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "bloodseg", "models", "other"],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        **settings,
     )
-
-
-def test_process_ends_with_the_exit_code_and_without_a_traceback(data):
-    done = run_process("evaluate", data, "-m", "none.safetensors")
     assert done.returncode == 2
-    assert done.stderr == "bloodseg: error: There is no model file at none.safetensors.\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bloodseg: error: name must be that of a published model, one of ")
 
 
 def test_help_does_without_torch():
@@ -40,12 +39,12 @@ def test_help_does_without_torch():
     assert "torch" not in done.stdout.split()
 
 
-def test_a_closed_pipe_is_no_error(data, model):
+def test_a_closed_pipe_is_no_error():
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as closed:
         done = subprocess.run(
-            [sys.executable, "-m", "bloodseg", "evaluate", str(data), "-m", str(model), "-q"],
+            [sys.executable, "-m", "bloodseg", "models"],
             stdout=closed,
             stderr=subprocess.PIPE,
             text=True,
