@@ -119,26 +119,6 @@ class _Solve:
     n_evaluations: int
     sizes: Tensor
 
-    def judge(self, sizes: Floats) -> Flags:
-        """Return with which samples the error control would have taken the steps that were."""
-        interval, tableau = self.expected.interval, self.expected.tableau
-        n, smallest = sizes.shape[1], SMALLEST_STEP[self.dtype]
-        control = StepControl(interval, n, tableau.error_order, smallest)
-        before, numbers = sizes[0], iter(sizes[1:])
-        rows = np.flatnonzero(np.isfinite(before))  # of the samples that have gone as expected
-        for place, (time, step) in enumerate(self.expected.steps):
-            guarded = place == 0 and tableau.guard_weights is not None
-            errors = [next(numbers) for _ in range(2 if guarded else 1)]
-            after = next(numbers)
-            steps = control.next_steps(rows)
-            as_expected = (control.times(rows) == time) & (steps == step)
-            ratios = compute_ratios(errors, before, after, interval)
-            as_expected &= control.judge(rows, steps, ratios[rows])
-            before, rows = after, rows[as_expected]
-        finished: Flags = np.zeros(n, dtype=bool)
-        finished[rows] = control.finished(rows)
-        return finished
-
 
 class Tape:
     """What the ODE-blocks of one pass take for granted.
@@ -205,13 +185,43 @@ class Tape:
         """
         sizes = self._sizes.cpu().numpy()
         n = sizes.shape[1]
-        as_expected = np.ones(n, dtype=bool)
+        alike: dict[Any, list[Floats]] = {}  # blocks, which one control can go over
+        start = 0
         for solve in self._solves:
-            found, sizes = np.split(sizes, [len(solve.sizes)])
-            as_expected &= solve.judge(found)
+            stop = start + len(solve.sizes)
+            alike.setdefault((solve.expected, solve.dtype), []).append(sizes[start:stop])
+            start = stop
             solve.block.n_evaluations = np.full(n, solve.n_evaluations)
             solve.block.n_rejected = np.zeros(n, dtype=int)
+        as_expected: Flags = np.ones(n, dtype=bool)
+        for (expected, dtype), found in alike.items():
+            of_blocks = _judge(expected, dtype, np.hstack(found)).reshape(-1, n)
+            as_expected &= of_blocks.all(axis=0)
         return as_expected
+
+
+def _judge(expected: Expectation, dtype: torch.dtype, sizes: Floats) -> Flags:
+    """Return with which samples the error control would have taken just the expected steps.
+
+    ``sizes`` are what `_BlindSearch.take` returns.
+    """
+    interval, tableau = expected.interval, expected.tableau
+    n = sizes.shape[1]
+    control = StepControl(interval, n, tableau.error_order, SMALLEST_STEP[dtype])
+    before, numbers = sizes[0], iter(sizes[1:])
+    rows = np.flatnonzero(np.isfinite(before))  # of the samples that have gone as expected
+    for place, (time, step) in enumerate(expected.steps):
+        guarded = place == 0 and tableau.guard_weights is not None
+        errors = [next(numbers) for _ in range(2 if guarded else 1)]
+        after = next(numbers)
+        steps = control.next_steps(rows)
+        as_expected = (control.times(rows) == time) & (steps == step)
+        ratios = compute_ratios(errors, before, after, interval)
+        as_expected &= control.judge(rows, steps, ratios[rows])
+        before, rows = after, rows[as_expected]
+    finished: Flags = np.zeros(n, dtype=bool)
+    finished[rows] = control.finished(rows)
+    return finished
 
 
 def current_tape() -> Tape | None:

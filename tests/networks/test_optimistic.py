@@ -61,6 +61,17 @@ def test_answer_and_counts_of_an_image_are_those_of_the_ordinary_way(
     assert n_refused == refused
 
 
+@pytest.mark.parametrize("n", [1, 6])
+def test_blocks_may_expect_different_steps(images, n):
+    network = make_network(steep=2.0)
+    network.set_first_steps({4: 1 / 2, 5: None, 6: 1 / 2})
+    expected, counts = predict_ordinarily(network, images[:n])
+    answer, found, n_refused = optimistic(network, images[:n])
+    assert found == counts == [([7] * n, [0] * n), ([4] * n, [0] * n), ([7] * n, [0] * n)]
+    assert not n_refused
+    assert torch.allclose(answer, expected, atol=1e-5)
+
+
 def test_some_samples_of_a_batch_are_refused(images):
     network = make_network(steep=3.0)
     let_half_pass(network, images)
