@@ -221,6 +221,14 @@ def test_refused_samples_of_a_graph_go_the_ordinary_way():
     assert forward._n_refused == 9
 
 
+def test_graphs_are_dropped_where_most_samples_are_refused():
+    network, images = make_network(steep=3.0).cuda(), draw(1, 3, 64, 64)
+    expected, forward = predict_ordinarily(network, images), OptimisticPass(network)
+    for number in range(7):
+        assert_same(forward(images), expected)
+        assert len(graphs_of(forward)) == (1 <= number < 4)
+
+
 def test_a_pass_waits_for_the_device_once():
     forward, images = OptimisticPass(make_network(1 / 2).cuda()), draw(1, 3, 64, 64)
     for _ in range(3):

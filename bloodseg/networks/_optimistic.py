@@ -80,6 +80,13 @@ class OptimisticPass:
             self._graphs.clear()  # they hold memory that the images now need
             return self._go(images)
 
+    def _start_anew(self, settings: Any) -> None:
+        self._settings = settings
+        self._given_up = False
+        self._n_seen, self._n_refused = 0, 0
+        self._tape = Tape()
+        self._graphs: OrderedDict[Any, _Graph | None] = OrderedDict()
+
     def _go(self, images: Tensor) -> tuple[Tensor, Counts]:
         kind, answer = _kind_of(images), None
         if (graph := self._graphs.get(kind)) is not None:
@@ -91,7 +98,7 @@ class OptimisticPass:
                 torch.cuda.synchronize(images.device)  # the graph is about to be dropped
             graph = answer = None
             self._start_anew(settings)
-        if settings is None or 2 * self._n_refused > max(self._n_seen, _FEW):
+        if settings is None or self._given_up:
             return self._go_ordinary_way(images)
         if answer is None and (graph := self._capture(images)) is not None:
             answer = graph.replay(images)
@@ -102,15 +109,12 @@ class OptimisticPass:
         self._n_seen += len(as_expected)
         refused = np.flatnonzero(~as_expected)
         self._n_refused += len(refused)
+        if 2 * self._n_refused > max(self._n_seen, _FEW):
+            self._given_up = True
+            self._graphs.clear()
         if len(refused):
             self._go_again(images, refused, answer)
         return answer, self._counts()
-
-    def _start_anew(self, settings: Any) -> None:
-        self._settings = settings
-        self._n_seen = self._n_refused = 0
-        self._tape = Tape()
-        self._graphs: OrderedDict[Any, _Graph | None] = OrderedDict()
 
     def _go_ordinary_way(self, images: Tensor) -> tuple[Tensor, Counts]:
         return self.network(images), self._counts()
