@@ -8,7 +8,7 @@ from messages import raises
 from ode_problems import Function, double, warns
 from torch import nn
 
-from bloodseg.ode import BACKENDS, FixedStepBlock, ODEBlock, solve
+from bloodseg.ode import BACKENDS, FixedStepBlock, ODEBlock, _fused, solve
 
 IN_PLACE = "block 5: func must not change y, the solver's own memory; it did, in place. Look for "
 
@@ -31,6 +31,13 @@ def test_so_is_one_in_a_block():
         exported(torch.randn(2, 3))
 
 
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Let compile=True do all but compile, which takes seconds and changes no memory."""
+    monkeypatch.setattr(_fused, "_get_compiled", lambda function, *variant: function)
+
+
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("compile", [False, True])
 def test_a_function_may_return_its_input(compile):
     # Without a copy, what is returned would be overwritten with the next stage's state.
@@ -40,6 +47,7 @@ def test_a_function_may_return_its_input(compile):
     assert end.numpy() == pytest.approx(math.e, abs=1e-3)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_a_function_may_return_the_same_tensor_again():
     drift = nn.Parameter(torch.tensor([[0.5, 2.0, -1.0]]))
     with torch.no_grad():
@@ -47,6 +55,7 @@ def test_a_function_may_return_the_same_tensor_again():
     assert torch.allclose(end, drift, atol=1e-6)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_memory_that_is_written_again_is_copied_or_refused():
     memory = torch.empty(2, 3)
 

@@ -15,6 +15,7 @@ import PIL
 import pytest
 import tifffile
 import zarr
+from imports import imported_anew
 from messages import raises
 from PIL import Image
 
@@ -233,13 +234,12 @@ def test_what_is_missing_is_named_with_its_extra(tmp_path, package, name):
         write_zarr(tmp_path / name)
     else:
         write_tiff(tmp_path / name, compression="jpeg2000")
-    program = (
-        f"import sys; sys.modules[{package!r}] = None\n"
-        "from bloodseg.datasets import open_slide\n"
-        f"open_slide({str(tmp_path / name)!r})[0:9]"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert f"the package {package}: pip install 'bloodseg[slides]'" in result.stderr
+    with imported_anew("bloodseg", "tifffile", package):
+        sys.modules[package] = None
+        from bloodseg.datasets import open_slide
+
+        with raises(f"the package {package}: pip install 'bloodseg[slides]'", ImportError):
+            open_slide(tmp_path / name)[0:9]
 
 
 # ---------------------------------------------------------------- preprocessing by rows

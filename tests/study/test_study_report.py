@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -264,8 +265,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_report(folder):
-    text = report_study(folder)
+@pytest.fixture(scope="module")
+def text(folder):
+    return report_study(folder)
+
+
+def test_report(folder, text):
     assert (folder / "report.md").read_text() == text
     assert text.count("\n# data: ") + text.startswith("# data: ") == 3
     assert text.count("## The paper's claims") == 3
@@ -284,8 +289,8 @@ def test_report(folder):
     assert set(table.study) == {"networks", "positions", "tolerance"}
 
 
+@pytest.mark.usefixtures("text")
 def test_figures(folder):
-    report_study(folder)
     names = {file.name for file in (folder / "figures").iterdir()}
     assert names == {
         "networks-data-differences.png",
@@ -317,7 +322,8 @@ def test_without_times_there_are_none_in_the_report(tmp_path, rng):
     assert "positions-d-table-1.png" in text
 
 
-def test_report_without_matplotlib(folder, monkeypatch):
+def test_report_without_matplotlib(folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(folder, tmp_path / "study")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.warns(UserWarning, match=r"need matplotlib: pip install 'bloodseg\[plot\]'"):
         text = report_study(folder)
