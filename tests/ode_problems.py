@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from torch import nn
 
 from bloodseg.ode import METHODS, SolverWarning
+from bloodseg.ode.methods import TABLEAUS
 
 ADAPTIVE = ["heun", "bosh3", "dopri5", "tsit5", "dopri8"]
 FIXED = ["euler", "midpoint", "rk4"]
@@ -139,3 +141,28 @@ def gradients(func, y0, *interval, **settings):
     solution = solve(func, y0, *interval, **settings)
     (solution.y**2).sum().backward()
     return [y0.grad, *(weight.grad for weight in func.parameters() if weight.requires_grad)]
+
+
+def scipy_end(func, y0, t0, t1):
+    def flat(t, y):
+        state = torch.from_numpy(y).reshape(y0.shape)
+        with torch.no_grad():
+            return func(y0.new_full((1, *[1] * (y0.ndim - 1)), t), state).flatten().numpy()
+
+    end = solve_ivp(flat, (t0, t1), y0.flatten().numpy(), method="DOP853", rtol=1e-12, atol=1e-12)
+    return end.y[:, -1].reshape(y0.shape)
+
+
+def known_cost(method, accepted, rejected, tol):
+    """Return the evaluations of a solve.
+
+    Where the last stage is not the next step's first, each attempt evaluates all stages: which
+    samples of a batch were accepted must not show in the count of the others.
+    """
+    n_stages = {"heun": 2, "bosh3": 4, "dopri5": 7, "tsit5": 7, "dopri8": 13}[method]
+    # Of the first step, by a trial step of Euler's.
+    guess = 0 if TABLEAUS[method].tries_whole_interval(tol) else 1
+    if method in ("heun", "dopri8"):
+        first_known = 1 if guess else 0
+        return guess + first_known + (accepted + rejected) * n_stages - first_known
+    return guess + 1 + (accepted + rejected) * (n_stages - 1)
