@@ -2,6 +2,7 @@
 
     python -m benchmarks.pretrained train DATA [--sets NAME=TIMES ...] [--start MODEL] -o FILE
     python -m benchmarks.pretrained average MODEL ... [--shares SHARE ...] -o FILE
+    python -m benchmarks.pretrained leave-out DATA [--sets NAME=TIMES ...] [--exchange]
     python -m benchmarks.pretrained score DATA MODEL ... [--sets NAME ...] [--json FILE]
     python -m benchmarks.pretrained ablation DATA [--only NAME ...]
     python -m benchmarks.pretrained evaluate MODEL --masks FOLDER ... [--bccd BCCD] [--json FILE]
@@ -10,7 +11,8 @@ DATA is the folder that holds the folders of all laboratories; the tables ``TRAI
 ``JUDGES`` below say which there are, and what each may be used for. ``train`` brings every image to
 red cells of 36 pixels and takes each set so many times an epoch. Seed and checkpoints make the same
 weights again; ``--start MODEL`` goes on from a model. ``average`` takes the mean of the weights of
-models of one start, which holds up on other laboratories better than each of them. ``score`` makes
+models of one start, which holds up on other laboratories better than each of them. ``leave-out``
+trains without each laboratory in turn, from no start, and scores on it. ``score`` makes
 one table a model, a row for each laboratory; without ``--sets`` only of those that may choose.
 ``ablation`` changes one ingredient at a time, in short trainings of a narrower network: a quarter
 of smear256's training fields and fold 1 of BCCD are left out of these, and leukocyte300 is trained
@@ -34,6 +36,8 @@ import pandas as pd
 import torch
 
 from bloodseg import BloodCellSegmenter, Preprocessor
+from bloodseg._hardware import choose_device
+from bloodseg._images import NOT_LABELLED
 from bloodseg.cells import find_cells
 from bloodseg.cells._scale import typical_radius
 from bloodseg.datasets import load_folder, load_voc, make_smears, masks_from_boxes
@@ -41,6 +45,7 @@ from bloodseg.metrics import confusion_matrix, scores_from_confusion
 from bloodseg.models import model_file
 from bloodseg.training import check_groups, split_images
 
+from ._colours import exchange_colours
 from ._resizing import resized
 from ._timing import machine, write_json
 
@@ -92,9 +97,14 @@ class Recipe:
     ode_tol: float = 1e-2  # one step of bosh3 then carries most of the time: 4 evaluations, not 10
     seed: int = 0
     start: str | None = None  # a model to go on from
+    exchange: bool = False  # each image once more in the colours of another laboratory
+    ode_regularization: float = 0.0
+    learning_rate: float | None = None
 
     @property
-    def learning_rate(self) -> float:
+    def highest_rate(self) -> float:
+        if self.learning_rate is not None:
+            return self.learning_rate
         return 2e-3 if self.start is None else 1e-3
 
     def segmenter(self, n_crops: int, **parameters) -> BloodCellSegmenter:
@@ -107,7 +117,8 @@ class Recipe:
             augment=self.augment,
             ode_tol=self.ode_tol,
             batch_size=batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=self.highest_rate,
+            ode_regularization=self.ode_regularization,
             pretrained=self.start,
             max_epochs=max(1, round(self.n_steps * batch_size / n_crops)),
             validation_fraction=None,
@@ -116,6 +127,16 @@ class Recipe:
         )
 
 
+TRAIN_OPTIONS = (
+    "width",
+    "n_steps",
+    "n_drawn",
+    "seed",
+    "augment",
+    "start",
+    "ode_regularization",
+    "learning_rate",
+)
 ABLATION = {
     "all": {},
     "without white balance": {"white_balance": False},
@@ -164,7 +185,7 @@ def read(data, fields):
     bunch = load_folder(folder)
     images, masks, names = bunch.images[fields.part], bunch.masks[fields.part], bunch.names
     if fields.labels == "masks":
-        return all_rescaled(images, masks)
+        return all_rescaled(images, with_platelets(folder, masks, names[fields.part]))
     by_hand = folder / "masks_wbc"
     crops = []
     for image, mask, name in zip(images, masks, names[fields.part], strict=True):
@@ -173,6 +194,29 @@ def read(data, fields):
             white = cv2.imread(str(by_hand / f"{name}.png"), cv2.IMREAD_GRAYSCALE) > 0
         crops.append(crop_of_white_cell(image, white, 2 * typical_radius(mask)))
     return [image for image, _ in crops], [mask for _, mask in crops]
+
+
+def with_platelets(folder, masks, names):
+    """Return label maps in which platelets that have a box and were unknown are background."""
+    if not (folder / "boxes.csv").exists():
+        return masks
+    boxes = pd.read_csv(folder / "boxes.csv")
+    return [
+        _with_platelets(mask, boxes[boxes.image.str.partition(".")[0] == name])
+        for mask, name in zip(masks, names, strict=True)
+    ]
+
+
+def _with_platelets(mask, boxes):
+    mask, in_cells = mask.copy(), np.zeros(mask.shape, bool)
+    corners = boxes[["xmin", "ymin", "xmax", "ymax"]].to_numpy().astype(int)
+    platelets = (boxes["class"] == "platelet").to_numpy()
+    for left, top, right, bottom in corners[~platelets]:
+        in_cells[top : bottom + 1, left : right + 1] = True
+    for left, top, right, bottom in corners[platelets]:
+        box = np.s_[top : bottom + 1, left : right + 1]
+        mask[box][(mask[box] == NOT_LABELLED) & ~in_cells[box]] = 0
+    return mask
 
 
 def crop_of_white_cell(image, white, red_cell_diameter):
@@ -196,10 +240,14 @@ def training_data(recipe, sets):
 
     ``sets`` holds the images and label maps of each name, at the ruler's size.
     """
-    images, masks = [], []
+    images, masks, laboratories = [], [], []
     for name, times in recipe.sets.items():
         images += sets[name][0] * times
         masks += sets[name][1] * times
+        laboratories += [name] * len(sets[name][0]) * times
+    if recipe.exchange:
+        images = images + exchange_colours(images, masks, laboratories, seed=0)
+        masks = masks * 2
     if recipe.n_drawn:
         drawn = make_smears(recipe.n_drawn, 192, random_state=0, red_cell_diameter=DIAMETER)
         images, masks = images + list(drawn.images), masks + list(drawn.masks)
@@ -219,7 +267,7 @@ def train(arguments):
         sets=arguments.sets or {name: each.times for name, each in TRAINING.items()},
         **{
             name: getattr(arguments, name)
-            for name in ("width", "n_steps", "n_drawn", "seed", "augment", "start")
+            for name in (*TRAIN_OPTIONS, "exchange")
             if getattr(arguments, name) is not None
         },
     )
@@ -233,6 +281,28 @@ def train(arguments):
     )
     segmenter.set_params(red_cell_diameter="auto")
     segmenter.save(arguments.output, half_precision=True)
+
+
+def leave_out(arguments):
+    given = arguments.sets or {name: each.times for name, each in TRAINING.items()}
+    sets = {name: read(arguments.data, TRAINING[name]) for name in given}
+    recipe = Recipe(
+        n_steps=arguments.n_steps,
+        width=arguments.width,
+        seed=arguments.seed,
+        exchange=arguments.exchange,
+        ode_regularization=arguments.ode_regularization,
+    )
+    report = {}
+    for left_out in arguments.only or given:
+        others = {name: times for name, times in given.items() if name != left_out}
+        trainee = replace(recipe, sets=others)
+        segmenter = trained(trainee, *training_data(trainee, sets))
+        judges = {left_out: TRAINING[left_out], "leukocyte300": JUDGES["leukocyte300"]}
+        rows = {name: scored(segmenter, arguments.data, each) for name, each in judges.items()}
+        print(f"without {left_out}: {rows}", flush=True)
+        report[left_out] = rows
+    write_json(arguments.json, machine=machine(choose_device("auto")), left_out=report)
 
 
 def average(arguments):
@@ -430,7 +500,20 @@ def main(argv=None):
     command.add_argument("--seed", type=int)
     command.add_argument("--augment", choices=["strong"])
     command.add_argument("--start", help="a model to go on from")
+    command.add_argument("--exchange", action="store_true", help="colours between laboratories")
+    command.add_argument("--ode-regularization", type=float)
+    command.add_argument("--learning-rate", type=float)
     command.add_argument("--verbose", type=int, default=1)
+    command = commands.add_parser("leave-out")
+    command.add_argument("data", metavar="DATA", type=Path)
+    command.add_argument("--sets", nargs="+", action=Repeats, metavar="NAME=TIMES")
+    command.add_argument("--only", nargs="+", choices=TRAINING, metavar="NAME", help="left out")
+    command.add_argument("--width", type=int, default=24)
+    command.add_argument("--n-steps", type=int, default=3000)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--exchange", action="store_true", help="colours between laboratories")
+    command.add_argument("--ode-regularization", type=float, default=0.05)
+    command.add_argument("--json", type=Path)
     command = commands.add_parser("average")
     command.add_argument("models", nargs="+")
     command.add_argument("--shares", nargs="+", type=float)
@@ -461,6 +544,7 @@ def main(argv=None):
         torch.set_num_threads(arguments.threads)
     run = {
         "train": train,
+        "leave-out": leave_out,
         "average": average,
         "score": score,
         "ablation": ablation,

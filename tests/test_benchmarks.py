@@ -17,6 +17,7 @@ from skimage.measure import regionprops
 from benchmarks import all as everything
 from benchmarks import cells as cells_benchmark
 from benchmarks import finetuning, memory, pretrained, robustness, training
+from benchmarks._colours import exchange_colours
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import scores_of_each
@@ -343,6 +344,59 @@ def test_no_field_that_trains_judges():
                 ]
                 assert parts[0].isdisjoint(parts[1])
                 assert parts[0] | parts[1] == set(names)
+
+
+def test_each_laboratory_left_out_in_turn(tmp_path, laboratories):
+    report = tmp_path / "report.json"
+    sets = ["smear256", "chula_bangkok", "krd_erbil"]
+    options = [*TINY, "--sets", *sets, "--exchange", "--json", str(report)]
+    pretrained.main(["leave-out", str(laboratories), *options])
+    found = json.loads(report.read_text())["left_out"]
+    assert [*found] == sets
+    for left_out, rows in found.items():
+        assert [*rows] == [left_out, "leukocyte300"]
+        assert 0 <= rows[left_out]["mean IoU"] <= 100
+
+
+def test_colours_are_those_of_another_laboratory():
+    smears = make_smears(2, 64, random_state=0)
+    pink, violet = (
+        (image * np.array(light)).astype(np.uint8)
+        for image, light in zip(smears.images, ([1, 0.8, 0.9], [0.7, 0.6, 1]), strict=True)
+    )
+    changed = exchange_colours([pink, violet], smears.masks, ["here", "there"], seed=1)
+
+    def mean_of_red_cells(image, mask):
+        return image[mask == 2].mean(axis=0)
+
+    for image, new, other in ((0, 0, 1), (1, 1, 0)):
+        images = [pink, violet]
+        target = mean_of_red_cells(images[other], smears.masks[other])
+        before = np.abs(mean_of_red_cells(images[image], smears.masks[image]) - target).max()
+        after = np.abs(mean_of_red_cells(changed[new], smears.masks[image]) - target).max()
+        assert after < 0.6 * before
+    again = exchange_colours([pink, violet], smears.masks, ["here", "there"], seed=1)
+    assert all(np.array_equal(*pair) for pair in zip(changed, again, strict=True))
+
+
+def test_some_images_are_burnt_out():
+    smears = make_smears(12, 64, random_state=0)
+    changed = exchange_colours(smears.images, smears.masks, ["here", "there"] * 6, seed=0)
+    burnt = [np.mean(image.min(axis=-1)[mask == 0] == 255) > 0.5 for image, mask in
+             zip(changed, smears.masks, strict=True)]  # fmt: skip
+    assert 1 <= sum(burnt) <= 8
+
+
+def test_platelets_with_a_box_are_background(tmp_path):
+    mask = np.full((20, 20), 255, np.uint8)
+    mask[:5] = 2
+    rows = ["image,class,xmin,ymin,xmax,ymax", "a.jpg,platelet,2,3,8,9", "a.jpg,rbc,6,6,12,12"]
+    (tmp_path / "boxes.csv").write_text("\n".join([*rows, "b.jpg,platelet,0,0,19,19"]))
+    (found,) = pretrained.with_platelets(tmp_path, [mask], ["a"])
+    expected = mask.copy()
+    expected[5:10, 2:9] = 0
+    expected[6:10, 6:9] = 255  # may be the red cell's
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_crop_has_the_whole_white_cell():
