@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from skimage.color import hed2rgb, rgb2hed
+from skimage.color import hed_from_rgb, rgb_from_hed
 from skimage.filters import gaussian
 
 from bloodseg import BloodCellSegmenter
@@ -54,8 +54,9 @@ def _compress(image: np.ndarray, quality: float) -> np.ndarray:
 
 def _fade_stain(image: np.ndarray, share: float) -> np.ndarray:
     """Leave a share of haematoxylin, and as much more of eosin as is missing of it."""
-    stains = rgb2hed(np.clip(image, 0, 1))
-    return hed2rgb(stains * np.array([share, 2 - share, 1]))
+    # Not scikit-image's rgb2hed, which cuts off what is below 0: the image would not come back.
+    stains = -np.log(np.clip(image, 1 / 255, 1)) @ hed_from_rgb
+    return np.exp(-(stains * np.array([share, 2 - share, 1])) @ rgb_from_hed)
 
 
 def _change_light(image: np.ndarray, density: float) -> np.ndarray:

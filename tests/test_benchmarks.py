@@ -220,6 +220,11 @@ def test_corruptions_do_more_harm_the_stronger_they_are(name):
     assert (np.diff(changes) > 0).all()
 
 
+def test_with_nothing_faded_the_image_comes_back():
+    image = np.random.default_rng(0).integers(1, 256, (20, 20, 3)) / 255
+    np.testing.assert_allclose(robustness._fade_stain(image, 1.0), image, atol=1e-6)
+
+
 def test_robustness(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(robustness, "compare", partial(robustness.compare, n_draws=100))
     train, test = (make_smears(n, 32, random_state=n, red_cell_diameter=12) for n in (4, 2))

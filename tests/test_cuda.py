@@ -192,7 +192,8 @@ def test_a_graph_finds_what_the_ordinary_way_finds(precision, compile, first_ste
         for shape in shapes:
             images = draw(*shape, seed=seed)
             expected = predict_ordinarily(network, images)
-            assert_same(forward(images), expected, 1e-4 if precision == "float32" else 2e-2)
+            # Captured, cuDNN may take another algorithm, in TF32 outside of the blocks.
+            assert_same(forward(images), expected, 5e-3 if precision == "float32" else 2e-2)
     assert len(graphs_of(forward)) == len(shapes)
     assert forward._n_seen == 16
     assert not forward._n_refused
