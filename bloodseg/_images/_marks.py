@@ -159,9 +159,10 @@ def _lines(stats: np.ndarray) -> list[np.ndarray]:
     for glyph in stats[np.argsort(stats[:, 0], kind="stable")]:
         for line in lines:
             left, top, width, height, _ = line[-1]
+            high = max(height, glyph[3])  # capitals follow small letters, too
+            level = abs(glyph[1] + glyph[3] - top - height) <= _ALIKE * high
             apart = glyph[0] - (left + width)
-            level = abs(glyph[1] + glyph[3] - top - height) <= _ALIKE * height
-            if level and abs(glyph[3] - height) <= _ALIKE * height and apart <= _GAP * height:
+            if level and abs(glyph[3] - height) <= _ALIKE * high and apart <= _GAP * high:
                 line.append(glyph)
                 break
         else:

@@ -152,6 +152,17 @@ def test_marks_are_found_and_painted_over(smears, colour, kind):
         assert np.abs(floats - painted / 255).mean() < 0.01
 
 
+def test_capitals_after_a_small_letter_are_of_its_row(smears):
+    image = (smears[0] * 0.8).astype(np.uint8)
+    left = 20
+    for high in (16, 16, 16, 11, 16, 16, 16):  # crosses, whatever font OpenCV has
+        for ends in ((left, left + 11), (left + 11, left)):
+            cv2.line(image, (ends[0], 60 - high), (ends[1], 60), (0, 0, 0), 2)
+        left += 24
+    marks = find_marks(levels(image))
+    assert marks[(image == 0).all(axis=2)].mean() > 0.99
+
+
 def test_compressed_marks(smears):
     for smear in smears:
         for quality in (60, 85):

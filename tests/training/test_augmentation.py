@@ -13,6 +13,7 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 from bloodseg.training._augmentation import (
     Augmentation,
     ColourJiggle,
+    Noise,
     StainShift,
 )
 
@@ -151,10 +152,12 @@ def test_the_warp_is_kornias():
     noise = 2 * torch.rand((1, 2, 64, 64), generator=torch.Generator().manual_seed(0)) - 1
     right, down = Augmentation(64)._smooth_noise(noise)[0]
     ramps = torch.stack(torch.meshgrid(*[torch.arange(64.0)] * 2, indexing="xy"))
-    moved = elastic_transform2d(ramps[None], noise, (17, 17), (4.0, 4.0), (1.5, 1.5))[0] - ramps
+    # By corners, for up to kornia 0.8 no shift is none only so; then a side is 63 pixels long.
+    warp = {"kernel_size": (17, 17), "sigma": (4.0, 4.0), "alpha": (1.5, 1.5)}
+    moved = elastic_transform2d(ramps[None], noise, **warp, align_corners=True)[0] - ramps
     inner = slice(8, -8), slice(8, -8)  # places beyond the border are mirrored
     for shift, move in zip((right, down), moved, strict=True):
-        assert torch.allclose(32 * shift[inner], move[inner], atol=1e-3)
+        assert torch.allclose(63 / 2 * shift[inner], move[inner], atol=1e-3)
         assert shift[inner].abs().max() > 1 / 32
 
 
@@ -183,6 +186,19 @@ def test_a_share_of_the_images_is_changed():
         changed = (change(many, generator) != many).flatten(1).any(dim=1)
         assert changed.float().mean() == pytest.approx(share, abs=0.1)
     assert torch.equal(many[0], images[0])
+
+
+def test_noise_is_of_its_width_and_of_each_channel():
+    images = torch.full((400, 3, 16, 16), 0.5)
+    noise = Noise(std=0.05, p=0.25)(images, torch.Generator().manual_seed(0)) - images
+    changed = noise[noise.flatten(1).any(dim=1)]
+    assert len(changed) == pytest.approx(100, abs=25)
+    assert changed.std() == pytest.approx(0.05, rel=0.02)
+    assert changed.mean() == pytest.approx(0, abs=1e-3)
+    correlations = torch.corrcoef(changed.transpose(0, 1).flatten(1)) - torch.eye(3)
+    assert correlations.abs().max() < 0.02
+    bright = Noise(std=0.05, p=1.0)(torch.ones_like(images), torch.Generator().manual_seed(0))
+    assert bright.max() == 1
 
 
 def test_stain_shift_changes_stains_and_light():
