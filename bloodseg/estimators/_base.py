@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -253,6 +253,7 @@ class NetworkEstimator(BaseEstimator):
             checkpoint=checkpoint,
             accelerator=accelerator,
             keep_statistics=self.keep_statistics and start is not None,
+            new_classes=self._new_classes(classes, start),
             network_of_the_package=isinstance(self.network, str),
             ode_regularization=self.ode_regularization,
         )
@@ -296,6 +297,10 @@ class NetworkEstimator(BaseEstimator):
     ) -> tuple[int, float]:
         """Return the images or crops a step of each process, and the highest learning rate."""
         return self.batch_size, self.learning_rate
+
+    def _new_classes(self, classes: tuple[str, ...], start: Start | None) -> Sequence[int]:
+        """Return the labels that are new to the start, where the network's head labels pixels."""
+        return ()
 
     def _load_checkpoint(self, seed: int, *data: Any) -> Checkpoint | None:
         """Return the checkpoint of a training on data, if there shall be one."""

@@ -90,7 +90,7 @@ class BloodCellSegmenter(NetworkEstimator):
     pretrained : path or str, optional
         Saved model, or name of a published one, whose weights training starts from; its network
         must be the same. `from_pretrained` sets all that belongs to it. Of classes that both know,
-        by name, it knows how to label pixels; others begin anew.
+        by name, it knows how to label pixels; others begin anew, and learn at a higher rate.
     classes : sequence of str, default=("background", "white", "red")
         Names of the labels 0, 1, ...: 2 to 255, "background" first. "white" and "red" mean white
         and red blood cells wherever they stand, and "platelet" platelets; every other name is a
@@ -480,8 +480,8 @@ class BloodCellSegmenter(NetworkEstimator):
         **parameters
             Parameters to set, such as ``device`` or ``pixel_size``. With ``classes`` other than the
             model's own, ``fit`` keeps what it knows of those that it shares, by name; until then,
-            it predicts its own, and says so. New ones need a higher ``learning_rate``, see the
-            guide.
+            it predicts its own, and says so. What is new learns faster, see the guide on further
+            classes.
 
         Returns
         -------
@@ -816,6 +816,11 @@ class BloodCellSegmenter(NetworkEstimator):
         training: TrainingData | None = None,
     ) -> nn.Module:
         return new_network(architecture, seed, start)
+
+    def _new_classes(self, classes: tuple[str, ...], start: Start | None) -> Sequence[int]:
+        if start is None:
+            return ()
+        return [label for label, name in enumerate(classes) if name not in start.classes]
 
     def _choose_batch(
         self, images: list[Any], device: torch.device, accelerator: Any

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ logger = logging.getLogger("bloodseg")
 _WARM_UP = 0.05  # share of the steps over which the learning rate rises
 _LAST_RATE = 0.01  # of the highest, at the end
 _GRADIENT_NORM = 1.0
+_RATE_OF_NEW_ROWS = 0.1
+_LONGEST_STRETCH = (
+    1000.0  # the step of a weight in float32 is rounded, and the rounding grows along
+)
 
 
 class StopEarly(KeyboardInterrupt):
@@ -93,6 +98,46 @@ class CosineSchedule(Callback):
             for group in net.optimizer_.param_groups:
                 group["lr"] = self.rate(self.step_)
             self.step_ += 1
+
+
+class NewRows(Callback):
+    """Let rows of a head that begin anew learn at a rate of 0.1; all else as it does.
+
+    At the network's rate where that is higher, and at a thousand times that at most.
+
+    A network that goes on from trained weights is given a low rate, which moves a weight by a few
+    thousandths in a short training; a row has to come from chance to weights of several units. On
+    features that stay about as they are it is a logistic regression, which stands such a rate.
+
+    The rows' step is stretched, weight decay with it, as a rate of their own would. To scale their
+    gradient would do nothing, since AdamW divides by it, and groups of parameters cannot part a
+    layer's rows.
+
+    Parameters
+    ----------
+    head : Module
+        The layer that has a row for each class.
+    rows : sequence of int
+        Those that begin anew.
+    learning_rate : float
+        Highest rate of the network.
+    """
+
+    def __init__(self, head: nn.Module, rows: Sequence[int], learning_rate: float):
+        self.head = head
+        self.rows = list(rows)
+        self.stretch = min(max(1.0, _RATE_OF_NEW_ROWS / learning_rate), _LONGEST_STRETCH)
+
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
+        """Note where the step starts from."""
+        self.before_ = [weight.detach()[self.rows] for weight in self.head.parameters()]
+
+    @torch.no_grad()
+    def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+        """Stretch the step that was made."""
+        if training:
+            for weight, before in zip(self.head.parameters(), self.before_, strict=True):
+                weight[self.rows] = torch.lerp(before, weight[self.rows], self.stretch)
 
 
 def is_score(name: str) -> bool:

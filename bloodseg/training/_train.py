@@ -26,6 +26,7 @@ from ._callbacks import (
     EndOfEpoch,
     EpochNumber,
     EpochScores,
+    NewRows,
     Patience,
     StopEarly,
     StoppedByCallback,
@@ -48,7 +49,11 @@ _last_interrupt = -math.inf
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; the names are those of `bloodseg.BloodCellSegmenter`."""
+    """How to train; the names are those of `bloodseg.BloodCellSegmenter`.
+
+    ``new_classes`` are the labels whose rows in the network's layer ``head`` begin anew, where all
+    else goes on from trained weights.
+    """
 
     task: Task
     max_epochs: int
@@ -61,6 +66,7 @@ class TrainingSettings:
     checkpoint: Checkpoint | None = None
     accelerator: Any = None
     keep_statistics: bool = False
+    new_classes: Sequence[int] = ()
     network_of_the_package: bool = True
     ode_regularization: float = 0.0
     verbose: int = 0
@@ -236,6 +242,10 @@ class _Training:
             ("clipping", ClippedGradients(getattr(accelerator, "scaler", None) is not None)),
             ("scores", EpochScores(self.network, self.task, accelerator)),
         ]
+        if settings.new_classes:
+            head: Any = self.network.head
+            rows = NewRows(head, settings.new_classes, settings.learning_rate)
+            callbacks.append(("new_rows", rows))
         if settings.verbose and main:
             callbacks.append(("bar", TrainingBar(steps, settings.max_epochs)))
         checkpoint = settings.checkpoint if main else None
