@@ -127,16 +127,6 @@ class Recipe:
         )
 
 
-TRAIN_OPTIONS = (
-    "width",
-    "n_steps",
-    "n_drawn",
-    "seed",
-    "augment",
-    "start",
-    "ode_regularization",
-    "learning_rate",
-)
 ABLATION = {
     "all": {},
     "without white balance": {"white_balance": False},
@@ -262,15 +252,15 @@ def trained(recipe, images, masks, **parameters):
 # ---------------------------------------------------------------- commands
 
 
+def recipe_of(arguments):
+    """Return the recipe that the command line asks for; all sets where it names none."""
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    given = {name: given[name] for name in Recipe.__dataclass_fields__.keys() & given.keys()}
+    return Recipe(**{"sets": {name: each.times for name, each in TRAINING.items()}, **given})
+
+
 def train(arguments):
-    recipe = Recipe(
-        sets=arguments.sets or {name: each.times for name, each in TRAINING.items()},
-        **{
-            name: getattr(arguments, name)
-            for name in (*TRAIN_OPTIONS, "exchange")
-            if getattr(arguments, name) is not None
-        },
-    )
+    recipe = recipe_of(arguments)
     sets = {name: read(arguments.data, TRAINING[name]) for name in recipe.sets}
     images, masks = training_data(recipe, sets)
     print(
@@ -284,22 +274,19 @@ def train(arguments):
 
 
 def leave_out(arguments):
-    given = arguments.sets or {name: each.times for name, each in TRAINING.items()}
-    sets = {name: read(arguments.data, TRAINING[name]) for name in given}
-    recipe = Recipe(
-        n_steps=arguments.n_steps,
-        width=arguments.width,
-        seed=arguments.seed,
-        exchange=arguments.exchange,
-        ode_regularization=arguments.ode_regularization,
-    )
+    recipe = recipe_of(arguments)
+    sets = {name: read(arguments.data, TRAINING[name]) for name in recipe.sets}
+    other = JUDGES["leukocyte300"]
+    of_other = read(arguments.data, other)
     report = {}
-    for left_out in arguments.only or given:
-        others = {name: times for name, times in given.items() if name != left_out}
+    for left_out in arguments.only or recipe.sets:
+        others = {name: times for name, times in recipe.sets.items() if name != left_out}
         trainee = replace(recipe, sets=others)
         segmenter = trained(trainee, *training_data(trainee, sets))
-        judges = {left_out: TRAINING[left_out], "leukocyte300": JUDGES["leukocyte300"]}
-        rows = {name: scored(segmenter, arguments.data, each) for name, each in judges.items()}
+        rows = {
+            left_out: scored(segmenter, TRAINING[left_out], *sets[left_out]),
+            "leukocyte300": scored(segmenter, other, *of_other),
+        }
         print(f"without {left_out}: {rows}", flush=True)
         report[left_out] = rows
     write_json(arguments.json, machine=machine(choose_device("auto")), left_out=report)
@@ -352,11 +339,12 @@ def ablation(arguments):
 def score(arguments):
     fields = {**TRAINING, **JUDGES}
     names = arguments.sets or [name for name, each in JUDGES.items() if each.use == "choose"]
+    judged = [(fields[name], *read(arguments.data, fields[name])) for name in names]
     report = {}
     for model in arguments.models:
         segmenter = BloodCellSegmenter.load(model_file(model))
         table = pd.DataFrame(
-            [scored(segmenter, arguments.data, fields[name]) for name in names],
+            [scored(segmenter, *each) for each in judged],
             pd.Index(names, name="laboratory"),
         )
         print(f"{model}\n{table.to_string()}\n", flush=True)
@@ -364,9 +352,8 @@ def score(arguments):
     write_json(arguments.json, machine=machine(torch.device("cpu")), models=report)
 
 
-def scored(segmenter, data, fields):
+def scored(segmenter, fields, images, masks):
     """Return a laboratory's row: scores over the known pixels in per cent, and what they cost."""
-    images, masks = read(data, fields)
     crops = fields.labels == "white cells"  # their size is for the model to find
     segmenter.set_params(red_cell_diameter="auto" if crops else None)
     start = time.perf_counter()

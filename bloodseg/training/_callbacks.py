@@ -23,9 +23,7 @@ _WARM_UP = 0.05  # share of the steps over which the learning rate rises
 _LAST_RATE = 0.01  # of the highest, at the end
 _GRADIENT_NORM = 1.0
 _RATE_OF_NEW_ROWS = 0.1
-_LONGEST_STRETCH = (
-    1000.0  # the step of a weight in float32 is rounded, and the rounding grows along
-)
+_LONGEST_STRETCH = 1000.0  # a step is rounded as weights in float32 are, and the rounding grows too
 
 
 class StopEarly(KeyboardInterrupt):
