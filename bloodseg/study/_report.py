@@ -151,7 +151,8 @@ def _write_section(
         + (", pixels that change against the tightest." if study == "tolerance" else "."),
         _tabulate_costs(study, records),
         "## The paper's claims",
-        "\n".join(said) or "No two networks with a seed in common yet.",
+        "\n".join(said)
+        or "No claim of the paper compares networks that are here with a seed in common.",
     ]
     if table is not None:
         parts += ["## All differences", _explain_comparison(table), _tabulate_comparison(table)]

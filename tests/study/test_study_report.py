@@ -347,6 +347,16 @@ def test_report_of_part_of_a_study(tmp_path, rng):
     assert "| 1 | " in text
 
 
+def test_report_of_networks_of_which_the_paper_claims_nothing(tmp_path, rng):
+    store = Store(tmp_path).make()
+    for network in ("U-Net", "U-Net (as many weights)"):
+        job = Job("networks", "d", network, 0, {"network": "unet"})
+        store.write(job, record("networks", network, 0, noisy(POOR, rng)))
+    text = report_study(tmp_path)
+    assert "No claim of the paper compares networks that are here with a seed in common." in text
+    assert "All differences" in text  # the two do have a seed in common
+
+
 def test_spread_and_tables():
     assert format_spread([1.0, 2.0, 3.0], 1) == "2.0 ± 1.0"
     assert format_spread([1.25], 2) == "1.25"
