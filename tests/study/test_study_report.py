@@ -337,22 +337,23 @@ def test_report_of_nothing(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+def report_networks(folder, rng, names):
+    """Return the report of networks with one seed in common."""
+    store = Store(folder).make()
+    for name in names:
+        job = Job("networks", "d", name, 0, {"network": "unet"})
+        store.write(job, record("networks", name, 0, noisy(POOR, rng)))
+    return report_study(folder)
+
+
 def test_report_of_part_of_a_study(tmp_path, rng):
-    store = Store(tmp_path).make()
-    for network in ("U-Net", "ResNet"):
-        job = Job("networks", "d", network, 0, {"network": "unet"})
-        store.write(job, record("networks", network, 0, noisy(POOR, rng)))
-    text = report_study(tmp_path)
+    text = report_networks(tmp_path, rng, ("U-Net", "ResNet"))
     assert "seeds 0;" in text
     assert "| 1 | " in text
 
 
 def test_report_of_networks_of_which_the_paper_claims_nothing(tmp_path, rng):
-    store = Store(tmp_path).make()
-    for network in ("U-Net", "U-Net (as many weights)"):
-        job = Job("networks", "d", network, 0, {"network": "unet"})
-        store.write(job, record("networks", network, 0, noisy(POOR, rng)))
-    text = report_study(tmp_path)
+    text = report_networks(tmp_path, rng, ("U-Net", "U-Net (as many weights)"))
     assert "No claim of the paper compares networks that are here with a seed in common." in text
     assert "All differences" in text  # the two do have a seed in common
 
