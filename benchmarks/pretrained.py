@@ -190,7 +190,7 @@ def with_platelets(folder, masks, names):
     """Return label maps in which platelets that have a box and were unknown are background."""
     if not (folder / "boxes.csv").exists():
         return masks
-    boxes = pd.read_csv(folder / "boxes.csv")
+    boxes = pd.read_csv(folder / "boxes.csv", dtype={"image": str})  # "002" is a name, too
     return [
         _with_platelets(mask, boxes[boxes.image.str.partition(".")[0] == name])
         for mask, name in zip(masks, names, strict=True)
