@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from .._progress import track
 from ..datasets import Slide, list_images, list_passed_over
 from ..estimators import BloodCellSegmenter
 from ..ode import SolverError
 from ..prediction import Segmented
-from ._output import CommandError, about, complain, first_line, progress
+from ._output import CommandError, about, complain, first_line
 
 # What an input may be to blame for. All else is a defect of this package.
 INPUT_ERRORS = (
@@ -101,7 +102,7 @@ class Batch:
         which no process hears of, costs the work of seconds and not of hours.
         """
         kept = _NowAndThen(keep)
-        for each in progress(inputs, label=doing, quiet=self._quiet):
+        for each in track(inputs, label=doing, unit="image", shown=not self._quiet):
             try:
                 with about(name(each)):
                     result = work(each)

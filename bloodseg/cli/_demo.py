@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._progress import track
 from ..datasets import make_smears
 from ..datasets._true_cells import true_cells_of
 from ..estimators import BloodCellSegmenter
@@ -19,7 +20,7 @@ from ..models import list_models
 from ..plotting._pictures import coloured, overlay_of, sheet
 from ..prediction import Segmented
 from ._evaluate import METRICS_FILES, Evaluation, time_prediction
-from ._output import complain, make_folder, progress, refuse_existing, reported, say, write_png
+from ._output import complain, make_folder, refuse_existing, reported, say, write_png
 from ._train import ended_early, fit, save, summary
 
 _N_SHOWN = 4
@@ -114,7 +115,7 @@ def _evaluate(
     result = Evaluation()
     predictions: list[Segmented] = []
     pairs = list(zip(smears.images, smears.masks, smears.instances, strict=True))
-    for image, mask, instances in progress(pairs, label="evaluating", quiet=quiet):
+    for image, mask, instances in track(pairs, label="evaluating", unit="image", shown=not quiet):
         name = f"smear {len(predictions) + 1}"
         found, cost = time_prediction(segmenter, image, name)
         result.add(name, mask, found.class_map[:], **cost)

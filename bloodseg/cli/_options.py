@@ -141,7 +141,7 @@ def add_overwrite(
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add ``--quiet``."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress bar")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
 
 
 def add_strict(parser: argparse.ArgumentParser) -> None:

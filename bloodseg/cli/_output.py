@@ -114,11 +114,6 @@ def _one_line(text: Any) -> str:
     return " ".join(str(text).split())
 
 
-def progress(items: Iterable[Any], *, label: str, quiet: bool) -> Iterable[Any]:
-    """Return the items with a progress bar around them, where someone sees it."""
-    return tqdm(items, desc=label, unit="image", disable=quiet or None, file=sys.stderr)
-
-
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return _one_line(error) or type(error).__name__

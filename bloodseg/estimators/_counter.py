@@ -129,7 +129,8 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
         Fixes weights, split, order and augmentation. With an int, fits on one CPU are equal to
         the bit.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows how far training and prediction are: bars in a terminal or a notebook; in a log a
+        line an epoch, and of a prediction a line now and then.
     callbacks : list of skorch.callbacks.Callback, optional
         Objects that are told of each epoch and step, such as skorch's for TensorBoard, W&B and
         MLflow, or for pruning in a search. ``net.history[-1]`` has what ``history_`` will have.

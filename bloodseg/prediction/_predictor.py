@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import softmax
-from tqdm import tqdm
 
 from .._files import ArrayFile
 from .._images import STRIDE, ScaledRows, blend_tiles, restore_size, scaled_middle
+from .._progress import Progress
 from ..cells import check_pixel_size
 from ..datasets import Slide
 from ..ode._warnings import WarningOnce
@@ -86,7 +86,7 @@ class Predictor:
     pixel_size : float, optional
         Side of a pixel in micrometres, in place of what files say.
     verbose : int
-        1 shows a progress bar for images in tiles.
+        1 shows how far images, and the tiles of an image, are.
 
     Attributes
     ----------
@@ -145,10 +145,13 @@ class Predictor:
 
     def _each(self, work: Callable[[PreparedImage], _T], sources: list[Source]) -> Iterator[_T]:
         once = WarningOnce()
-        for image in self._prepare(sources, once):
-            with once.watch():
-                result = work(image)
-            yield result
+        shown = bool(self._verbose) and len(sources) > 1
+        with Progress(len(sources), label="predicting", unit="image", shown=shown) as progress:
+            for image in self._prepare(sources, once):
+                with once.watch():
+                    result = work(image)
+                yield result
+                progress.advance()
         once.summarize()
 
     def _prepare(self, sources: list[Source], once: WarningOnce) -> Iterator[PreparedImage]:
@@ -322,10 +325,10 @@ class Predictor:
 
     def _show_progress(self, blocks: Iterable[Any], height: int) -> Iterator[Any]:
         done = 0
-        with tqdm(total=height, unit="row", desc="tiles", disable=not self._verbose) as bar:
+        with Progress(height, label="tiles", unit="row", shown=bool(self._verbose)) as progress:
             for block in blocks:
                 yield block
-                bar.update(block[0].stop - done)
+                progress.advance(block[0].stop - done)
                 done = block[0].stop
 
 

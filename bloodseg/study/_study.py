@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
@@ -12,9 +11,9 @@ from typing import Any
 import joblib
 import pandas as pd
 from sklearn.utils import Bunch
-from tqdm import tqdm
 
 from .._images import check_images, check_masks
+from .._progress import Progress
 from ..estimators import BloodCellSegmenter
 from ..estimators._base import of_the_result
 from ..model_selection import check_tolerances
@@ -93,7 +92,8 @@ def run_study(
         Jobs at a time, through joblib: None is 1 unless in a `joblib.parallel_config` context,
         whose backend (processes by default, dask, ...) is used.
     verbose : int, default=0
-        1 shows a progress bar with an estimate of the time left.
+        1 shows how many jobs are done and about how long the rest takes: a bar in a terminal or a
+        notebook, lines in a log.
     **parameters
         Parameters of `bloodseg.BloodCellSegmenter` for all networks, such as ``width`` or
         ``max_epochs``; ``ode_tol`` is for the NODEs-UNet of "networks". ``batch_size`` is 4 where
@@ -168,14 +168,8 @@ def _run_all(
     """Run the jobs that are not done, and return which failed and why."""
     waiting = [job for job in jobs if not store.is_done(job)]
     failures: dict[str, str] = {}
-    with tqdm(
-        total=len(jobs),
-        initial=len(jobs) - len(waiting),
-        desc="study",
-        unit="job",
-        disable=not verbose,
-        file=sys.stderr,
-    ) as bar:
+    done = len(jobs) - len(waiting)
+    with Progress(len(jobs), label="study", unit="job", done=done, shown=bool(verbose)) as progress:
         # First what no other process is at; then the rest is waited for, in case they give up.
         for wait in (False, True):
             calls = [joblib.delayed(run)(job, identities[job.name], wait) for job in waiting]
@@ -189,7 +183,7 @@ def _run_all(
                 if outcome != DONE:
                     failures[job.name] = outcome
                 store.update_results()
-                bar.update()
+                progress.advance()
     return failures
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,8 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 from torch import nn
-from tqdm import tqdm
 
+from .._progress import open_bar, write_line
 from ._checkpoint import Checkpoint
 
 logger = logging.getLogger("bloodseg")
@@ -305,9 +304,13 @@ class EndOfEpoch(Callback):
                     "epoch": self.best.best_epoch,
                 },
             )
-        row = net.history[-1]
-        scores = ", ".join(f"{k} {v:.4g}" for k, v in numbers_of(row).items() if k != "epoch")
-        logger.info("Epoch %d of %d: %s", len(net.history), self.max_epochs, scores)
+        logger.info("Epoch %s", describe_epoch(net.history, self.max_epochs))
+
+
+def describe_epoch(history: Sequence[dict[str, Any]], max_epochs: int) -> str:
+    """Return the last epoch's number and its losses, scores, evaluations of f and seconds."""
+    scores = ", ".join(f"{k} {v:.4g}" for k, v in numbers_of(history[-1]).items() if k != "epoch")
+    return f"{len(history)} of {max_epochs}: {scores}"
 
 
 def numbers_of(row: dict[str, Any]) -> dict[str, float]:
@@ -399,8 +402,8 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     return given
 
 
-class TrainingBar(Callback):
-    """One progress bar over all steps, with the scores of the last epoch beside it."""
+class TrainingProgress(Callback):
+    """Show how far the training is: a bar over all steps, or in a log a line an epoch."""
 
     def __init__(self, steps_per_epoch: int, max_epochs: int):
         self.steps_per_epoch = steps_per_epoch
@@ -408,21 +411,23 @@ class TrainingBar(Callback):
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Open the bar where the training stands."""
-        self.bar_ = tqdm(
-            total=self.steps_per_epoch * self.max_epochs,
-            initial=self.steps_per_epoch * len(net.history),
+        self.bar_ = open_bar(
+            self.steps_per_epoch * self.max_epochs,
+            label="training",
             unit="step",
-            desc="training",
-            file=sys.stderr,
+            done=self.steps_per_epoch * len(net.history),
         )
 
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Move the bar by a step."""
-        if training:
+        if training and self.bar_ is not None:
             self.bar_.update()
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Show what the epoch came to."""
+        if self.bar_ is None:
+            write_line(f"training: epoch {describe_epoch(net.history, self.max_epochs)}")
+            return
         row = net.history[-1]
         shown = {
             "epoch": f"{len(net.history)}/{self.max_epochs}",
@@ -433,5 +438,6 @@ class TrainingBar(Callback):
         self.bar_.set_postfix(shown)
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        self.bar_.close()
+        """Leave the bar as it stands."""
+        if self.bar_ is not None:
+            self.bar_.close()

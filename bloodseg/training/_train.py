@@ -30,7 +30,7 @@ from ._callbacks import (
     Patience,
     StopEarly,
     StoppedByCallback,
-    TrainingBar,
+    TrainingProgress,
     UsersCallback,
     numbers_of,
 )
@@ -246,11 +246,11 @@ class _Training:
             head: Any = self.network.head
             rows = NewRows(head, settings.new_classes, settings.learning_rate)
             callbacks.append(("new_rows", rows))
-        if settings.verbose and main:
-            callbacks.append(("bar", TrainingBar(steps, settings.max_epochs)))
         checkpoint = settings.checkpoint if main else None
         end = EndOfEpoch(self.network, self.best, checkpoint, settings.max_epochs)
         callbacks.append(("end", end))
+        if settings.verbose and main:
+            callbacks.append(("progress", TrainingProgress(steps, settings.max_epochs)))
         for number, callback in enumerate(settings.callbacks):
             callbacks.append((f"users_{number}", UsersCallback(callback)))
         callbacks.append(("patience", Patience(self.best)))

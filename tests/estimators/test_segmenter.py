@@ -1,6 +1,7 @@
 """What goes in and comes out; networks and tolerances; randomness."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -224,12 +225,42 @@ def test_a_block_that_fails_again_and_again_warns_once_a_call(tiny, smears):
         )
 
 
-@pytest.mark.parametrize("verbose", [0, 1])
-def test_verbose(tiny, smears, capsys, verbose):
-    tiny(max_epochs=1, verbose=verbose).fit(smears.images, smears.masks)
+def test_a_log_has_a_line_an_epoch(tiny, smears, capsys):
+    model = tiny(max_epochs=2, verbose=1).fit(smears.images, smears.masks)
+    model.predict(smears.images)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert ("training" in printed.err) == bool(verbose)
+    assert "\r" not in printed.err
+    lines = printed.err.splitlines()
+    assert len(lines) == 2  # prediction took no half minute
+    for epoch, (line, row) in enumerate(zip(lines, model.history_, strict=True), start=1):
+        assert line.startswith(
+            f"training: epoch {epoch} of 2: train_loss {row['train_loss']:.4g}, "
+        )
+        assert f"valid_mean_iou {row['valid_mean_iou']:.4g}" in line
+        assert line.endswith(f"seconds {row['seconds']:.4g}")
+
+
+def test_a_terminal_has_bars(tiny, smears, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    model = tiny(max_epochs=2, verbose=1, tile_size=64).fit(smears.images, smears.masks)
+    shown = capsys.readouterr().err
+    assert "training: 100%" in shown
+    assert "epoch=2/2" in shown
+    assert "valid_mean_iou=" in shown
+    assert "\n" not in shown.rstrip("\n")
+    field = np.tile(smears.images[0], (4, 2, 1))
+    model.predict([field, field])
+    shown = capsys.readouterr().err
+    assert "predicting: 100%" in shown
+    assert "2/2" in shown
+    assert shown.count("128/128") >= 2  # rows of each in tiles
+
+
+def test_silent_is_the_default(tiny, smears, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tiny(max_epochs=1).fit(smears.images, smears.masks).predict(smears.images)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_batch_by_the_card(tiny, smears, recorded, monkeypatch, tmp_path):

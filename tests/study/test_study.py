@@ -388,7 +388,6 @@ def test_a_training_that_ends_early_is_no_result(how, tmp_path, monkeypatch):
         if len(net.history) == 2:
             raise KeyboardInterrupt if how == "interrupted" else FloatingPointError("not finite")
 
-    monkeypatch.setattr(_callbacks.TrainingBar, "on_train_begin", lambda *a, **k: None)
     monkeypatch.setattr(_callbacks.EpochScores, "on_epoch_end", _after(stop))
     if how == "interrupted":
         with pytest.raises(KeyboardInterrupt):
