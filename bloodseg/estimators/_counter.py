@@ -180,8 +180,10 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
 
     References
     ----------
-    .. [1] "Blood Smear Image Segmentation by Combining Neural Ordinary Differential Equations
-       (NODEs) with U-Net", Computational and Mathematical Methods in Medicine, Section 5.
+    .. [1] D. Li, P. Tang, R. Zhang, C. Sun, Y. Li, J. Qian, Y. Liang, J. Yang and L. Zhang, "Robust
+       Blood Cell Image Segmentation Method Based on Neural Ordinary Differential Equations",
+       Computational and Mathematical Methods in Medicine, 2021, 5590180, Section 5.
+       https://doi.org/10.1155/2021/5590180
 
     Examples
     --------
