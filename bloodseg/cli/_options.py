@@ -121,9 +121,10 @@ def add_excluded_sides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--excluded-sides",
         default=argparse.SUPPRESS,
-        help="sides whose cells do not count in the frame that densities are counted in; none "
-        "counts all cells, so that small photos show too many (default: bottom,right)",
-        **choice(_SIDES),
+        help="sides whose cells do not count in the frame that densities are counted in: "
+        '"bottom,right", "bottom,left", "top,right", "top,left", or "none", which counts all '
+        "cells, so that small photos show too many (default: bottom,right)",
+        **{**choice(_SIDES), "metavar": "SIDES"},  # they have commas within
     )
 
 

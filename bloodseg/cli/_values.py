@@ -92,7 +92,8 @@ def choice(values: Mapping[str, Any]) -> dict[str, Any]:
 
     def parse(text: str) -> Any:
         if text not in values:
-            raise argparse.ArgumentTypeError(f"choose from {', '.join(values)}; got {text!r}")
+            words = ", ".join(map(repr, values))
+            raise argparse.ArgumentTypeError(f"choose from {words}; got {text!r}")
         return values[text]
 
     return {"type": parse, "metavar": f"{{{','.join(values)}}}"}

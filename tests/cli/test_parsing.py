@@ -106,6 +106,10 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
         ),
         (["train", "x", "-o", "y", "--ode-tol", "none"], 'tolerances are written as "1e-3", "4='),
         (["train", "x", "-o", "y", "--clip-limit", "1", "--no-preprocessor"], "not allowed with"),
+        (
+            ["count", "x", "--excluded-sides", "right"],
+            "choose from 'bottom,right', 'bottom,left', 'top,right', 'top,left', 'none'; got 'r",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(arguments, message, capsys):
