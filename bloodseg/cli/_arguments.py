@@ -45,7 +45,7 @@ _COMMANDS = {
     "measure": "measure the cells of images one by one",
     "convert": "write annotated images in the format of another program",
     "report": "count and measure the cells of images and show them on one HTML page",
-    "serve": "serve a page on this machine to drop photos on, which answers with such a page",
+    "serve": "serve a page on this machine to drop photos on, which answers with their report",
     "models": "list the published models and what is known of them",
     "export": "write a model's network as an ONNX file, with fixed steps of the solver",
     "study": "run the paper's experiments on a folder of images and label maps",

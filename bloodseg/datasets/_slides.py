@@ -68,8 +68,8 @@ def open_slide(path: str | os.PathLike) -> Slide:
     file, name = expanded(path), str(path)
     if file.is_dir() and not is_zarr(file):
         raise ValueError(
-            f"{path} is a folder, and no Zarr one. Give its images, for instance those of "
-            "bloodseg.datasets.list_images."
+            f"{path} is a folder, and no image in Zarr format. Pass the images in it: "
+            f"bloodseg.datasets.list_images({name!r})."
         )
     start = b"" if file.is_dir() else read_start(file)
     try:

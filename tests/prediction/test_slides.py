@@ -145,8 +145,12 @@ def test_files_that_are_no_slides(tmp_path):
     with raises("stack.tif cannot be read as an image: it must hold one image of rows, columns"):
         open_slide(tmp_path / "stack.tif")
     (tmp_path / "folder").mkdir()
-    with raises("folder is a folder, and no Zarr one. Give its images, for instance those of"):
-        open_slide(tmp_path / "folder")
+    folder = tmp_path / "folder"
+    with raises(
+        f"{folder} is a folder, and no image in Zarr format. Pass the images in it: "
+        f"bloodseg.datasets.list_images('{folder}')."
+    ):
+        open_slide(folder)
     write_zarr(tmp_path / "five.zarr", np.zeros((5, 20, 30), np.uint8), (5, 20, 30))
     with raises(
         "five.zarr cannot be read as an image: it must hold one image of rows, columns and"
