@@ -56,8 +56,9 @@ def new_network(architecture: dict[str, Any], seed: int, start: Start | None) ->
             for key, value in architecture.items()
             if key in ("width", "dropout") or (name == "nodes-unet" and key.startswith("ode_"))
         }
-        # With weights at hand, none are made: what a file claims to need is not allocated.
-        with DrawnFrom(seed), torch.device("cpu" if start is None else "meta"):
+        # With weights at hand, none are made: what a file claims to need is not allocated. Nor are
+        # any drawn, for which torch imports its compiler.
+        with DrawnFrom(seed) if start is None else torch.device("meta"):
             network = make_network(name, n_classes=len(classes), **settings)
         if start is not None:
             start = _with_head_for(classes, start, seed)
