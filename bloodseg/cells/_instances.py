@@ -115,7 +115,8 @@ def find_cells(
     A free convex region is one cell, whatever its size and shape. In a clump, the distance to the
     background and votes of the outline for the centre it bends around make a map of scores, whose
     peaks are the seeds of a watershed; two of its pieces that together are of the usual size are
-    two cells only if the cut between them ends in notches of the outline or is a neck. Lobes of a
+    two cells only if the cut between them ends in notches of the outline or is a neck, and pieces
+    of any size are one where cuts end on straight outlines and all together are convex. Lobes of a
     white cell that lie close together are one cell, holes (the pallor of red cells) are filled, and
     specks smaller than an eighth of a typical red cell are left out, and so is what is white, lies
     whole in the picture and is smaller than 0.6 of one: white cells are larger than red ones.

@@ -2,7 +2,9 @@
 
 A watershed cuts wherever two seeds meet, and seeds come of a guess at the size of a cell. Two
 pieces that together are of the usual size are two cells only if the cut between them ends in
-notches, or is so short that it is a neck.
+notches, or is so short that it is a neck. Where an end of a cut lies on a straight outline,
+nothing parts the two there: pieces that such cuts join are one cell whatever its size, if it is
+convex, as what lies free is.
 """
 
 from __future__ import annotations
@@ -14,11 +16,18 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ._shapes import area_of_dents, is_convex, radius_of_two_discs
+
 _REACH = 0.4  # radii around an end of a cut that tell how the outline bends there
 _POINTS = 6  # looked at along that reach
 _NOTCHES = 0.03  # shares of what is around, over the half that is inside where all is straight
+_STRAIGHT = 0.02  # the same, of one end
+_IN_SIGHT = 0.65  # share of its outline that must be seen to tell that what is cut is convex
 _IN_VIEW = 0.65  # share of a cell that is expected to be seen where a part of it is hidden
 _SHORT = 0.5  # radii: the length of a cut that needs no notches, for it is a neck
+_DENTS = 0.16  # radii: area of the dents of two pieces over the length of their cut
+_SLIVER = 0.35  # areas: a piece so small dents its neighbour little, whatever it is
+_TWO_DISCS = 1.2  # radii over those of typical cells, up to which two discs are two cells
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Usual:
     radius: float
     largest: float
     widest: float
+    may_be_long: bool = False
 
 
 def cells_of_pieces(
@@ -66,12 +76,32 @@ def cells_of_pieces(
     cuts = _Cuts.of(pieces)
     if len(cuts.first) == 0:
         return alone
-    links = np.stack([cuts.first, cuts.second])[:, ~_parted(cuts, pieces, hidden, usual)]
-    ones = np.ones(links.shape[1], bool)
-    _, group = connected_components(coo_array((ones, links), (len(alone),) * 2), directed=False)
+    parted, straight = _evidence(cuts, pieces, hidden, usual)
+    joined = ~parted | _within_one(cuts, straight, pieces, hidden, usual)
+    group = _joined_by(cuts, joined, len(alone))
     _, first = np.unique(group, return_index=True)
     apart = _too_wide(pieces, group, usual.widest)[group]
     return np.unique(np.where(apart, alone, first[group]), return_inverse=True)[1]
+
+
+def is_one(shape: np.ndarray, hidden: np.ndarray, usual: Usual) -> bool:
+    """Return whether the one shape in a mask is one cell: convex, and no two discs in overlap.
+
+    Parameters
+    ----------
+    shape : ndarray of shape (h, w), bool
+        Whole.
+    hidden : ndarray of shape (h, w), bool
+        Where it may go on behind something.
+    usual : Usual
+        The cells of the class.
+    """
+    if not is_convex(shape, hidden):
+        return False
+    if np.count_nonzero(shape) <= usual.largest * np.pi * usual.radius**2:
+        return True
+    radius = radius_of_two_discs(shape)
+    return radius is None or not 1 / _TWO_DISCS <= radius / usual.radius <= _TWO_DISCS
 
 
 @dataclass(frozen=True)
@@ -130,8 +160,10 @@ class _Cuts:
         return most
 
 
-def _parted(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, usual: Usual) -> np.ndarray:
-    """Return which of the cuts part two cells."""
+def _evidence(
+    cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, usual: Usual
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of the cuts part two cells, and which have an end on a straight outline."""
     along = cuts.along()
     everywhere = np.ones(len(along), bool)
     length = cuts.most(along, everywhere) + cuts.most(-along, everywhere)
@@ -139,12 +171,74 @@ def _parted(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, usual: Usual) -
     ends = np.stack([cuts.most(bends, along >= -1), cuts.most(bends, along <= 1)])
     # A hidden end is taken to be like the other; where both are, nothing speaks against the cut.
     is_hidden = np.isnan(ends)
+    in_view = ~is_hidden.any(axis=0)
     ends = np.where(is_hidden, ends[::-1], ends)
+    cell = np.pi * usual.radius**2
     areas = np.bincount(pieces.ravel())
-    largest = np.where(is_hidden.any(axis=0), _IN_VIEW, 1) * usual.largest * np.pi * usual.radius**2
-    large = areas[cuts.first] + areas[cuts.second] > largest
+    sides = np.stack([areas[cuts.first], areas[cuts.second]])
+    largest = np.where(in_view, 1, _IN_VIEW) * usual.largest * cell
+    large = sides.sum(axis=0) > largest
     short = length < _SHORT * usual.radius
-    return np.asarray(large | short | ~(ends.sum(axis=0) < _NOTCHES))
+    parted = large | short | ~(ends.sum(axis=0) < _NOTCHES)
+    if usual.may_be_long:
+        seen = in_view & ~large & ~short & (sides.min(axis=0) > _SLIVER * cell)
+        _join_long(parted, seen, cuts, length, pieces, usual.radius)
+    return parted, ~short & (ends.min(axis=0) < _STRAIGHT)
+
+
+def _join_long(
+    parted: np.ndarray,
+    seen: np.ndarray,
+    cuts: _Cuts,
+    length: np.ndarray,
+    pieces: np.ndarray,
+    radius: float,
+) -> None:
+    """Take back, of the cuts that are seen, those whose pieces together have shallow dents."""
+    boxes = ndimage.find_objects(pieces)
+    for cut in np.flatnonzero(parted & seen):
+        one, other = cuts.first[cut], cuts.second[cut]
+        place = tuple(
+            slice(min(a.start, b.start), max(a.stop, b.stop))
+            for a, b in zip(boxes[one - 1], boxes[other - 1], strict=True)
+        )
+        both = (pieces[place] == one) | (pieces[place] == other)
+        parted[cut] = area_of_dents(both) > _DENTS * radius * length[cut]
+
+
+def _within_one(
+    cuts: _Cuts, straight: np.ndarray, pieces: np.ndarray, hidden: np.ndarray, usual: Usual
+) -> np.ndarray:
+    """Return which cuts lie within what is one cell, of any size, if the straight ones are none."""
+    group = _joined_by(cuts, straight, pieces.max() + 1)
+    fits = (np.bincount(group) > 1) & ~_too_wide(pieces, group, usual.widest)
+    if not fits.any():
+        return np.zeros(len(cuts.first), bool)
+    groups = group[pieces].astype(np.int32)
+    boxes = ndimage.find_objects(groups)
+    for number in np.flatnonzero(fits):
+        place = boxes[number - 1]
+        shape = groups[place] == number
+        behind = hidden[place] | ((groups[place] > 0) & ~shape)
+        fits[number] = _share_in_sight(shape, behind) > _IN_SIGHT and is_one(shape, behind, usual)
+    within: np.ndarray = fits[group[cuts.first]] & (group[cuts.first] == group[cuts.second])
+    return within
+
+
+def _share_in_sight(shape: np.ndarray, behind: np.ndarray) -> float:
+    """Return how much of the outline of a shape is not beside what may hide more of it."""
+    cross = ndimage.generate_binary_structure(2, 1)
+    outline = shape & ~ndimage.binary_erosion(shape, cross)
+    beside = outline & ndimage.binary_dilation(behind, cross)
+    return 1 - np.count_nonzero(beside) / np.count_nonzero(outline)
+
+
+def _joined_by(cuts: _Cuts, chosen: np.ndarray, n_pieces: int) -> np.ndarray:
+    """Return the group of each piece, the background's 0, if the chosen cuts are none."""
+    links = np.stack([cuts.first, cuts.second])[:, chosen]
+    ones = np.ones(links.shape[1], bool)
+    _, group = connected_components(coo_array((ones, links), (n_pieces,) * 2), directed=False)
+    return np.asarray(group)
 
 
 def _bends(cuts: _Cuts, pieces: np.ndarray, hidden: np.ndarray, radius: float) -> np.ndarray:

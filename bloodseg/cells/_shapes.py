@@ -132,6 +132,17 @@ def is_convex(shape: np.ndarray, hidden: np.ndarray | None = None) -> bool:
     )
 
 
+def area_of_dents(shape: np.ndarray) -> float:
+    """Return how much smaller, in pixels, the one shape in a mask is than its convex hull.
+
+    Holes are no dents. Both are taken through the middles of the outermost pixels, for the steps
+    along their corners would add to the dents.
+    """
+    outlines, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=len)
+    return cv2.contourArea(cv2.convexHull(outline)) - cv2.contourArea(outline)
+
+
 def radius_of_two_discs(shape: np.ndarray) -> float | None:
     """Return the radius of two equal discs that overlap as the shape; None if an ellipse is nearer.
 

@@ -15,14 +15,12 @@ import numpy as np
 from skimage.segmentation import watershed
 
 from .._images import CLASS_NAMES, PLATELET, RED, WHITE, cell_labels
-from ._necks import Usual, cells_of_pieces
+from ._necks import Usual, cells_of_pieces, is_one
 from ._outline import KERNEL_SUM, Outline, blurred
 from ._scale import LARGEST_HOLE, Radii
 from ._shapes import (
     Regions,
     distance_inside,
-    is_convex,
-    radius_of_two_discs,
     without_holes,
 )
 
@@ -49,7 +47,6 @@ _OTHERS = _Rule(join=0.0, apart=0.8, blur=0.25, largest=np.inf)
 _RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
 _SAME = 0.15  # maxima closer than this are one seed
-_USUAL = 1.2  # radii over those of typical cells, up to which two discs are two cells
 # What is less is a speck; in areas of a red cell. A platelet is 1 to 4 um wide, a red cell 7 to 8;
 # 0.025 was chosen on boxes of two laboratories, and so that hardly a drawn one is lost.
 _SMALLEST = {WHITE: 0.12, RED: 0.12, PLATELET: 0.025}
@@ -100,7 +97,7 @@ def split_cells(
         if radius is None:
             continue
         rule = _RULES.get(name, _OTHERS)
-        usual = Usual(radius, rule.largest, radii.widest)
+        usual = Usual(radius, rule.largest, radii.widest, may_be_long=name == RED)
         found, own_seeds = _split_class(class_map, own_label, rule, usual, origin, outside)
         areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
         kept = areas >= _smallest_areas(name, radii, found, len(areas), outside)
@@ -166,7 +163,7 @@ def _free_cells(
     seeds = []
     for region in np.flatnonzero(alone):
         place, inside = regions.cut_out(region)
-        alone[region] = _is_one(inside, others[place], usual)
+        alone[region] = is_one(inside, others[place], usual)
         if alone[region]:
             pixels = np.argwhere(inside)
             seeds.append(pixels[len(pixels) // 2] + [place[0].start, place[1].start])
@@ -195,16 +192,6 @@ def _cells_of_clumps(
     cells = cells_of_pieces(pieces, len(seeds), others, usual)
     _, first = np.unique(cells[1:], return_index=True)
     return cells.astype(np.int32)[pieces], seeds[first]
-
-
-def _is_one(shape: np.ndarray, hidden: np.ndarray, usual: Usual) -> bool:
-    """Return whether what lies free is one cell: convex, and no two cells that overlap by half."""
-    if not is_convex(shape, hidden):
-        return False
-    if np.count_nonzero(shape) <= usual.largest * np.pi * usual.radius**2:
-        return True
-    radius = radius_of_two_discs(shape)
-    return radius is None or not 1 / _USUAL <= radius / usual.radius <= _USUAL
 
 
 def _numbered(markers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

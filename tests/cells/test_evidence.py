@@ -11,6 +11,7 @@ from bloodseg.cells._instances import assemble, count_cells
 from bloodseg.cells._outline import Outline, blurred
 from bloodseg.cells._scale import typical_radii
 from bloodseg.cells._shapes import (
+    area_of_dents,
     distance_inside,
     is_convex,
     radius_of_two_discs,
@@ -267,11 +268,42 @@ def test_clumps_of_oval_cells_tell_their_size(ratio, sizes, rng):
     assert find_cells(class_map).counts["red"] == pytest.approx(sum(sizes), abs=1)
 
 
-@pytest.mark.parametrize("ratio", [2.0, 2.5])
-def test_clumps_of_long_cells_are_not_doubled(ratio, rng):
-    class_map = beside_each_other([clump(rng, n_cells, ratio) for n_cells in (2, 3, 4) * 3])
+@pytest.mark.parametrize(("ratio", "sizes"), [(2.0, [1, 2, 3, 4]), (2.5, [1, 2])])
+def test_clumps_of_long_cells_are_not_doubled(ratio, sizes, rng):
+    class_map = beside_each_other([clump(rng, n_cells, ratio) for n_cells in sizes * 3])
     assert typical_radii(class_map).red == pytest.approx(14, rel=0.08)
-    assert find_cells(class_map).counts["red"] == pytest.approx(27, rel=0.35)
+    assert find_cells(class_map).counts["red"] == pytest.approx(3 * sum(sizes), rel=0.12)
+
+
+@pytest.mark.parametrize("times", [1.3, 1.6, 2])
+@pytest.mark.parametrize("distance", [0.85, 0.92, 1])
+def test_a_large_cell_that_a_usual_one_touches_is_one(times, distance, rng):
+    class_map = np.zeros((400, 400), np.uint8)
+    for row in (100, 300):
+        for column in (100, 300):
+            turn = rng.uniform(0, 2 * np.pi)
+            reach = distance * (1 + times) * 16
+            beside = row + reach * np.sin(turn), column + reach * np.cos(turn)
+            class_map[ellipse(class_map.shape, row, column, times * 16)] = RED
+            class_map[ellipse(class_map.shape, *beside, 16)] = RED
+            for side in (-76, 76):  # free ones, of the usual size
+                class_map[ellipse(class_map.shape, row + side, column + side, 16)] = RED
+    assert find_cells(class_map).counts["red"] == 16
+
+
+def test_three_cells_that_overlap_in_the_middle_of_a_field_are_three():
+    shape = (180, 180)
+    turns = 0.3 + 2 * np.pi * np.arange(3) / 3
+    masks = [ellipse(shape, 90 + 13 * np.sin(t), 110 + 13 * np.cos(t), RADIUS) for t in turns]
+    assert find_cells(field(180, *masks)).counts["red"] == 9
+
+
+def test_the_area_of_dents():
+    assert area_of_dents(np.ones((7, 30), bool)) == 0
+    notch = np.ones((30, 60), bool)
+    notch[:9, 27:33] = False
+    assert area_of_dents(notch) == pytest.approx(54, rel=0.2)
+    assert area_of_dents(ellipse((90, 90), 45, 45, 30)) < 0.02 * np.pi * 30**2
 
 
 def test_votes_by_blocks_are_the_sums_of_their_pixels():
