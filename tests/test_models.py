@@ -75,8 +75,8 @@ def test_densities_of_predicted_cells_do_not_depend_on_the_size_of_a_photo():
         area = sum(cells.frame.area for cells in fields)
         return sum(cells.counts_in_frame["red"] for cells in fields) / area
 
-    # Of about 100 cells; docs/cells.md has what more of them give.
-    assert density(parts) == pytest.approx(density([whole]), rel=0.05)
+    # Of about 115 cells, so three may be noise; docs/cells.md has what more of them give.
+    assert density(parts) == pytest.approx(density([whole]), rel=0.07)
     assert sum(cells.counts["red"] for cells in parts) > 1.15 * whole.counts["red"]
 
 
