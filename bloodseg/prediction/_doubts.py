@@ -7,10 +7,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
 from ..cells._scale import Radii, typical_radii
-from ..cells._split import split_cells
+from ..cells._split import Split, split_cells
 from ._agreement import STEADY
 from ._stain import check_colours
 
@@ -22,6 +23,7 @@ _WIDTHS = 5.0, 12.0  # micrometres: red cells are 6 to 9 wide
 _SQUARE = 1.02  # by how much height and width of a pixel may differ, as stages are calibrated
 _SPECK = 1 / 8  # of a red cell's area: what is smaller is counted nowhere
 _WHITE_AREAS = 0.8, 60.0  # in red cells' areas (1.04 to 10, clusters more)
+_HOLLOW = 0.15  # of white cells' area: background in their convex hulls (0.02 to 0.08)
 _NESTED, _NESTED_RED = 0.9, 2  # share of an outline (0.75); red cells in white ones (1)
 
 # The numbers above leave a margin about what smear256/train, leukocyte300/train, folds 1 to 4 of
@@ -76,7 +78,7 @@ def doubts(
         _check_sizes(radius, expected_diameter),
         unsure,
         _check_agreement(agreement, adapted),
-        _check_white_cells(white, red, radius) or _check_number(white, radii, radius),
+        *_check_split(white, red, seen & (labels == 0), radii, radius),
         _check_nesting(red, white, radius),
     ]
     if guessed:
@@ -147,11 +149,19 @@ def _check_white_cells(white: np.ndarray, red: np.ndarray, radius: float) -> str
     return ""
 
 
-def _check_number(white: np.ndarray, radii: Radii, radius: float) -> str:
-    """Compare the number of white cells that are counted with what their area has room for."""
+def _check_split(
+    white: np.ndarray, red: np.ndarray, field: np.ndarray, radii: Radii, radius: float
+) -> list[str]:
+    """Look at white cells all together, and at each as it is counted."""
     if not white.any():
-        return ""
+        return []
     split = split_cells(white.astype(np.uint8), radii, classes=("background", WHITE))
+    sizes = _check_white_cells(white, red, radius) or _check_number(split, radius)
+    return [sizes, _check_outlines(split, field)]
+
+
+def _check_number(split: Split, radius: float) -> str:
+    """Compare the number of white cells that are counted with what their area has room for."""
     areas = np.bincount(split.labels.ravel(), minlength=len(split.classes) + 1)[1:]
     edges = [split.labels[[0, -1]].ravel(), split.labels[:, [0, -1]].ravel()]
     whole = np.delete(areas, np.setdiff1d(np.concatenate(edges), [0]) - 1)
@@ -159,6 +169,27 @@ def _check_number(white: np.ndarray, radii: Radii, radius: float) -> str:
     if len(whole) < 2 or len(whole) <= room:  # one may be a speck
         return ""
     return f"its {len(whole)} white cells have no more room than {max(room, 1)}: they are cut up"
+
+
+def _check_outlines(split: Split, field: np.ndarray) -> str:
+    """Look for background in the convex hulls of white cells.
+
+    Cells are convex, or nearly; the lobes of a nucleus are not. Where a network takes pale
+    cytoplasm for background, nuclei are all that is left.
+    """
+    hollow = area = 0
+    for number, place in enumerate(ndimage.find_objects(split.labels), start=1):
+        cell = split.labels[place] == number
+        outlines, _ = cv2.findContours(
+            cell.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        corners = cv2.convexHull(np.concatenate(outlines))
+        hull = cv2.fillConvexPoly(np.zeros(cell.shape, np.uint8), corners, 1) > 0
+        hollow += np.count_nonzero(hull & field[place])
+        area += np.count_nonzero(cell)
+    if hollow <= _HOLLOW * area:
+        return ""
+    return "its white cells have outlines like those of nuclei; perhaps pale cytoplasm is left out"
 
 
 def _check_nesting(red: np.ndarray, white: np.ndarray, radius: float) -> str:

@@ -114,6 +114,33 @@ class Ruler:
             return Scaling(1.0, guessed=True)
         return Scaling(_check_factor(scale_to(diameter, self.wanted)), guessed)
 
+    def measure_again(
+        self, found: float, scaling: Scaling, enhanced: Any, network: Sure
+    ) -> Scaling | None:
+        """Return another scaling, where the cells found with one are of another size.
+
+        None where they are not, or where the network finds no red cells of that width, either.
+
+        Parameters
+        ----------
+        found : float
+            Diameter of the red cells that were found, in the image's own pixels.
+        scaling : Scaling
+            They were found with.
+        enhanced : array-like of shape (H, W[, C])
+            As the network takes it.
+        network : TileNetwork
+            Asked what it sees in the other size.
+        """
+        expected = self.expected_diameter(scaling)
+        if self.wanted is None or expected is None or is_about(found, expected):
+            return None
+        if self.wanted / found > _MOST_ENLARGED:
+            return None
+        if _look(enhanced, np.array([found]), self.wanted, network)[0] <= _NO_RULER:
+            return None
+        return Scaling(scale_to(found, self.wanted), guessed=True)
+
 
 def _check_factor(factor: float) -> float:
     """Raise where an image would be enlarged beyond all sense, and beyond this machine's memory."""
@@ -191,22 +218,26 @@ def _find_diameter(
     guessed : bool
         Whether the estimate told nothing.
     """
-
-    def look(sizes: np.ndarray) -> np.ndarray:
-        shown = (scaled_middle(image, wanted / size, _SHOWN)[0] for size in sizes)
-        return np.array([network.measure_sureness(pixels, wanted) for pixels in shown])
-
     near, found = np.empty(0), np.empty(0)
     if estimate is not None:
         for step in np.arange(0, octaves + _OCTAVE_STEP, _OCTAVE_STEP):
             sizes = estimate * 2 ** np.unique([-step, step])
-            near, found = np.append(near, sizes), np.append(found, look(sizes))
+            near, found = (
+                np.append(near, sizes),
+                np.append(found, _look(image, sizes, wanted, network)),
+            )
             if found.max() > _NO_RULER:
                 return float(near[found.argmax()]), False
-    anywhere = look(_ANY_SIZES)
+    anywhere = _look(image, _ANY_SIZES, wanted, network)
     if anywhere.max() > _NO_RULER or not found.any():
         return _surest(_ANY_SIZES, anywhere), True
     return float(near[found.argmax()]), True
+
+
+def _look(image: Any, sizes: np.ndarray, wanted: float, network: Sure) -> np.ndarray:
+    """Return how sure a network is of the middle of an image in each size."""
+    shown = (scaled_middle(image, wanted / size, _SHOWN)[0] for size in sizes)
+    return np.array([network.measure_sureness(pixels, wanted) for pixels in shown])
 
 
 def _surest(sizes: np.ndarray, found: np.ndarray) -> float | None:

@@ -202,26 +202,35 @@ class Predictor:
         class_map, confidence = (make((height, width), np.uint8) for _ in range(2))
         outside = image.picture.outside
 
-        def fill(network: TileNetwork) -> None:
+        def fill(image: PreparedImage, network: TileNetwork) -> Segmented:
             for rows, strips in _join_strips(self._logits(image, network), width):
                 if outside is not None:
                     strips[:, outside[rows]] = 0
                 for array, strip in zip((class_map, confidence), strips, strict=True):
                     array[rows, slice(0, width)] = strip
+            return self._describe(image, class_map, confidence)
 
-        fill(self.network)
-        found = self._describe(image, class_map, confidence)
+        return self._answer(image, fill)
+
+    def _answer(
+        self, image: PreparedImage, fill: Callable[[PreparedImage, TileNetwork], Segmented]
+    ) -> Segmented:
+        """Let an image be segmented, and once more in another size or by an adapted network.
+
+        ``fill`` segments it, in the place of what it returned before.
+        """
+        found = fill(image, self.network)
+        rescaled = self._measure_again(image, found)
+        if rescaled is not None:
+            self.evaluations.pop()  # only the answer that is given counts
+            image, found = rescaled, fill(rescaled, self.network)
         agreement, adapted = self._look_again(image, found)
         if agreement is None:
             return found
         if adapted is not None:
-            fill(adapted)
-        return replace(
-            found,
-            evaluations=self.evaluations[-1],
-            agreement=agreement,
-            adapted=adapted is not None,
-        )
+            self.evaluations.pop()
+            found = fill(image, adapted)
+        return replace(found, agreement=agreement, adapted=adapted is not None)
 
     def _describe(self, image: PreparedImage, class_map: Any, confidence: Any) -> Segmented:
         """Return what the network says of an image, before it is asked again."""
@@ -246,22 +255,35 @@ class Predictor:
         probabilities = np.empty(shape, np.float32)
         outside = None if image.picture.outside is None else image.picture.outside[:]
 
-        def fill(network: TileNetwork) -> None:
+        def fill(image: PreparedImage, network: TileNetwork) -> Segmented:
             for rows, columns, logits in self._logits(image, network):
                 probabilities[rows, columns] = np.moveaxis(softmax(logits, axis=0), 0, -1)
             if outside is not None:
                 probabilities[outside] = np.eye(shape[2])[0]
+            # As `_segment` has them, so that both come to the same answer.
+            class_map = probabilities.argmax(axis=2).astype(np.uint8)
+            confidence = np.rint(255 * probabilities.max(axis=2)).astype(np.uint8)
+            if outside is not None:
+                confidence[outside] = 0
+            return self._describe(image, class_map, confidence)
 
-        fill(self.network)
-        # As `_segment` has them, so that both come to the same answer.
-        class_map = probabilities.argmax(axis=2).astype(np.uint8)
-        confidence = np.rint(255 * probabilities.max(axis=2)).astype(np.uint8)
-        if outside is not None:
-            confidence[outside] = 0
-        _, adapted = self._look_again(image, self._describe(image, class_map, confidence))
-        if adapted is not None:
-            fill(adapted)
+        self._answer(image, fill)
         return probabilities
+
+    def _measure_again(self, image: PreparedImage, found: Segmented) -> PreparedImage | None:
+        """Return an image scaled otherwise, where the cells found in it are of another size."""
+        # Another size is a reason for doubt, and those are known by now or wanted next.
+        if self._ruler.given != "auto" or not found._doubts_of_looks:
+            return None
+        if found.radii is None or found.radii.red is None:
+            return None
+        scaling = self._ruler.measure_again(
+            2 * found.radii.red, image.scaling, image.enhanced, self.network
+        )
+        if scaling is None:
+            return None
+        _LOGGER.info("%s: measured again, by the cells found in it.", image.label)
+        return replace(image, scaling=scaling)
 
     def _look_again(
         self, image: PreparedImage, found: Segmented
@@ -293,7 +315,6 @@ class Predictor:
                 best, steadiest = agreement, adapted
         if steadiest is not None:
             _LOGGER.info("%s: normalised by its own statistics, too.", image.label)
-            self.evaluations.pop()  # only the answer that is given counts
         return best, steadiest
 
     def _logits(self, image: PreparedImage, network: TileNetwork) -> Iterator[Block]:

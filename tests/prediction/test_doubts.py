@@ -190,6 +190,25 @@ def test_more_white_cells_than_their_area_has_room_for(drawn):
     assert not any("room" in text for text in judge(grey, drawn))
 
 
+def test_white_cells_with_the_outlines_of_nuclei(drawn):
+    grey = np.full((240, 240), 200, np.uint8)
+    drawn[100:200] = 0
+    whole = drawn.copy()
+    for column in (60, 96, 170):  # two touch: each is convex by itself
+        disc(whole, 150, column, 19, 1)
+    assert judge(grey, whole) == judge(grey, drawn)
+    for row, column in ((140, 90), (140, 120), (165, 105)):  # three lobes
+        disc(drawn, row, column, 11, 1)
+    drawn[139:141, 90:120] = 1
+    drawn[140:165, 104:106] = 1
+    assert find_cells(drawn).counts["white"] == 1
+    said = "its white cells have outlines like those of nuclei; perhaps pale cytoplasm is left out"
+    assert said in judge(grey, drawn)
+    drawn[drawn == 1] = 0
+    disc(drawn, 149, 105, 30, 1)
+    assert said not in judge(grey, drawn)
+
+
 def test_cells_inside_of_others(drawn):
     grey = np.full((240, 240), 200, np.uint8)
     assert not any("inside" in text for text in judge(grey, drawn))

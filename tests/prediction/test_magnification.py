@@ -1,5 +1,6 @@
 """Images in another size by strips, label maps in another size, and values brought back."""
 
+import warnings
 from functools import partial
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from bloodseg.datasets import make_smears
 from bloodseg.estimators import _base
 from bloodseg.metrics import mean_iou
 from bloodseg.prediction import Ruler
-from bloodseg.prediction._magnification import weigh_answer
+from bloodseg.prediction._magnification import Scaling, weigh_answer
 from bloodseg.training import TrainingResult
 
 sides = st.integers(1, 90)
@@ -410,6 +411,40 @@ def test_where_no_size_near_an_estimate_agrees_all_are_tried():
     scaling = scaling_of(image, "auto", sureness)
     assert 36 / scaling.factor == pytest.approx(136, rel=0.1)
     assert scaling.guessed
+
+
+@pytest.mark.parametrize(
+    ("found", "sure", "again"),
+    [
+        (30, 0.9, None),  # as wide as was expected
+        (60, 0.9, 60),
+        (12, 0.9, 12),
+        (60, 0.45, None),  # no red cells of that width there
+        (1, 0.9, None),  # beyond all sense
+    ],
+)
+def test_cells_of_another_size_than_expected_are_the_ruler(found, sure, again):
+    image = np.full((160, 160, 3), 240, np.uint8)
+    network = SimpleNamespace(measure_sureness=lambda *_: sure)
+    scaling = Ruler("auto", 36).measure_again(found, Scaling(36 / 28), image, network)
+    assert scaling == (None if again is None else Scaling(36 / again, guessed=True))
+
+
+def test_an_image_is_measured_again_where_its_cells_contradict(fitted, smear, monkeypatch):
+    image = smear[0]
+    expected = fitted.predict([image])[0]
+    wrong = Scaling(2.0)  # as if red cells were half as wide as they are
+    monkeypatch.setattr(Ruler, "measure", lambda *_, **__: wrong)
+    fitted.set_params(red_cell_diameter="auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the size is guessed
+        (result,) = fitted.segment([image])
+        (proba,) = fitted.predict_proba([image])
+    assert result.guessed_diameter
+    assert result.expected_diameter == pytest.approx(fitted.red_cell_diameter_, rel=0.25)
+    assert (result.class_map == expected).mean() > 0.97
+    assert np.array_equal(proba.argmax(axis=-1), result.class_map)
+    assert all(len(each) == 1 for each in fitted.n_function_evaluations_.values())
 
 
 @pytest.mark.parametrize("given", ["auto", 20, None])
