@@ -14,7 +14,7 @@ from bloodseg.datasets import make_smears
 from bloodseg.model_selection import choose_tolerance, tolerance_curve
 from bloodseg.plotting import ToleranceCurveDisplay
 
-smears = make_smears(1, 96, random_state=5, white_cells=(1, 1))
+smears = make_smears(1, 96, random_state=5, red_cell_diameter=24, white_cells=(1, 1))
 segmenter = BloodCellSegmenter.from_pretrained()
 
 curve = tolerance_curve(segmenter, smears.images, smears.masks, [1e-3, 1e-2, 1e-1, 1])

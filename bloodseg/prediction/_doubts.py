@@ -19,6 +19,7 @@ _WINDOW = 1024  # pixels: the middle of a large image tells enough
 LEAST_CELLS = 0.005  # share of the pixels
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
 _UNSURE = 0.8  # mean confidence
+_ROOM = 2.75  # red cells along the shorter side (2.8 and more): of fewer, none may be seen whole
 _WIDTHS = 5.0, 12.0  # micrometres: red cells are 6 to 9 wide
 _SQUARE = 1.02  # by how much height and width of a pixel may differ, as stages are calibrated
 _SPECK = 1 / 8  # of a red cell's area: what is smaller is counted nowhere
@@ -37,6 +38,7 @@ def doubts(
     expected_diameter: float | None,
     *,
     guessed: bool = False,
+    measured: bool = False,
     agreement: float | None = None,
     adapted: bool = False,
     outside: Any = None,
@@ -54,6 +56,8 @@ def doubts(
         How wide red cells are in this image if it has the magnification that the network was shown.
     guessed : bool
         Whether only the network could tell that; of 183 real fields, one.
+    measured : bool
+        Whether the size of its cells was measured in the image, and given by nobody.
     agreement : float, optional
         Of the class map with that of the mirrored image, mean IoU; None where nobody has asked.
     adapted : bool
@@ -83,6 +87,8 @@ def doubts(
     ]
     if guessed:
         checks.append("no outlines in it tell how wide red cells are")
+    elif measured:
+        checks.append(_check_room(image.shape[:2], expected_diameter))
     if (seen & (labels == 0)).any():
         checks += check_colours(to_rgb(pixels), labels, seen, radius, classes)
     return [text for text in checks if text]
@@ -122,6 +128,16 @@ def _check_sizes(radius: float, expected: float | None) -> str:
     if expected is None or is_about(2 * radius, expected):
         return ""
     return f"its cells are {2 * radius:.0f} pixels wide, not about {expected:.0f}"
+
+
+def _check_room(shape: Sequence[int], expected: float | None) -> str:
+    """Compare an image with the cells in it: of one cell alone, nothing tells how large it is."""
+    if expected is None or min(shape) >= _ROOM * expected:
+        return ""
+    return (
+        f"it is no more than {min(shape) / expected:.1f} red cells high or wide, too little to "
+        "measure them; pass red_cell_diameter"
+    )
 
 
 def _check_confidence(sure: np.ndarray) -> str:

@@ -247,6 +247,7 @@ class Predictor:
             evaluations=self.evaluations[-1],
             expected_diameter=self._ruler.expected_diameter(image.scaling),
             guessed_diameter=image.scaling.guessed,
+            measured_diameter=self._ruler.given == "auto",
             classes=self.network.classes,
         )
 

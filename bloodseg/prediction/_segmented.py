@@ -53,6 +53,8 @@ class Segmented:
         How wide red cells are, in pixels, if the image was scaled rightly for the network.
     guessed_diameter : bool
         Whether only the network could tell that.
+    measured_diameter : bool
+        Whether it was measured in the image, and given by nobody.
     classes : tuple of str
         Names of the labels.
     agreement : float or None
@@ -74,6 +76,7 @@ class Segmented:
     evaluations: Mapping[int, int] = field(default_factory=dict)
     expected_diameter: float | None = None
     guessed_diameter: bool = False
+    measured_diameter: bool = False
     classes: tuple[str, ...] = CLASS_NAMES
     agreement: float | None = None
     adapted: bool = False
@@ -152,6 +155,7 @@ class Segmented:
             self.confidence,
             self.expected_diameter,
             guessed=self.guessed_diameter,
+            measured=self.measured_diameter,
             agreement=self.agreement,
             adapted=self.adapted,
             outside=self.outside,

@@ -263,6 +263,33 @@ def test_a_doubt_is_data(smears):
         assert "; ".join(found.doubts()) == text
 
 
+@pytest.mark.parametrize("side", [36, 64, 100])
+def test_a_picture_of_one_cell(pretrained, side):
+    """Nothing in it tells its size, and what is found in it may be many cells."""
+    y, x = np.mgrid[:side, :side]
+    inside = np.hypot(y - side / 2, x - side / 2) < 0.44 * side
+    image = np.where(inside[..., np.newaxis], (205, 120, 130), (235, 230, 235)).astype(np.uint8)
+    noise = np.random.default_rng(0).normal(0, 3, image.shape)
+    assert doubts(pretrained, np.clip(image + noise, 0, 255).astype(np.uint8)) != []
+
+
+def test_a_picture_too_small_to_measure_cells_in(smears):
+    image, labels = smears.images[0], smears.masks[0]
+    sure = np.full(labels.shape, 255, np.uint8)
+    side = min(labels.shape)
+    text = (
+        "it is no more than 2.0 red cells high or wide, too little to measure them; pass "
+        "red_cell_diameter"
+    )
+    assert text in find_doubts(image, labels, sure, side / 2, measured=True)
+    for found in (
+        find_doubts(image, labels, sure, side / 2),
+        find_doubts(image, labels, sure, side / 3, measured=True),
+    ):
+        assert text not in found
+        assert not any("too little" in each for each in found)
+
+
 def test_platelets_are_no_reason_to_doubt():
     smears = make_smears(2, image_size=256, platelets="label", random_state=0)
     sure = np.full((256, 256), 240, np.uint8)
