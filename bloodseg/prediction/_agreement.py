@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .._images import NOT_LABELLED, middle, scaled_middle
+from .._images import NOT_LABELLED, middle
 from ..metrics import confusion_matrix
 
 # Mean confidence from which nobody asks. Of the real fields of seven laboratories that mirroring
@@ -26,8 +26,8 @@ _LEAST_SHARE = 0.005  # of the pixels: a class of fewer is none to agree about
 
 def measure_agreement(
     network: Callable[[np.ndarray], tuple[np.ndarray, Any]],
-    enhanced: Any,
-    factor: float,
+    pixels: np.ndarray,
+    side: int,
     outside: Any,
     class_map: Any = None,
 ) -> float:
@@ -37,16 +37,15 @@ def measure_agreement(
     ----------
     network : callable
         From pixels (h, w, C) to logits (n, h, w), and what they cost.
-    enhanced : array-like of shape (H, W[, C])
-        The image as the preprocessor gives it.
-    factor : float
-        By how much it is scaled for the network.
+    pixels : ndarray of shape (h, w, C)
+        The middle of an image as the network takes it, see `scaled_middle`.
+    side : int
+        What that is in the image's own pixels.
     outside : array-like of shape (H, W), bool, or None
         What is no picture, and is not compared.
     class_map : array-like of shape (H, W), uint8, optional
         What the network made of the image, if it has been asked.
     """
-    pixels, side = scaled_middle(enhanced, factor, SHOWN)
     logits, _ = network(np.ascontiguousarray(pixels[:, ::-1]))
     mirrored = logits.argmax(axis=0)[:, ::-1]
     if class_map is None:

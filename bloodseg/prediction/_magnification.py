@@ -229,7 +229,13 @@ def _find_diameter(
             if found.max() > _NO_RULER:
                 return float(near[found.argmax()]), False
     anywhere = _look(image, _ANY_SIZES, wanted, network)
-    if anywhere.max() > _NO_RULER or not found.any():
+    confirmed = anywhere > _NO_RULER
+    if confirmed.any():
+        # Shown far too large, texture has cells of any width, and a network is sure of those, too;
+        # shown too small, hardly anything has. So of the most sizes in a row, the largest tell.
+        first, last = _longest_run(confirmed)
+        return _surest(_ANY_SIZES, anywhere, max(first, last - 1), last), True
+    if not found.any():
         return _surest(_ANY_SIZES, anywhere), True
     return float(near[found.argmax()]), True
 
@@ -240,12 +246,23 @@ def _look(image: Any, sizes: np.ndarray, wanted: float, network: Sure) -> np.nda
     return np.array([network.measure_sureness(pixels, wanted) for pixels in shown])
 
 
-def _surest(sizes: np.ndarray, found: np.ndarray) -> float | None:
-    """Return the size of the highest peak of a parabola; None where nothing is found."""
-    best = int(found.argmax())
+def _longest_run(chosen: np.ndarray) -> tuple[int, int]:
+    """Return the first and last place of the longest run of chosen ones; of equals, the last."""
+    edges = np.flatnonzero(np.diff(np.pad(chosen, 1).astype(int)))
+    first, last = edges[::2], edges[1::2] - 1
+    longest = int(np.flatnonzero(last - first == (last - first).max())[-1])
+    return int(first[longest]), int(last[longest])
+
+
+def _surest(
+    sizes: np.ndarray, found: np.ndarray, first: int = 0, last: int | None = None
+) -> float | None:
+    """Return the size of the peak of a parabola about the surest of some; None where it is 0."""
+    best = first + int(found[first : None if last is None else last + 1].argmax())
     if found[best] == 0:
         return None
     if not 0 < best < len(sizes) - 1:
         return float(sizes[best])
-    shift = peak_shift(*found[best - 1 : best + 2])
+    # One that is not the surest of all may have no peak about it.
+    shift = np.clip(peak_shift(*found[best - 1 : best + 2]), -0.5, 0.5)
     return float(sizes[best] * 2 ** (_OCTAVE_STEP * shift))

@@ -303,11 +303,11 @@ class Predictor:
             return None, None
         if found.mean_confidence >= SURE and not found._doubts_of_looks:
             return None, None
-        shown = image.enhanced, image.scaling.factor, found.outside
+        pixels, side = scaled_middle(image.enhanced, image.scaling.factor, SHOWN)
+        shown = pixels, side, found.outside
         best, steadiest = measure_agreement(self.network, *shown, found.class_map), None
         if best >= STEADY:
             return best, None
-        pixels, _ = scaled_middle(image.enhanced, image.scaling.factor, SHOWN)
         for share in _SHARES:
             if best >= STEADY or (adapted := self.network.adapted_to(pixels, share)) is None:
                 break

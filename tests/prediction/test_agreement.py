@@ -9,10 +9,11 @@ from PIL import Image
 from skimage import data
 
 from bloodseg import BloodCellSegmenter
+from bloodseg._images import scaled_middle
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
 from bloodseg.prediction import TileNetwork
-from bloodseg.prediction._agreement import SURE, measure_agreement
+from bloodseg.prediction._agreement import SHOWN, SURE, measure_agreement
 from bloodseg.prediction._doubts import doubts as find_doubts
 
 SMEARS = make_smears(2, 160, random_state=3, red_cell_diameter=40, white_cells=(1, 1))
@@ -41,21 +42,25 @@ def class_map_of(network, image):
     return network(image)[0].argmax(axis=0).astype(np.uint8)
 
 
+def agreement_of(network, image, class_map, *, factor=1.0, outside=None):
+    return measure_agreement(network, *scaled_middle(image, factor, SHOWN), outside, class_map)
+
+
 @pytest.mark.parametrize("width", [160, 159])
 def test_what_has_no_left_and_right_agrees(width):
     image = SMEARS.images[0][:, :width]
-    assert measure_agreement(see, image, 1.0, None, class_map_of(see, image)) == 1.0
+    assert agreement_of(see, image, class_map_of(see, image)) == 1.0
 
 
 def test_what_depends_on_the_side_does_not():
     image = SMEARS.images[0]
-    found = measure_agreement(see_one_side, image, 1.0, None, class_map_of(see_one_side, image))
+    found = agreement_of(see_one_side, image, class_map_of(see_one_side, image))
     assert found == pytest.approx(1 / 3)  # the background alone
 
 
 def test_in_another_size_it_is_nearly_the_same():
     image = SMEARS.images[0].repeat(2, axis=0).repeat(2, axis=1)
-    assert measure_agreement(see, image, 0.5, None, class_map_of(see, image)) > 0.97
+    assert agreement_of(see, image, class_map_of(see, image), factor=0.5) > 0.97
 
 
 def test_what_is_no_picture_is_not_compared():
@@ -63,8 +68,8 @@ def test_what_is_no_picture_is_not_compared():
     outside = np.zeros(image.shape[:2], bool)
     outside[:, :80] = True
     class_map = np.where(outside, 0, class_map_of(see, image))
-    assert measure_agreement(see, image, 1.0, outside, class_map) == 1.0
-    assert measure_agreement(see, image, 1.0, None, class_map) < 0.9
+    assert agreement_of(see, image, class_map, outside=outside) == 1.0
+    assert agreement_of(see, image, class_map) < 0.9
 
 
 def test_a_class_of_few_pixels_is_none_to_agree_about():
@@ -75,7 +80,7 @@ def test_a_class_of_few_pixels_is_none_to_agree_about():
         return np.eye(3, dtype=np.float32)[0][:, None, None] * np.ones((3, *pixels.shape[:2])), {}
 
     image = np.full((100, 100, 3), 200, np.uint8)
-    assert measure_agreement(see_nothing, image, 1.0, None, class_map) > 0.99
+    assert agreement_of(see_nothing, image, class_map) > 0.99
 
 
 def test_the_doubt():

@@ -325,22 +325,22 @@ def scaling_of(image, given, measure_sureness):
     return Ruler(given, 36).measure(image, image, network, label="images[0]")
 
 
-def surest_of(wanted_size, image, wanted=36):
+def surest_of(wanted_size, image, *, at_most=0.9, wanted=36):
     """Return a stand-in for a network that is surest of an image at one diameter, and its log."""
     sizes = []
 
     def sureness(window, diameter):
         assert diameter == wanted
         sizes.append(wanted * image.shape[0] / window.shape[0])
-        return 0.9 - 0.01 * np.log(sizes[-1] / wanted_size) ** 2
+        return at_most - 0.01 * np.log(sizes[-1] / wanted_size) ** 2
 
     return sureness, sizes
 
 
 @pytest.mark.parametrize("size", [30, 48, 75])
-def test_where_the_image_does_not_tell_the_network_does(size):
+def test_where_neither_image_nor_red_cells_tell_the_network_does(size):
     empty = np.full((160, 160, 3), 240, np.uint8)
-    sureness, sizes = surest_of(size, empty)
+    sureness, sizes = surest_of(size, empty, at_most=0.49)
     scaling = scaling_of(empty, "auto", sureness)
     assert 36 / scaling.factor == pytest.approx(size, rel=0.05)
     assert scaling.guessed
@@ -410,6 +410,30 @@ def test_where_no_size_near_an_estimate_agrees_all_are_tried():
 
     scaling = scaling_of(image, "auto", sureness)
     assert 36 / scaling.factor == pytest.approx(136, rel=0.1)
+    assert scaling.guessed
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "size"),
+    [
+        ([24, 68, 96], 88),  # the longest run, although the network is surest of its texture at 24
+        ([12, 17, 68, 96], 88),  # of equals, the one of larger sizes
+        ([17, 24, 34, 48, 68, 96], 68),  # its largest sizes
+        ([12, 17, 34, 48, 192], 44),  # not one by chance
+        ([48], 48),
+        ([192], 192),
+    ],
+)
+def test_of_sizes_that_red_cells_confirm_the_largest_in_a_row_tell(confirmed, size):
+    empty = np.full((80, 80, 3), 240, np.uint8)  # shown whole in each size
+
+    def sureness(window, _):
+        shown = size_shown(window, empty)
+        sure = 0.95 - 0.0005 * shown  # a network is surer of what it is shown larger
+        return sure / (1 if min(abs(np.log2(shown / each)) for each in confirmed) < 0.2 else 2)
+
+    scaling = scaling_of(empty, "auto", sureness)
+    assert 36 / scaling.factor == pytest.approx(size, rel=0.3)
     assert scaling.guessed
 
 
