@@ -119,7 +119,9 @@ class Ruler:
     ) -> Scaling | None:
         """Return another scaling, where the cells found with one are of another size.
 
-        None where they are not, or where the network finds no red cells of that width, either.
+        It is theirs where the network finds red cells of that width, or else the one that it tells
+        without any estimate. None where the cells are as wide as expected, or no other size is
+        told.
 
         Parameters
         ----------
@@ -135,11 +137,14 @@ class Ruler:
         expected = self.expected_diameter(scaling)
         if self.wanted is None or expected is None or is_about(found, expected):
             return None
-        if self.wanted / found > _MOST_ENLARGED:
+        if self.wanted / found <= _MOST_ENLARGED:
+            (sure,) = _look(enhanced, np.array([found]), self.wanted, network)
+            if sure > _NO_RULER:
+                return Scaling(scale_to(found, self.wanted), guessed=True)
+        told, _ = _find_diameter(enhanced, None, np.inf, self.wanted, network)
+        if told is None or is_about(told, expected):
             return None
-        if _look(enhanced, np.array([found]), self.wanted, network)[0] <= _NO_RULER:
-            return None
-        return Scaling(scale_to(found, self.wanted), guessed=True)
+        return Scaling(scale_to(told, self.wanted), guessed=True)
 
 
 def _check_factor(factor: float) -> float:
@@ -233,10 +238,12 @@ def _find_diameter(
         if last > first and found[last - 1] > found[last]:
             last -= 1
         return _peak_about(last, found), True
-    last = len(found) - 1
-    while last > 0 and found[last - 1] >= found[last]:
+    if not found.any():
+        return None, True
+    last = int(np.flatnonzero(found)[-1])
+    while last > 0 and found[last - 1] > found[last]:
         last -= 1
-    return (_peak_about(last, found) if found[last] > 0 else None), True
+    return _peak_about(last, found), True
 
 
 def _look(image: Any, sizes: np.ndarray, wanted: float, network: Sure) -> np.ndarray:

@@ -438,20 +438,33 @@ def test_of_sizes_that_red_cells_confirm_the_largest_in_a_row_tell(confirmed, si
 
 
 @pytest.mark.parametrize(
-    ("found", "sure", "again"),
+    ("found", "confirmed", "again"),
     [
-        (30, 0.9, None),  # as wide as was expected
-        (60, 0.9, 60),
-        (12, 0.9, 12),
-        (60, 0.45, None),  # no red cells of that width there
-        (1, 0.9, None),  # beyond all sense
+        (30, [], None),  # as wide as was expected
+        (60, [60], 60),
+        (12, [12], 12),
+        (60, [96], 96),  # no red cells of that width, but of another
+        (1, [96], 96),  # beyond all sense
+        (60, [], 68),  # none of any, but it is surest of this
+        (60, [24], None),  # but what was expected is found
     ],
 )
-def test_cells_of_another_size_than_expected_are_the_ruler(found, sure, again):
-    image = np.full((160, 160, 3), 240, np.uint8)
-    network = SimpleNamespace(measure_sureness=lambda *_: sure)
+def test_cells_of_another_size_than_expected_are_the_ruler(found, confirmed, again):
+    image = np.full((80, 80, 3), 240, np.uint8)  # shown whole in each size
+
+    def sureness(window, _):
+        size = size_shown(window, image)
+        if any(abs(np.log2(size / each)) < 0.2 for each in confirmed):
+            return 0.9
+        return 0.45 - 0.01 * abs(np.log2(size / 68))
+
+    network = SimpleNamespace(measure_sureness=sureness)
     scaling = Ruler("auto", 36).measure_again(found, Scaling(36 / 28), image, network)
-    assert scaling == (None if again is None else Scaling(36 / again, guessed=True))
+    if again is None:
+        assert scaling is None
+    else:
+        assert scaling.guessed
+        assert 36 / scaling.factor == pytest.approx(again, rel=0.06)
 
 
 def test_an_image_is_measured_again_where_its_cells_contradict(fitted, smear, monkeypatch):
