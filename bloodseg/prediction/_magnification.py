@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,7 +106,9 @@ class Ruler:
         diameter, octaves = measured_diameter(image)
         guessed = False
         if octaves:
-            diameter, guessed = _find_diameter(enhanced, diameter, octaves, self.wanted, network)
+            asked = partial(_ask_about, enhanced, self.wanted, network)
+            near = None if diameter is None else _find_near(diameter, octaves, asked)
+            diameter, guessed = near or _find_anywhere(asked), near is None
         if diameter is None:
             warn_caller(
                 f"The diameter of red cells cannot be told from {label}, which goes through the "
@@ -137,11 +140,10 @@ class Ruler:
         expected = self.expected_diameter(scaling)
         if self.wanted is None or expected is None or is_about(found, expected):
             return None
-        if self.wanted / found <= _MOST_ENLARGED:
-            (sure,) = _look(enhanced, np.array([found]), self.wanted, network)
-            if sure > _NO_RULER:
-                return Scaling(scale_to(found, self.wanted), guessed=True)
-        told, _ = _find_diameter(enhanced, None, np.inf, self.wanted, network)
+        asked = partial(_ask_about, enhanced, self.wanted, network)
+        told: float | None = found
+        if self.wanted / found > _MOST_ENLARGED or asked(found) <= _NO_RULER:
+            told = _find_anywhere(asked)
         if told is None or is_about(told, expected):
             return None
         return Scaling(scale_to(told, self.wanted), guessed=True)
@@ -194,62 +196,57 @@ def weigh_answer(
     return sure * _NO_RULER * (_FILLED if max(shares) > _FILLED_SHARE else 1)
 
 
-def _find_diameter(
-    image: Any, estimate: float | None, octaves: float, wanted: float, network: Sure
-) -> tuple[float | None, bool]:
-    """Return the diameter of red cells where the image alone does not tell it for sure.
+def _ask_about(image: Any, wanted: float, network: Sure, size: float) -> float:
+    """Return how sure a network is of the middle of an image whose red cells are so wide."""
+    return network.measure_sureness(scaled_middle(image, wanted / size, _SHOWN)[0], wanted)
 
-    The estimate stands where the network finds red cells of that width in it, or else a larger size
-    near it at which it does. How sure it is does not refine an estimate, for that differs little
-    within half an octave: on folds 1 and 2 of bccd the surest size was 20 % too small. Without any
-    near it, the longest row of sizes that red cells confirm tells, and of it the surer of the two
-    largest; without any at all, the peak of its sureness at the largest size.
+
+# Shown far too large, texture has cells of any width, and a network is surer of those than of true
+# ones; shown too small, hardly anything has. So the larger sizes tell throughout.
+
+
+def _find_near(estimate: float, octaves: float, asked: Callable[[float], float]) -> float | None:
+    """Return an estimate of the diameter, or a larger size near it, that red cells confirm.
+
+    How sure the network is does not refine an estimate, for that differs little within half an
+    octave: on folds 1 and 2 of bccd the surest size was 20 % too small.
 
     Parameters
     ----------
-    image : array-like of shape (H, W[, C])
-        As the network takes it.
-    estimate : float or None
+    estimate : float
         From the image alone, in pixels.
     octaves : float
         By how many it may be off.
-    wanted : float
-        Diameter of red cells in pixels as the network knows them.
-    network : TileNetwork
-        Asked what it sees in each size.
-
-    Returns
-    -------
-    diameter : float or None
-        In pixels; None where it sees no cell in any size.
-    guessed : bool
-        Whether the estimate told nothing.
+    asked : callable
+        From a size in pixels to how sure the network is of it.
     """
-    # Shown far too large, texture has cells of any width, and a network is surer of those than of
-    # true ones; shown too small, hardly anything has. So the larger sizes tell throughout.
-    if estimate is not None:
-        for size in estimate * 2 ** np.arange(0, octaves + _OCTAVE_STEP, _OCTAVE_STEP):
-            if _look(image, np.array([size]), wanted, network)[0] > _NO_RULER:
-                return float(size), False
-    found = _look(image, _ANY_SIZES, wanted, network)
+    for size in estimate * 2 ** np.arange(0, octaves + _OCTAVE_STEP, _OCTAVE_STEP):
+        if asked(size) > _NO_RULER:
+            return float(size)
+    return None
+
+
+def _find_anywhere(asked: Callable[[float], float]) -> float | None:
+    """Return the diameter that a network tells without any estimate; None where it sees no cell.
+
+    Of the sizes that red cells confirm the longest row tells, and of it the surer of the two
+    largest; if they confirm none, the peak of its sureness at the largest size.
+    """
+    found = np.array([asked(size) for size in _ANY_SIZES])
     confirmed = found > _NO_RULER
     if confirmed.any():
         first, last = _longest_run(confirmed)
-        if last > first and found[last - 1] > found[last]:
-            last -= 1
-        return _peak_about(last, found), True
+        return _peak_about(_climb(found, last, least=max(first, last - 1)), found)
     if not found.any():
-        return None, True
-    last = int(np.flatnonzero(found)[-1])
-    while last > 0 and found[last - 1] > found[last]:
-        last -= 1
-    return _peak_about(last, found), True
+        return None
+    return _peak_about(_climb(found, int(np.flatnonzero(found)[-1])), found)
 
 
-def _look(image: Any, sizes: np.ndarray, wanted: float, network: Sure) -> np.ndarray:
-    """Return how sure a network is of the middle of an image in each size."""
-    shown = (scaled_middle(image, wanted / size, _SHOWN)[0] for size in sizes)
-    return np.array([network.measure_sureness(pixels, wanted) for pixels in shown])
+def _climb(found: np.ndarray, place: int, *, least: int = 0) -> int:
+    """Return the place of the first peak from a place on towards smaller sizes."""
+    while place > least and found[place - 1] > found[place]:
+        place -= 1
+    return place
 
 
 def _longest_run(chosen: np.ndarray) -> tuple[int, int]:
