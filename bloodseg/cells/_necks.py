@@ -43,6 +43,8 @@ class Usual:
         disc of that radius.
     widest : float
         In pixels; what is wider is no single cell.
+    may_be_long : bool
+        Whether two pieces with shallow dents between them are one cell, notches or not.
     """
 
     radius: float
@@ -181,29 +183,26 @@ def _evidence(
     short = length < _SHORT * usual.radius
     parted = large | short | ~(ends.sum(axis=0) < _NOTCHES)
     if usual.may_be_long:
-        seen = in_view & ~large & ~short & (sides.min(axis=0) > _SLIVER * cell)
-        _join_long(parted, seen, cuts, length, pieces, usual.radius)
+        looked_at = parted & in_view & ~large & ~short & (sides.min(axis=0) > _SLIVER * cell)
+        parted &= ~_within_long(looked_at, cuts, _DENTS * usual.radius * length, pieces)
     return parted, ~short & (ends.min(axis=0) < _STRAIGHT)
 
 
-def _join_long(
-    parted: np.ndarray,
-    seen: np.ndarray,
-    cuts: _Cuts,
-    length: np.ndarray,
-    pieces: np.ndarray,
-    radius: float,
-) -> None:
-    """Take back, of the cuts that are seen, those whose pieces together have shallow dents."""
-    boxes = ndimage.find_objects(pieces)
-    for cut in np.flatnonzero(parted & seen):
+def _within_long(
+    looked_at: np.ndarray, cuts: _Cuts, largest: np.ndarray, pieces: np.ndarray
+) -> np.ndarray:
+    """Return which of the cuts looked at have pieces whose dents together are no larger."""
+    within = np.zeros(len(looked_at), bool)
+    boxes = ndimage.find_objects(pieces) if looked_at.any() else []
+    for cut in np.flatnonzero(looked_at):
         one, other = cuts.first[cut], cuts.second[cut]
         place = tuple(
             slice(min(a.start, b.start), max(a.stop, b.stop))
             for a, b in zip(boxes[one - 1], boxes[other - 1], strict=True)
         )
         both = (pieces[place] == one) | (pieces[place] == other)
-        parted[cut] = area_of_dents(both) > _DENTS * radius * length[cut]
+        within[cut] = area_of_dents(both) <= largest[cut]
+    return within
 
 
 def _within_one(
