@@ -51,11 +51,14 @@ class Span:
 
 
 def cut_spans(length: int, side: int, overlap: int) -> list[Span]:
-    """Return the tiles along an axis: of one size, spread evenly, overlapping at least so much.
+    """Return the tiles along an axis: of one size, at most ``side``, overlapping at least so much.
 
-    They take turns in the middle of where they overlap: near its border a tile lacks surroundings.
+    There are as few as can be, and they are no larger than so many need be: what tiles see twice
+    costs time. They take turns in the middle of where they overlap: near its border a tile lacks
+    surroundings.
     """
     count = max(1, -(-(length - overlap) // (side - overlap))) if length > side else 1
+    side = -(-(length + (count - 1) * overlap) // (count * STRIDE)) * STRIDE
     slack = max(length - side, 0)
     starts = [-(-index * slack // (max(count - 1, 1) * STRIDE)) * STRIDE for index in range(count)]
     stops = [min(start + side, length) for start in starts]

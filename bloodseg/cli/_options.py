@@ -99,7 +99,7 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
         metavar="auto|PIXELS",
         type=or_none(tile_size),
         default=argparse.SUPPRESS,
-        help="side of the tiles that large images go through the network in, a multiple of 16; "
+        help="largest side of the tiles that large images go through the network in, a multiple of 16; "
         "small ones need little memory, none takes images whole (default: the model's)",
     )
     parser.add_argument(

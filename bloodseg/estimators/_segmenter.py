@@ -173,9 +173,9 @@ class BloodCellSegmenter(NetworkEstimator):
         Train in several processes through Hugging Face Accelerate; True makes an Accelerator
         in ``fit``. Start the script with ``accelerate launch`` or ``torchrun``.
     tile_size : int, "auto" or None, default="auto"
-        Side of the tiles, in pixels, that large images go through the network in, a multiple of
-        16. ``"auto"`` takes tiles for images of more than a megapixel; None takes none. Takes
-        effect without fitting again, as do the following three.
+        Largest side of the tiles, in pixels, that large images go through the network in, a
+        multiple of 16. ``"auto"`` takes tiles for images of more than a megapixel; None takes none.
+        Takes effect without fitting again, as do the following three.
     red_cell_diameter : float, "auto" or None, default=None
         For images of any magnification, see Notes: diameter of the red cells in pixels, from 4 to
         1000, or ``"auto"`` to measure it in each image. None takes images as they are.

@@ -80,7 +80,7 @@ class Predictor:
     ruler : Ruler
         Tells by how much to scale an image.
     tile_size : int, "auto" or None
-        Side of the tiles in pixels.
+        Largest side of the tiles in pixels.
     compile : bool or "auto"
         Whether the ODE-blocks compile their sums.
     pixel_size : float, optional

@@ -38,8 +38,10 @@ def test_spans_cover_an_axis_in_turn(length, side, share):
         assert tile.stop - tile.start <= side
         assert tile.start <= tile.first < tile.last <= tile.stop
         assert min(tile.last + tile.fade, length) <= tile.stop
+    first = tiles[0].stop
     for before, after in pairwise(tiles):
-        assert before.stop - before.start == side
+        assert before.stop - before.start == first
+        assert before.stop - after.start >= overlap
         assert after.first == before.last
         assert after.last - after.first >= after.fade  # no third tile where two fade
         assert after.start <= after.first - (overlap - STRIDE) // 4  # surroundings
