@@ -160,7 +160,7 @@ def agreement(arguments):
     (whole,) = segmenter.predict_proba([mosaic])
     inner = slice(64, -64), slice(64, -64)
     results = []
-    for side in (128, 256, 512):
+    for side in (256, 512, 768):
         (tiled,) = segmenter.set_params(tile_size=side).predict_proba([mosaic])
         differs = whole.argmax(axis=-1) != tiled.argmax(axis=-1)
         most = np.abs(whole - tiled)[inner].max()

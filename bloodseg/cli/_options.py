@@ -99,8 +99,8 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
         metavar="auto|PIXELS",
         type=or_none(tile_size),
         default=argparse.SUPPRESS,
-        help="largest side of the tiles that large images go through the network in, a multiple of 16; "
-        "small ones need little memory, none takes images whole (default: the model's)",
+        help="largest side of the tiles that large images go through the network in, a multiple "
+        "of 16; small ones need little memory, none takes images whole (default: the model's)",
     )
     parser.add_argument(
         "--device",
