@@ -124,7 +124,7 @@ def group_conditions(names: Any) -> dict[str, list[str]]:
 
 
 def judge(found: dict[str, dict[int, dict[str, Any]]]) -> pd.DataFrame:
-    """Return the differences in mean IoU for each group of conditions, corrected for all rows."""
+    """Return the differences in mean IoU for each group of conditions, corrected by question."""
     seeds = sorted(set.intersection(*(set(each) for each in found.values())))
     nodes = [name for name in found if name.startswith("NODEs-UNet")]
 
@@ -136,7 +136,8 @@ def judge(found: dict[str, dict[int, dict[str, Any]]]) -> pd.DataFrame:
     for group, members in group_conditions(conditions).items():
         pairs = [(first, name) for first in nodes for name in found if name not in nodes]
         matrices = {name: collect(name, members) for name in found}
-        tables.append(_compare(matrices, pairs).assign(condition=group))
+        question = "another laboratory" if group == "elsewhere" else "robustness"
+        tables.append(_compare(matrices, pairs).assign(question=question, condition=group))
     greatest = [f"{name} {_GREATEST}" for name in CORRUPTIONS]
     for group, members in (("clean", ["clean"]), ("greatest strength", greatest)):
         for name in nodes:
@@ -144,8 +145,10 @@ def judge(found: dict[str, dict[int, dict[str, Any]]]) -> pd.DataFrame:
                 f"{name} at {key}": collect(name, [f"{each} at {key}" for each in members])
                 for key in TOLERANCES
             }
-            tables.append(_compare(matrices, [tuple(matrices)]).assign(condition=group))
-    return correct(pd.concat(tables, ignore_index=True))
+            table = _compare(matrices, [tuple(matrices)])
+            tables.append(table.assign(question="depth for free", condition=group))
+    rows = pd.concat(tables, ignore_index=True)
+    return pd.concat([correct(of_one) for _, of_one in rows.groupby("question", sort=False)])
 
 
 def _compare(matrices: dict[str, np.ndarray], pairs: list[Any]) -> pd.DataFrame:
@@ -170,11 +173,12 @@ def main(arguments: list[str] | None = None) -> None:
         scores = score_conditions(segmenter, test, elsewhere)
         found.setdefault(record["network"], {})[record["seed"]] = scores
     table = judge(found)
-    print("| condition | first | second | first - second | interval | p | verdict |")
-    print("|---" * 7 + "|")
+    print("| question | condition | first | second | first - second | interval | p | verdict |")
+    print("|---" * 8 + "|")
     for _, row in table.iterrows():
         shown = {1: "better", -1: "worse", 0: "equal" if is_equal(row) else "undecided"}
         cells = [
+            row["question"],
             row["condition"],
             row["first"],
             row["second"],

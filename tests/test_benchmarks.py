@@ -23,6 +23,7 @@ from bloodseg.datasets import make_smears
 from bloodseg.metrics import scores_of_each
 from bloodseg.ode import choose_method
 from bloodseg.study import run_study
+from bloodseg.study._statistics import correct_by_holm
 
 ROOT = Path(__file__).parents[1]
 
@@ -234,11 +235,11 @@ def test_robustness(tmp_path, capsys, monkeypatch):
     test, file = str(tmp_path / "test"), tmp_path / "matrices.json"
     robustness.main([str(tmp_path / "study"), test, "--elsewhere", test, "--json", str(file)])
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[0].strip("| ") for row in rows] == [
+    assert [row[1] for row in rows] == [
         "clean", *robustness.CORRUPTIONS, "all", "elsewhere", "clean", "greatest strength"
     ]  # fmt: skip
-    assert rows[0][1:4] == ["NODEs-UNet", "U-Net", rows[7][3]]  # the same images elsewhere
-    assert rows[8][1:3] == ["NODEs-UNet at 1e-6", "NODEs-UNet at 1e-1"]
+    assert rows[0][2:5] == ["NODEs-UNet", "U-Net", rows[7][4]]  # the same images elsewhere
+    assert rows[8][2:4] == ["NODEs-UNet at 1e-6", "NODEs-UNet at 1e-1"]
     found = json.loads(file.read_text())
     scores = [
         mean_iou_of(found["NODEs-UNet"]["0"][name]) - mean_iou_of(found["U-Net"]["0"][name])
@@ -248,7 +249,13 @@ def test_robustness(tmp_path, capsys, monkeypatch):
         mean_iou_of(found["NODEs-UNet"]["1"][name]) - mean_iou_of(found["U-Net"]["1"][name])
         for name in ("blur 1", "blur 2", "blur 3", "blur 4", "blur 5")
     ]
-    assert float(rows[1][3]) == pytest.approx(100 * np.mean(scores + others), abs=0.006)
+    assert float(rows[1][4]) == pytest.approx(100 * np.mean(scores + others), abs=0.006)
+    table = robustness.judge(found)
+    assert table.question.value_counts().to_dict() == {
+        "robustness": 7, "another laboratory": 1, "depth for free": 2
+    }  # fmt: skip
+    for _, of_one in table.groupby("question"):
+        assert of_one.p_holm.tolist() == correct_by_holm(of_one.p.to_numpy()).tolist()
 
 
 def mean_iou_of(matrices):
