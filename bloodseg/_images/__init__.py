@@ -1,6 +1,7 @@
 """Arrays of pixels: checked, resized by strips of rows, cut into tiles and blended."""
 
 from ._checks import (
+    as_image,
     check_image,
     check_images,
     check_masks,
@@ -52,6 +53,7 @@ __all__ = [
     "LazyImages",
     "RecentImages",
     "ScaledRows",
+    "as_image",
     "blend_tiles",
     "cell_labels",
     "change_image",

@@ -7,27 +7,61 @@ Nothing that comes in is ever written to.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from skimage.color import rgba2rgb
 
 from ._classes import CLASS_NAMES, NOT_LABELLED
 
 _PATH_TYPES = (str, bytes, os.PathLike)
+# Modes of Pillow's images whose values are shades or colours as they are.
+_PLAIN_MODES = ("1", "L", "RGB", "RGBA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _READ_FIRST = (
     "Read files first, for instance with bloodseg.datasets.load_folder or skimage.io.imread."
 )
 
 
-def split_batch(batch: Any, *, name: str, item: str) -> list[np.ndarray]:
+def as_array(item: Any, *, name: str) -> np.ndarray:
+    """Return one image or label map that a caller passed as an array, uncopied where it is one.
+
+    ``name`` is what the error messages call it.
+    """
+    if np.ma.is_masked(item):
+        raise ValueError(
+            f"{name} must have no masked pixels, for what a mask hides would be counted. Give "
+            "images a fourth channel, alpha, that is 0 there; label maps the label of background."
+        )
+    try:
+        array = np.asarray(item)
+    except Exception as error:  # tensors of other devices, lists of rows of several lengths
+        raise ValueError(f"{name} cannot be taken as an array: {error}") from error
+    if array.dtype == object and array.ndim == 0:  # files that are open, None
+        raise ValueError(f"{name} must be an array; got {type(item).__name__}. {_READ_FIRST}")
+    return array
+
+
+def as_image(item: Any, *, name: str) -> np.ndarray:
+    """Return what `as_array` does; of Pillow's images, the colours that their values stand for."""
+    if isinstance(item, Image.Image):
+        transparent = "transparency" in item.info or item.mode in ("PA", "LA", "La", "RGBa")
+        if transparent or item.mode not in _PLAIN_MODES:
+            item = item.convert("RGBA" if transparent else "RGB")
+    return as_array(item, name=name)
+
+
+def split_batch(
+    batch: Any, *, name: str, item: str, convert: Callable[..., np.ndarray] = as_array
+) -> list[np.ndarray]:
     """Return the items of an array or sequence of arrays as a list of arrays, uncopied.
 
-    ``item`` says in words what one item is, for the error message.
+    ``item`` says in words what one item is, for the error message; ``convert`` makes it an array.
     """
     scalar = isinstance(batch, np.ndarray) and batch.ndim == 0  # has __len__, but no length
-    if scalar or isinstance(batch, _PATH_TYPES) or not hasattr(batch, "__len__"):
+    unordered = isinstance(batch, (Mapping, Set))
+    if scalar or unordered or isinstance(batch, _PATH_TYPES) or not hasattr(batch, "__len__"):
         raise ValueError(
             f"{name} must be an array or a list of arrays, each {item}; "
             f"got {type(batch).__name__}. {_READ_FIRST}"
@@ -41,7 +75,7 @@ def split_batch(batch: Any, *, name: str, item: str) -> list[np.ndarray]:
                 f"{name}[{index}] must be an array, {item}; "
                 f"got {type(element).__name__}. {_READ_FIRST}"
             )
-    return [np.asarray(element) for element in elements]
+    return [convert(element, name=f"{name}[{index}]") for index, element in enumerate(elements)]
 
 
 def check_images(images: Any, *, name: str = "images") -> list[np.ndarray]:
@@ -73,7 +107,8 @@ def check_images(images: Any, *, name: str = "images") -> list[np.ndarray]:
             f"{name} must be a batch (n, H, W[, C]) or a list of images; got one array of shape "
             f"{images.shape}. Pass [{name}] if it is a single grey image."
         )
-    arrays = split_batch(images, name=name, item="image (H, W) or (H, W, 3)")
+    item = "image (H, W) or (H, W, 3)"
+    arrays = split_batch(images, name=name, item=item, convert=as_image)
     for index, array in enumerate(arrays):
         check_image(array, name=f"{name}[{index}]")
     return arrays

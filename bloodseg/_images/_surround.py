@@ -27,6 +27,9 @@ _PURE = 0.6  # share of the surround that has its colour: the rest is writing
 _STEP, _STEPS = 10, 0.8  # levels between surround and picture, at this share of the edge
 _SOFT = 0.05  # of a side: the widest edge of a surround that is out of focus
 _SETTLED = 0.75  # of the way from a surround's colour to the picture's
+_SHADED = 0.2  # of a side: the widest shade that a dark surround casts, as an eyepiece does
+_LIT, _GLASS = 0.92, 0.8  # share of the light where a shade ends; share of pixels below the light
+_SOME_GLASS = 0.05  # share of the pixels beside a surround, if cells lie there, too
 _DEEPEST = 3  # surrounds around each other
 
 
@@ -118,6 +121,11 @@ def _beyond(view: np.ndarray, colour: np.ndarray, outside: np.ndarray) -> np.nda
     if around[beyond].mean() < _PURE:
         return None
     margin = _margin(distance, depth, max(int(_SOFT * side), 6))
+    if colour.max() < _DARK:
+        in_disc = _depth_in_disc(rows[inner], columns[inner], depth)
+        shade = _shade(view.max(axis=2), in_disc, int(_SHADED * side))
+        if shade > margin:
+            depth, margin = in_disc, shade
     ring = (depth > margin) & (depth <= margin + 2)
     if not ring.any() or (distance[ring] >= max(_STEP, alike + 4)).mean() < _STEPS:
         return None
@@ -156,3 +164,30 @@ def _margin(distance: np.ndarray, depth: np.ndarray, most: int) -> int:
     steps = np.array([np.median(ring) if len(ring) else 0.0 for ring in rings])
     settled = steps >= _SETTLED * np.median(steps)
     return 1 + int(settled.argmax())
+
+
+def _depth_in_disc(rows: np.ndarray, columns: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Return how deep inside of a disc each pixel lies, if points of its edge are on a circle.
+
+    Where the disc reaches beyond the image, its edge is not to be seen, but casts its shade.
+    Otherwise the depth that was known.
+    """
+    equations = np.column_stack([rows, columns, np.ones(len(rows))]).astype(float)
+    (down, right, rest), *_ = np.linalg.lstsq(equations, rows**2.0 + columns**2.0, rcond=None)
+    y, x = down / 2, right / 2
+    radius = np.sqrt(max(rest + y**2 + x**2, 0))
+    off = np.abs(np.hypot(rows - y, columns - x) - radius)
+    if np.quantile(off, _CONVEX) > _ROUGH + min(depth.shape) / 400:
+        return depth
+    away = np.hypot(*np.ogrid[-y : depth.shape[0] - y, -x : depth.shape[1] - x])
+    return np.maximum(radius - away, 0).astype(np.float32)
+
+
+def _shade(brightness: np.ndarray, depth: np.ndarray, most: int) -> int:
+    """Return how far inside of a dark surround's edge the glass is as bright as farther in."""
+    most = min(most, int(depth.max() / 2))
+    light = _LIT * np.quantile(brightness[depth > most], _GLASS)
+    rings = np.bincount(depth.astype(np.intp).ravel(), minlength=most + 1)
+    lit = np.bincount(depth[brightness >= light].astype(np.intp), minlength=most + 1)
+    is_lit = lit[1 : most + 1] >= _SOME_GLASS * rings[1 : most + 1]
+    return int(is_lit.argmax()) if is_lit.any() else 0

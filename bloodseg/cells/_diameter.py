@@ -109,8 +109,7 @@ def _stained(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
     None where nothing stands out from the field.
     """
-    white = np.float32(255 if image.dtype == np.uint8 else 1)
-    density = -np.log(np.maximum(image / white, np.float32(1 / 255)))
+    density = -np.log(np.maximum(image / np.float32(_white_of(image)), np.float32(1 / 255)))
     density = cv2.GaussianBlur(density, (0, 0), _SOFTEN)
     green = density[..., 1]
     counts, edges = np.histogram(green, 128)
@@ -125,6 +124,14 @@ def _stained(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     level = float(np.median(others[others > threshold_otsu(others)]))
     return (green > _LEVEL * level, bluish) if level > _FAINTEST else None
+
+
+def _white_of(image: np.ndarray) -> float:
+    """Return the level of white; where 16 bits are hardly used, that of what is bright."""
+    if image.dtype == np.uint8:
+        return 255.0
+    bright = float(np.percentile(image[::4, ::4], 99.5))
+    return 1.0 if 2 * bright >= 1 or bright <= 0 else bright
 
 
 def _votes(cells: np.ndarray, bluish: np.ndarray) -> Iterator[tuple[float, float]]:

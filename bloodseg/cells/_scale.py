@@ -243,7 +243,7 @@ def _red_radius(class_map: Any, guess: float, label: int | None) -> float:
     squares, numbers = np.zeros(len(radii)), np.zeros(len(radii))
     arcs = [np.empty((0, 2))]
     # Votes are counted in blocks, which must be small against the blur.
-    every = max(1, int(_BLUR * guess / 2))
+    every = max(1, min(int(_BLUR * guess / 2), *class_map.shape))
     margin = every * int(np.ceil((1 + 4 * _BLUR) * radii[-1] / every))
     for mask, inner in _strips(class_map, label, margin):
         filled = without_holes(mask, LARGEST_HOLE * np.pi * guess**2)

@@ -12,4 +12,5 @@ def image_tensor(image: np.ndarray) -> torch.Tensor:
     """Return a checked image (H, W[, C]) as a float32 tensor (3, H, W) in [0, 1]."""
     rgb = to_rgb(image)
     scaled = rgb.astype(np.float32) / np.float32(255) if rgb.dtype == np.uint8 else rgb
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    # A copy: torch takes no negative strides, which a mirrored column of pixels would keep.
+    return torch.from_numpy(np.array(scaled.transpose(2, 0, 1), order="C"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._files import expanded
-from .._images import check_image, check_images
+from .._images import as_image, check_image, check_images
 from .._typing import Images
 from ..datasets import Slide, open_slide
 from ..ode._warnings import warn_caller
@@ -102,7 +102,8 @@ def check_sources(images: Sources, *, name: str = "images") -> list[Source]:
     if isinstance(images, (str, os.PathLike, Slide)):
         images = [images]
     of_numbers = isinstance(images, np.ndarray) and images.dtype.kind in "buif"
-    if isinstance(images, Iterator) or (hasattr(images, "__len__") and not of_numbers):
+    several = hasattr(images, "__len__") and not isinstance(images, (bytes, Mapping, Set))
+    if isinstance(images, Iterator) or (several and not of_numbers):
         images = list(images)  # also arrays and series of paths, or what Path.glob gives
     if of_numbers or not isinstance(images, list) or not any(map(_is_file, images)):
         return [Source(place, array) for place, array in enumerate(check_images(images, name=name))]
@@ -111,7 +112,7 @@ def check_sources(images: Sources, *, name: str = "images") -> list[Source]:
 
 def _check_source(place: int, image: Any, name: str) -> Source:
     if not _is_file(image):
-        array = np.asarray(image)
+        array = as_image(image, name=f"{name}[{place}]")
         check_image(array, name=f"{name}[{place}]")
         return Source(place, array)
     if isinstance(image, Slide):

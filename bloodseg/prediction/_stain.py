@@ -111,6 +111,8 @@ def _burnt_share(pixels: np.ndarray) -> float:
 
 def _sharpness(green: np.ndarray, cells: np.ndarray, contrast: float, radius: float) -> float:
     """Return how steep outlines are, in contrasts a pixel at 36 pixels a cell."""
+    if min(green.shape) < 2:
+        return np.inf  # nothing is steep across a single row
     scale = max(1.0, radius / 18)
     rows, columns = np.gradient(cv2.GaussianBlur(green, (0, 0), 0.5 * scale))
     outline = cv2.morphologyEx(cells.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0

@@ -1,11 +1,15 @@
 """The border for images and label maps: every dtype, container, shape and error text."""
 
+import io
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from messages import raises
+from PIL import Image
 
 from bloodseg._images import (
     check_images,
@@ -52,6 +56,26 @@ def test_an_object_array_of_images_passes():
     assert [image.shape for image in check_images(batch)] == [(2, 3), (4, 5, 3)]
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "HSV", "LA", "RGBA", "L", "1"])
+def test_images_of_pillow_are_the_colours_that_their_values_stand_for(mode):
+    colours = np.array([[[200, 60, 40], [40, 60, 200], [230, 230, 230]]], np.uint8)
+    image = Image.fromarray(colours)
+    image = image.quantize(3) if mode == "P" else image.convert(mode)
+    (checked,) = check_images([image])
+    expected = np.array(image.convert("L").convert("RGB")) if mode in ("LA", "L", "1") else colours
+    assert np.abs(to_rgb(checked) - expected.astype(float)).max() <= 6
+    transparent = Image.fromarray(colours).quantize(3)
+    transparent.info["transparency"] = int(np.array(transparent)[0, 0])
+    assert check_images([transparent])[0][0, :, 3].tolist() == [0, 255, 255]
+
+
+def test_masked_arrays_with_nothing_masked_pass():
+    image = np.ma.masked_array(np.zeros((4, 4, 3), np.uint8))
+    assert check_images([image])[0].shape == (4, 4, 3)
+    with raises("masks[0] must have no masked pixels"):
+        check_masks([np.ma.masked_equal(np.eye(4, dtype=np.uint8), 1)])
+
+
 @pytest.mark.parametrize(
     ("images", "text"),
     [
@@ -60,6 +84,16 @@ def test_an_object_array_of_images_passes():
         ("smear.png", "got str. Read files first, for instance with bloodseg.datasets.load_folder"),
         (["smear.png"], "images[0] must be an array, image (H, W) or (H, W, 3); got str. Read"),
         (np.array(3.0), "images must be an array or a list of arrays"),
+        ({"a": np.zeros((4, 4))}, "each image (H, W) or (H, W, 3); got dict. Read files first"),
+        ({1, 2}, "each image (H, W) or (H, W, 3); got set."),
+        ([io.BytesIO()], "images[0] must be an array; got BytesIO. Read files first, for instance"),
+        ([None], "images[0] must be an array; got NoneType."),
+        ([[[1, 2], [3]]], "images[0] cannot be taken as an array: setting an array element with"),
+        ([torch.zeros(4, 4, requires_grad=True)], "images[0] cannot be taken as an array: Can't "
+         "call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."),
+        ([np.ma.masked_less(np.eye(4), 1)], "images[0] must have no masked pixels, for what a mask "
+         "hides would be counted. Give images a fourth channel, alpha, that is 0 there; label maps "
+         "the label of background."),
         ([], "images must hold at least one image (H, W) or (H, W, 3); got none."),
         (np.zeros((0, 4, 4, 3)), "images must hold at least one image"),
         (np.zeros((8, 8, 3)), "got one array of shape (8, 8, 3), which looks like a single image. "

@@ -60,6 +60,16 @@ def test_compressed_and_blurred_ones_too(smears, name):
             assert found[~where].mean() < 0.06
 
 
+@pytest.mark.parametrize(("lit", "wide"), [(150, 20), (125, 45)])
+def test_the_shade_at_the_edge_of_an_eyepiece_is_no_picture(smears, lit, wide):
+    away = np.hypot(Y - 160, X - 160)  # in the middle of the sides, the edge lies beyond the image
+    light = np.clip((lit + wide - away) / wide, 0, 1)
+    for smear in smears:
+        found = find_surround(np.rint(smear * light[..., np.newaxis]).astype(np.uint8))
+        assert found[light < 0.8].all()
+        assert not found[away < lit - 10].any()
+
+
 def test_writing_in_a_strip_is_no_picture_either(smears):
     image = smears[0].copy()
     image[286:] = 0

@@ -177,6 +177,14 @@ def test_of_large_images_windows_tell():
     assert estimate_red_cell_diameter(large) == pytest.approx(24, rel=0.12)
 
 
+def test_sixteen_bits_of_which_eight_are_used_tell_the_same():
+    image = make_smears(1, 200, red_cell_diameter=30, random_state=0).images[0]
+    diameter = estimate_red_cell_diameter(image)
+    for bits in (8, 10, 12, 16):
+        dim = image.astype(np.uint16) << (bits - 8)
+        assert estimate_red_cell_diameter(dim) == pytest.approx(diameter, rel=0.01), bits
+
+
 @pytest.mark.parametrize("kind", ["even", "noise", "ramp", "white cell", "tiny"])
 def test_no_cells_no_diameter(rng, kind):
     ramp = np.linspace(150, 240, 256)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bloodseg import BloodCellCounter
+from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.datasets import make_smears
 from bloodseg.ode import SolverWarning
 from bloodseg.prediction import Predictor, Segmented
@@ -49,6 +49,17 @@ def test_prediction_changes_nothing_that_was_fitted(fitted, smears, parameters):
     assert {name for name in vars(fitted) if name.endswith("_")} <= attributes | {
         "n_function_evaluations_"
     }
+
+
+@pytest.mark.parametrize("shape", [(1, 160), (160, 1), (1, 1), (2, 9), (3, 200)])
+@pytest.mark.parametrize("kind", ["bytes", "fractions", "black"])
+def test_images_of_hardly_a_row_have_an_answer(shape, kind):
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    image = {"bytes": noise, "fractions": noise / 255, "black": np.zeros_like(noise)}[kind]
+    (found,) = BloodCellSegmenter.from_pretrained().segment([image[:, ::-1]])
+    assert found.class_map.shape == shape
+    assert found.doubts()
+    assert found.count()["white"] + found.count()["red"] <= 2
 
 
 def test_a_counter_changes_nothing_either(smears):
