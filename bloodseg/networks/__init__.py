@@ -14,6 +14,7 @@ from ._input import image_tensor as image_tensor
 from ._new import Start as Start
 from ._new import classes_of as classes_of
 from ._optimistic import OptimisticPass as OptimisticPass
+from ._prediction import copy_with_shared_weights as copy_with_shared_weights
 from ._prediction import for_prediction
 from ._prediction import prepare_for_prediction as prepare_for_prediction
 from ._tolerances import resolve_tolerances

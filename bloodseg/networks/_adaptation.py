@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._prediction import copy_but_functions
+from ._prediction import copy_with_shared_weights
 
 
 def adapt_statistics(network: Any, images: Tensor, share: float) -> Any:
@@ -31,7 +31,7 @@ def adapt_statistics(network: Any, images: Tensor, share: float) -> Any:
     .. [1] Schneider et al., "Improving robustness against common corruptions by covariate shift
        adaptation", NeurIPS 2020, equation (2).
     """
-    adapted = copy_but_functions(network)
+    adapted = copy_with_shared_weights(network)
 
     def move(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         (x,) = inputs

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.nn.utils import fuse_conv_bn_eval
+from torch.nn.utils import fuse_conv_bn_weights
 
 from ..ode import ODEBlock
 from ._blocks import ConvNormReLU, PreparedODEFunction, ResidualBlock
@@ -42,13 +42,29 @@ def for_prediction(network: Network) -> Network:
     >>> torch.allclose(for_prediction(network)(images), network(images), atol=1e-5)
     True
     """
-    return prepare_for_prediction(copy_but_functions(network))
+    return prepare_for_prediction(copy_with_shared_weights(network))
 
 
-def copy_but_functions(network: Network) -> Network:
-    """Copy a network but for its right-hand sides, which would only be copied to be read."""
-    functions = [block.func for block in _ode_blocks(network)]
-    return copy.deepcopy(network, {id(func): func for func in functions})
+def copy_with_shared_weights(network: Network, *, functions_too: bool = False) -> Network:
+    """Copy a network to change its settings, its buffers, or which weights it has.
+
+    The weights of the copy are parameters of its own that lie in the memory of the original's, so
+    none may be written to: another place, another precision, or others instead are all well.
+
+    Parameters
+    ----------
+    network : network of the family, or CountingNetwork
+        Left as it is.
+    functions_too : bool
+        Whether the right-hand sides, which are there to be read, are copied, and not shared.
+    """
+    memo: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach(), weight.requires_grad)
+        for weight in network.parameters()
+    }
+    if not functions_too:
+        memo |= {id(block.func): block.func for block in _ode_blocks(network)}
+    return copy.deepcopy(network, memo)
 
 
 def prepare_for_prediction(network: Network) -> Network:
@@ -67,8 +83,8 @@ def prepare_for_prediction(network: Network) -> Network:
             _fold(module.second)
     precision = getattr(unet_of(network), "precision", "float32")
     if precision != "float32":
-        for module in network.modules():  # not own, which has the convolutions before folding
-            if isinstance(module, nn.Conv2d) and id(module) not in shared:
+        for module in own:
+            if isinstance(module, nn.Conv2d):
                 module.to(getattr(torch, precision))
     for block in _ode_blocks(network):
         if hasattr(block.func, "prepare"):
@@ -83,4 +99,14 @@ def _ode_blocks(network: nn.Module) -> list[ODEBlock]:
 
 def _fold(layers: Any) -> None:
     """Put the normalisation, second of the layers, into the convolution, the first."""
-    layers[0], layers[1] = fuse_conv_bn_eval(layers[0], layers[1]), nn.Identity()
+    convolution, norm = layers[0], layers[1]
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    layers[1] = nn.Identity()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..networks import (
     NODEsUNet,
     OptimisticPass,
     adapt_statistics,
-    for_prediction,
+    copy_with_shared_weights,
     image_tensor,
     prepare_for_prediction,
     unet_of,
@@ -47,8 +48,9 @@ class TileNetwork:
         Where it runs.
     classes : tuple of str
         Names of the classes.
-    unprepared : Module, optional
-        The same network with its normalisation apart, to be adapted; None of one of the user's own.
+    unprepared : callable, optional
+        Returns the same network with its normalisation apart, to be adapted; None of one of the
+        user's own.
     forward : OptimisticPass
         The network, as it is called.
     """
@@ -56,7 +58,7 @@ class TileNetwork:
     network: nn.Module
     device: torch.device
     classes: tuple[str, ...] = CLASS_NAMES
-    unprepared: nn.Module | None = None
+    unprepared: Callable[[], nn.Module] | None = None
     forward: OptimisticPass = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class TileNetwork:
     ) -> TileNetwork:
         """Copy a fitted network, which stays as it is, and set the copy up for prediction.
 
+        Weights are not copied where they can be shared: none may be written to while this predicts.
+
         Parameters
         ----------
         network : Module
@@ -88,22 +92,24 @@ class TileNetwork:
         classes : tuple of str
             Names of the classes.
         """
-        network = copy.deepcopy(network).to(device).eval()
-        unet = unet_of(network)
-        if unet is None:
-            return cls(network, device, classes)
-        unet.precision = choose_precision(device, precision)
-        if isinstance(unet, NODEsUNet):
-            unet.set_tolerances(ode_tol, ode_tol if predict_ode_tol is None else predict_ode_tol)
-        prepared = for_prediction(network)  # type: ignore[type-var]
-        return cls(prepared, device, classes, unprepared=network)
+        if unet_of(network) is None:  # nobody knows what it writes to when it is called
+            return cls(copy.deepcopy(network).to(device).eval(), device, classes)
+        copied = partial(
+            _copy_set_up,
+            network,
+            device=device,
+            precision=choose_precision(device, precision),
+            ode_tol=ode_tol,
+            predict_ode_tol=ode_tol if predict_ode_tol is None else predict_ode_tol,
+        )
+        return cls(prepare_for_prediction(copied()), device, classes, unprepared=copied)
 
     def adapted_to(self, pixels: np.ndarray, share: float) -> TileNetwork | None:
         """Return a network whose normalisation leans towards an image, None where it can't."""
         if self.unprepared is None:
             return None
         images = image_tensor(pixels)[None].to(self.device)
-        adapted = adapt_statistics(self.unprepared, images, share)
+        adapted = adapt_statistics(self.unprepared(), images, share)
         return replace(self, network=prepare_for_prediction(adapted))
 
     @property
@@ -145,6 +151,23 @@ class TileNetwork:
     def measure_sureness(self, pixels: np.ndarray, diameter: float) -> float:
         """Return how far what the network sees in a small image speaks for its size."""
         return weigh_answer(softmax(self(pixels)[0], axis=0), diameter, self.classes)
+
+
+def _copy_set_up(
+    network: Any,
+    *,
+    device: torch.device,
+    precision: str,
+    ode_tol: Tolerances,
+    predict_ode_tol: Tolerances,
+) -> Any:
+    """Return a network of the package with the weights of one that stays as it is."""
+    copied = copy_with_shared_weights(network, functions_too=True).to(device).eval()
+    unet: Any = unet_of(copied)
+    unet.precision = precision
+    if isinstance(unet, NODEsUNet):
+        unet.set_tolerances(ode_tol, predict_ode_tol)
+    return copied
 
 
 @contextmanager

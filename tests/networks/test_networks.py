@@ -15,6 +15,7 @@ from bloodseg.networks import (
     NODEsUNet,
     ResNetUNet,
     UNet,
+    copy_with_shared_weights,
     for_prediction,
     make_network,
     make_plain_body,
@@ -160,6 +161,28 @@ class NetworkTester:
         assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
         after = trained.state_dict()
         assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+    @pytest.mark.parametrize("functions_too", [False, True])
+    def test_a_copy_that_shares_weights_is_a_network_of_its_own(self, trained, functions_too):
+        twin, x = (
+            copy_with_shared_weights(trained, functions_too=functions_too),
+            images(1, 3, 32, 32),
+        )
+        places = [weight.data_ptr() for weight in trained.parameters()]
+        assert [weight.data_ptr() for weight in twin.parameters()] == places
+        assert torch.equal(twin(x), trained(x))
+        before = copy.deepcopy(trained.state_dict())
+        shared = {id(module) for module in trained.modules()} & {id(m) for m in twin.modules()}
+        own = [module for module in twin.modules() if id(module) not in shared]
+        assert not (functions_too and shared)
+        for module in own:  # as a move to another device or precision, or adapting, changes it
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.add_(1)
+            module._apply(torch.Tensor.double, recurse=False)
+        after = trained.state_dict()
+        assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+        assert {weight.dtype for weight in trained.parameters()} == {torch.float32}
+        assert not any(module.training for module in trained.modules())
 
     def test_copies_are_independent(self, trained):
         x = images(1, 3, 32, 32)
