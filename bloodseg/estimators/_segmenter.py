@@ -823,7 +823,8 @@ class BloodCellSegmenter(NetworkEstimator):
     def _new_classes(self, classes: tuple[str, ...], start: Start | None) -> Sequence[int]:
         if start is None:
             return ()
-        return [label for label, name in enumerate(classes) if name not in start.classes]
+        known = start.known(classes)
+        return [label for label in range(len(classes)) if label not in known]
 
     def _choose_batch(
         self, images: list[Any], device: torch.device, accelerator: Any

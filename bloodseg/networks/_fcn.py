@@ -47,6 +47,12 @@ class FCN(Frame):
         self.enlarge = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=False)
         self.head = nn.Conv2d(self.channels[5], n_classes, 1)
 
+    @property
+    def scorers(self) -> dict[str, nn.Conv2d]:
+        """The 1x1 convolutions that have a row for each class, by name: one at each scale."""
+        finer: dict[str, Any] = {f"finer.{place}": layer for place, layer in enumerate(self.finer)}
+        return super().scorers | finer
+
     def score(self, x: Tensor) -> Tensor:
         """Return the logits of images, padded to a multiple of 16; under `autocast`."""
         third, fourth, fifth = deque(self.descend(mirror_to_stride(x)), maxlen=3)

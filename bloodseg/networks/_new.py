@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import nn
@@ -14,7 +14,8 @@ from .._images import CLASS_NAMES
 from ._counting import CountingNetwork
 from ._draws import DrawnFrom, seed_globally
 from ._factory import make_network
-from ._unet import UNet
+from ._feedback import FeedbackUNet
+from ._unet import Frame, UNet
 
 _BACKBONE = "backbone."
 
@@ -34,21 +35,28 @@ class Start:
     weights: Mapping[str, Any]
     classes: tuple[str, ...] = CLASS_NAMES
 
+    def known(self, classes: Sequence[str]) -> dict[int, int]:
+        """Return, of those of these classes that it knows by name, their labels and its own."""
+        return {
+            label: self.classes.index(name)
+            for label, name in enumerate(classes)
+            if name in self.classes
+        }
+
 
 def new_network(architecture: dict[str, Any], seed: int, start: Start | None) -> nn.Module:
     """Return a network with new weights, or with those of ``start``.
 
-    The head of a start with other classes gives what it has for the classes of the same names; for
-    others it gets new weights. torch's global generator stays as it was.
+    Of a start with other classes, layers that score classes give what they have for those of the
+    same names; for others they get new weights. torch's global generator stays as it was.
     """
     name, classes = architecture["network"], classes_of(architecture)
     if not isinstance(name, str):
         with seed_globally(seed):  # whatever a stranger's code draws
             network = _make_own_network(name, len(classes))
         if start is not None and start.classes != classes:
-            raise ValueError(
-                "a network of your own starts from weights for the same classes alone, for its "
-                f"head is not known: classes must be {start.classes}; got {classes}."
+            _refuse_other_classes(
+                classes, start, network="a network of your own", why="its head is not known"
             )
     else:
         settings = {
@@ -61,7 +69,7 @@ def new_network(architecture: dict[str, Any], seed: int, start: Start | None) ->
         with DrawnFrom(seed) if start is None else torch.device("meta"):
             network = make_network(name, n_classes=len(classes), **settings)
         if start is not None:
-            start = _with_head_for(classes, start, seed)
+            start = _with_scorers_for(classes, network, start, seed)
     if start is not None:
         _load_weights(network, start.weights)
     return network
@@ -72,31 +80,49 @@ def classes_of(architecture: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(architecture.get("classes", CLASS_NAMES))  # earlier versions knew no others
 
 
-def _with_head_for(classes: tuple[str, ...], start: Start, seed: int) -> Start:
-    """Return weights whose head labels these classes."""
-    weight = start.weights.get("head.weight")
-    if start.classes == classes or weight is None or weight.ndim != 4:
+def _with_scorers_for(classes: tuple[str, ...], network: Frame, start: Start, seed: int) -> Start:
+    """Return weights whose layers that score classes score these."""
+    if start.classes == classes:
         return start
+    if isinstance(network, FeedbackUNet):
+        _refuse_other_classes(
+            classes, start, network="'feedback-unet'", why="its answer goes into it again"
+        )
     with DrawnFrom(seed):
-        fresh = nn.Conv2d(weight.shape[1], len(classes), 1)
-    return Start(_with_rows_for(classes, start.weights, start.classes, head=fresh), classes)
+        fresh = {
+            name: nn.Conv2d(scorer.in_channels, len(classes), 1)
+            for name, scorer in network.scorers.items()
+        }
+    weights = _with_rows(fresh, start.known(classes), start.weights, len(start.classes))
+    return Start(weights, classes)
 
 
-def _with_rows_for(
-    names: tuple[str, ...], saved: Mapping[str, Any], their_names: tuple[str, ...], **new: nn.Module
+def _refuse_other_classes(
+    classes: tuple[str, ...], start: Start, *, network: str, why: str
+) -> NoReturn:
+    raise ValueError(
+        f"{network} starts from weights for the same classes alone, for {why}: classes must be "
+        f"{start.classes}; got {classes}."
+    )
+
+
+def _with_rows(
+    fresh: Mapping[str, nn.Module],
+    known: Mapping[int, int],
+    saved: Mapping[str, Any],
+    n_saved: int,
 ) -> dict[str, Any]:
-    """Return weights whose layers of these names have a row for each name: a saved or a new one."""
+    """Return saved weights with fresh layers in them that keep the known of ``n_saved`` rows."""
     weights = dict(saved)
-    for layer, module in new.items():
+    for layer, module in fresh.items():
         for kind, rows in module.state_dict().items():
             key = f"{layer}.{kind}"
             theirs = torch.as_tensor(weights.get(key, ()))
-            if theirs.shape != (len(their_names), *rows.shape[1:]):
+            if theirs.shape != (n_saved, *rows.shape[1:]):
                 continue  # they do not fit, which is found out where they are loaded
             rows = rows.clone()
-            for place, name in enumerate(names):
-                if name in their_names:
-                    rows[place] = theirs[their_names.index(name)]
+            for place, their_place in known.items():
+                rows[place] = theirs[their_place]
             weights[key] = rows
     return weights
 
@@ -130,8 +156,11 @@ def new_counting_network(
     with DrawnFrom(seed):
         network = CountingNetwork(backbone, densities)
     if start is not None and of_backbone:
-        counted, saved = classes_of(architecture)[1:], start.classes[1:]
-        weights = _with_rows_for(counted, start.weights, saved, regression=network.regression)
+        # A row for each class but the background, which is the first of both.
+        known = start.known(classes_of(architecture))
+        counted = {label - 1: theirs - 1 for label, theirs in known.items() if label > 0}
+        fresh = {"regression": network.regression}
+        weights = _with_rows(fresh, counted, start.weights, len(start.classes) - 1)
         of_backbone = backbone.state_dict(prefix=_BACKBONE)
         _load_weights(network, {**weights, **of_backbone})
     return network

@@ -33,7 +33,8 @@ Body = Callable[[int, int], nn.Module]
 class Frame(nn.Module):
     """What all networks of the family share: the way down, and how an image goes through.
 
-    A subclass adds what follows the encoder, in `score`, and a layer ``head`` that gives logits.
+    A subclass adds what follows the encoder, in `score`, and a layer ``head`` that gives logits; if
+    others do, too, it names them in `scorers`.
 
     Parameters
     ----------
@@ -79,6 +80,11 @@ class Frame(nn.Module):
             for position, n_in in zip(positions, inputs, strict=False)
         )
         self.pool = nn.Sequential(nn.MaxPool2d(2), Dropout(dropout))
+
+    @property
+    def scorers(self) -> dict[str, nn.Conv2d]:
+        """The 1x1 convolutions that have a row for each class, by name."""
+        return {"head": self.head}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (n, n_classes, H, W), float32, for images (n, in_channels, H, W).

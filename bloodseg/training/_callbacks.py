@@ -98,7 +98,7 @@ class CosineSchedule(Callback):
 
 
 class NewRows(Callback):
-    """Let rows of a head that begin anew learn at a rate of 0.1; all else as it does.
+    """Let rows of layers that begin anew learn at a rate of 0.1; all else as it does.
 
     At the network's rate where that is higher, and at a thousand times that at most.
 
@@ -112,28 +112,28 @@ class NewRows(Callback):
 
     Parameters
     ----------
-    head : Module
-        The layer that has a row for each class.
+    layers : Module
+        What has a row for each class in all its weights.
     rows : sequence of int
         Those that begin anew.
     learning_rate : float
         Highest rate of the network.
     """
 
-    def __init__(self, head: nn.Module, rows: Sequence[int], learning_rate: float):
-        self.head = head
+    def __init__(self, layers: nn.Module, rows: Sequence[int], learning_rate: float):
+        self.layers = layers
         self.rows = list(rows)
         self.stretch = min(max(1.0, _RATE_OF_NEW_ROWS / learning_rate), _LONGEST_STRETCH)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Note where the step starts from."""
-        self.before_ = [weight.detach()[self.rows] for weight in self.head.parameters()]
+        self.before_ = [weight.detach()[self.rows] for weight in self.layers.parameters()]
 
     @torch.no_grad()
     def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
         """Stretch the step that was made."""
         if training:
-            for weight, before in zip(self.head.parameters(), self.before_, strict=True):
+            for weight, before in zip(self.layers.parameters(), self.before_, strict=True):
                 weight[self.rows] = torch.lerp(before, weight[self.rows], self.stretch)
 
 

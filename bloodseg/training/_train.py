@@ -51,7 +51,7 @@ _last_interrupt = -math.inf
 class TrainingSettings:
     """How to train; the names are those of `bloodseg.BloodCellSegmenter`.
 
-    ``new_classes`` are the labels whose rows in the network's layer ``head`` begin anew, where all
+    ``new_classes`` are the labels whose rows in the network's ``scorers`` begin anew, where all
     else goes on from trained weights.
     """
 
@@ -243,8 +243,9 @@ class _Training:
             ("scores", EpochScores(self.network, self.task, accelerator)),
         ]
         if settings.new_classes:
-            head: Any = self.network.head
-            rows = NewRows(head, settings.new_classes, settings.learning_rate)
+            scorers: Any = self.network.scorers
+            layers = nn.ModuleList(scorers.values())
+            rows = NewRows(layers, settings.new_classes, settings.learning_rate)
             callbacks.append(("new_rows", rows))
         checkpoint = settings.checkpoint if main else None
         end = EndOfEpoch(self.network, self.best, checkpoint, settings.max_epochs)

@@ -13,7 +13,7 @@ from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.cells import to_coco, to_geojson
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import scores_from_confusion
-from bloodseg.networks import UNet
+from bloodseg.networks import NETWORKS, UNet
 from bloodseg.networks._new import Start, new_network
 
 FOUR = ("background", "white", "red", "platelet")
@@ -194,6 +194,32 @@ def test_a_head_keeps_what_it_knows_by_name():
     assert all(not torch.equal(new.head.weight[1], weight) for weight in old.head.weight)
     rest = {name: weight for name, weight in new.state_dict().items() if "head" not in name}
     assert all(torch.equal(weight, old.state_dict()[name]) for name, weight in rest.items())
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"feedback-unet"}))
+def test_a_start_scores_the_classes_that_it_knows_as_before(name):
+    architecture = {"network": name, "width": 4, "dropout": 0.1}
+    known = ("background", "white", "red")
+    old = new_network({**architecture, "classes": known}, 0, None).eval()
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for classes in (("background", "red", "white"), ("background", "platelet", "red", "white")):
+        start = Start(old.state_dict(), known)
+        new = new_network({**architecture, "classes": classes}, 0, start).eval()
+        mine = [classes.index(each) for each in known]
+        with torch.no_grad():
+            torch.testing.assert_close(new(images)[:, mine], old(images))
+
+
+def test_a_network_that_sees_its_answer_starts_from_its_own_classes_alone():
+    architecture = {"network": "feedback-unet", "width": 4, "dropout": 0.1}
+    old = new_network({**architecture, "classes": ("background", "white", "red")}, 0, None)
+    with raises(
+        "'feedback-unet' starts from weights for the same classes alone, for its answer goes into "
+        "it again: classes must be ('background', 'white', 'red'); got ('background', 'red', "
+        "'white')."
+    ):
+        classes = ("background", "red", "white")
+        new_network({**architecture, "classes": classes}, 0, Start(old.state_dict()))
 
 
 def test_a_published_model_learns_a_further_class(smears):

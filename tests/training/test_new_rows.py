@@ -80,6 +80,21 @@ def test_what_is_new_learns_faster_and_the_history_has_the_networks_rate(tiny, s
     assert rates == rates_of_known_classes
 
 
+def test_every_layer_that_scores_has_such_rows(tiny, smears, tmp_path):
+    tiny(network="fcn", max_epochs=1).fit(smears.images, smears.masks).save(tmp_path / "three")
+    images, masks = with_platelets(smears)
+    begun, moved = (
+        tiny(network="fcn", pretrained=tmp_path / "three", classes=FOUR, learning_rate=rate)
+        .fit(images, masks)
+        .network_.scorers
+        for rate in (1e-12, 1e-4)
+    )
+    assert list(moved) == ["head", "finer.0", "finer.1"]
+    for name, layer in moved.items():
+        steps = (layer.weight.detach() - begun[name].weight.detach()).abs().amax(dim=(1, 2, 3))
+        assert steps[3] > 100 * steps[:3].max() > 0
+
+
 def test_a_killed_training_goes_on_to_the_same_new_row(
     tiny, smears, start, monkeypatch, tmp_path, same_weights
 ):
