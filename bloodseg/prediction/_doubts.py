@@ -39,8 +39,6 @@ def doubts(
     *,
     guessed: bool = False,
     measured: bool = False,
-    agreement: float | None = None,
-    adapted: bool = False,
     outside: Any = None,
     classes: Sequence[str] = CLASS_NAMES,
 ) -> list[str]:
@@ -58,10 +56,6 @@ def doubts(
         Whether only the network could tell that; of 183 real fields, one.
     measured : bool
         Whether the size of its cells was measured in the image, and given by nobody.
-    agreement : float, optional
-        Of the class map with that of the mirrored image, mean IoU; None where nobody has asked.
-    adapted : bool
-        Whether the network was adapted to the image, for it agreed less.
     outside : array-like of shape (H, W), bool, optional
         What is no picture.
     classes : sequence of str
@@ -81,7 +75,6 @@ def doubts(
     checks = [
         _check_sizes(radius, expected_diameter),
         unsure,
-        _check_agreement(agreement, adapted),
         *_check_split(white, red, seen & (labels == 0), radii, radius),
         _check_nesting(red, white, radius),
     ]
@@ -97,6 +90,22 @@ def doubts(
 def is_about(diameter: float, expected: float) -> bool:
     """Return whether cells measured in a class map are as wide as the network expects."""
     return _SIZES[0] <= diameter / expected <= _SIZES[1]
+
+
+def doubts_of_agreement(agreement: float | None, adapted: bool) -> list[str]:
+    """Return why a network cannot tell what it looks at; nothing where it can, or nobody asked.
+
+    Parameters
+    ----------
+    agreement : float or None
+        Mean IoU of the class map with that of the mirrored image, see `measure_agreement`.
+    adapted : bool
+        Whether the network was adapted to the image, for it agreed less.
+    """
+    if agreement is None or (agreement >= STEADY and not adapted):
+        return []
+    now = " now that its normalisation is adapted" if adapted else ""
+    return [f"the network sees other cells when it is mirrored (agreement {agreement:.2f}{now})"]
 
 
 def doubts_of_pixel_size(
@@ -143,13 +152,6 @@ def _check_room(shape: Sequence[int], expected: float | None) -> str:
 def _check_confidence(sure: np.ndarray) -> str:
     mean = sure.mean() / 255
     return "" if mean >= _UNSURE else f"the network is unsure (mean confidence {mean:.2f})"
-
-
-def _check_agreement(agreement: float | None, adapted: bool) -> str:
-    if agreement is None or (agreement >= STEADY and not adapted):
-        return ""
-    now = " now that its normalisation is adapted" if adapted else ""
-    return f"the network sees other cells when it is mirrored (agreement {agreement:.2f}{now})"
 
 
 def _check_white_cells(white: np.ndarray, red: np.ndarray, radius: float) -> str:

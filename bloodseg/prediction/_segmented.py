@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from ..cells._html import SIDE, to_html
 from ..cells._instances import assemble, count_cells, count_in_frame, label_into
 from ..cells._measure import measure_blocks
 from ..cells._scale import Radii, typical_radii
-from ._doubts import doubts, doubts_of_pixel_size
+from ._doubts import doubts, doubts_of_agreement, doubts_of_pixel_size
 from ._picture import Picture
 
 _SHOWN_PIXELS = 2**24  # of an image whose cells a notebook shows
@@ -140,11 +141,8 @@ class Segmented:
         It may be no stained smear in focus, or a pixel's size cannot be what it is said to be. It
         is judged as a smear of any laboratory, whatever the model was trained on.
         """
-        return list(self._doubts)
-
-    @cached_property
-    def _doubts(self) -> list[str]:
-        return self._doubts_of_looks + self.doubts_of_pixel_size()
+        steadiness = doubts_of_agreement(self.agreement, self.adapted)
+        return self._doubts_of_looks + steadiness + self.doubts_of_pixel_size()
 
     @cached_property
     def _doubts_of_looks(self) -> list[str]:
@@ -156,11 +154,16 @@ class Segmented:
             self.expected_diameter,
             guessed=self.guessed_diameter,
             measured=self.measured_diameter,
-            agreement=self.agreement,
-            adapted=self.adapted,
             outside=self.outside,
             classes=self.classes,
         )
+
+    def mirrored(self, agreement: float, *, adapted: bool) -> Segmented:
+        """Return the same with what the mirrored image tells; what has been found out is kept."""
+        # Not by dataclasses.replace, which would forget radii and doubts.
+        copied = copy.copy(self)
+        vars(copied).update(agreement=agreement, adapted=adapted)
+        return copied
 
     def doubts_of_pixel_size(self) -> list[str]:
         """Return those of the doubts that no picture is needed for: they hold for any model."""

@@ -12,9 +12,10 @@ from bloodseg import BloodCellSegmenter
 from bloodseg._images import scaled_middle
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
-from bloodseg.prediction import TileNetwork
+from bloodseg.prediction import TileNetwork, _segmented
 from bloodseg.prediction._agreement import SHOWN, SURE, measure_agreement
-from bloodseg.prediction._doubts import doubts as find_doubts
+from bloodseg.prediction._doubts import doubts_of_agreement
+from bloodseg.prediction._segmented import Segmented
 
 SMEARS = make_smears(2, 160, random_state=3, red_cell_diameter=40, white_cells=(1, 1))
 
@@ -84,16 +85,32 @@ def test_a_class_of_few_pixels_is_none_to_agree_about():
 
 
 def test_the_doubt():
-    image, mask = SMEARS.images[0], SMEARS.masks[0]
-    sure = np.full(mask.shape, 255, np.uint8)
-    (text,) = find_doubts(image, mask, sure, 40, agreement=0.72)
-    assert text == "the network sees other cells when it is mirrored (agreement 0.72)"
-    assert find_doubts(image, mask, sure, 40, agreement=0.95) == []
-    (text,) = find_doubts(image, mask, sure, 40, agreement=0.95, adapted=True)
-    assert text == (
+    assert doubts_of_agreement(0.72, adapted=False) == [
+        "the network sees other cells when it is mirrored (agreement 0.72)"
+    ]
+    assert doubts_of_agreement(0.95, adapted=False) == []
+    assert doubts_of_agreement(None, adapted=False) == []
+    assert doubts_of_agreement(0.95, adapted=True) == [
         "the network sees other cells when it is mirrored "
         "(agreement 0.95 now that its normalisation is adapted)"
-    )
+    ]
+
+
+def test_what_mirroring_tells_is_added_to_what_is_known(monkeypatch):
+    image, mask = SMEARS.images[0], SMEARS.masks[0]
+    found = Segmented("a", image, mask, np.full(mask.shape, 255, np.uint8), 1.0)
+    before, radii = found.doubts(), found.radii
+    assert "micrometres" in before[-1]
+
+    def forbid(*args, **kwargs):
+        raise AssertionError("found out twice")
+
+    monkeypatch.setattr(_segmented, "doubts", forbid)
+    monkeypatch.setattr(_segmented, "typical_radii", forbid)
+    after = found.mirrored(0.7, adapted=True)
+    assert (after.agreement, after.adapted, after.radii) == (0.7, True, radii)
+    assert after.doubts() == [*before[:-1], *doubts_of_agreement(0.7, adapted=True), before[-1]]
+    assert (found.agreement, found.doubts()) == (None, before)
 
 
 def test_the_network_is_asked_where_it_is_not_sure(monkeypatch):
