@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from ._shapes import trace_outlines
+
 _SOFTEN = 0.15  # of a radius: the blur of outlines before their curvature is taken
 _NOTCH = -0.5  # curvature, in that of a circle of the radius, below which there is a notch
 _LEAST_TURN = np.pi  # that an arc must turn by
@@ -33,8 +35,7 @@ def ellipses_of_arcs(mask: np.ndarray, radius: float) -> np.ndarray:
     ndarray of shape (n, 3)
         Row of the middle, half the long and half the short side, in pixels.
     """
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    long_enough = [outline[:, 0] for outline in outlines if len(outline) >= np.pi * radius]
+    long_enough = [line for line in trace_outlines(mask) if len(line) >= np.pi * radius]
     spread = max(_SOFTEN * radius, 1)
     found = []
     for points, turn, notched in _bending(long_enough, radius, spread):

@@ -103,6 +103,12 @@ def _is_round(shape: np.ndarray) -> bool:
     return bool(circle > _ROUND * np.count_nonzero(shape)) and is_convex(shape)
 
 
+def trace_outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Return the outer outline of each piece of a mask: x and y of its outermost pixels, (k, 2)."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [outline[:, 0] for outline in outlines]
+
+
 def is_convex(shape: np.ndarray, hidden: np.ndarray | None = None) -> bool:
     """Return whether the one shape in a mask has no dents but those of rough outlines.
 
@@ -113,8 +119,7 @@ def is_convex(shape: np.ndarray, hidden: np.ndarray | None = None) -> bool:
     hidden : ndarray of shape (h, w), bool, optional
         Where the shape may go on behind something. A dent there is none.
     """
-    outlines, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    points = np.concatenate(outlines)[:, 0]  # x, y
+    points = np.concatenate(trace_outlines(shape))
     start = cv2.convexHull(points)[:, 0]
     side = np.roll(start, -1, axis=0) - start
     length = np.maximum(np.hypot(*side.T), 1)
@@ -138,8 +143,7 @@ def area_of_dents(shape: np.ndarray) -> float:
     Holes are no dents. Both are taken through the middles of the outermost pixels, for the steps
     along their corners would add to the dents.
     """
-    outlines, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outline = max(outlines, key=len)
+    outline = max(trace_outlines(shape), key=len)
     return cv2.contourArea(cv2.convexHull(outline)) - cv2.contourArea(outline)
 
 

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
 from ..cells._scale import Radii, typical_radii
+from ..cells._shapes import trace_outlines
 from ..cells._split import Split, split_cells
 from ._agreement import STEADY
 from ._stain import check_colours
@@ -198,10 +199,7 @@ def _check_outlines(split: Split, field: np.ndarray) -> str:
     hollow = area = 0
     for number, place in enumerate(ndimage.find_objects(split.labels), start=1):
         cell = split.labels[place] == number
-        outlines, _ = cv2.findContours(
-            cell.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        corners = cv2.convexHull(np.concatenate(outlines))
+        corners = cv2.convexHull(np.concatenate(trace_outlines(cell)))
         hull = cv2.fillConvexPoly(np.zeros(cell.shape, np.uint8), corners, 1) > 0
         hollow += np.count_nonzero(hull & field[place])
         area += np.count_nonzero(cell)
