@@ -4,44 +4,28 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._files import expanded
-from .._hardware import PRECISIONS, choose_device, choose_precision
+from .._hardware import choose_device, choose_precision
 from .._images import check_classes, check_sample_weight
 from .._version import __version__
-from ..models import model_file, upload_model
-from ..networks import (
-    NETWORKS,
-    NODEsUNet,
-    Start,
-    UNet,
-    check_positions,
-    classes_of,
-    resolve_tolerances,
-    unet_of,
-)
-from ..ode import GRADIENTS, METHODS, Tableau, check_n_steps
+from ..models import upload_model
+from ..networks import NODEsUNet, Start, classes_of, resolve_tolerances, unet_of
+from ..ode import Tableau
 from ..ode._warnings import warn_caller
 from ..prediction import TileNetwork
-from ..preprocessing import MAX_JOBS, Preprocessor
+from ..preprocessing import Preprocessor
 from ..training import (
     Checkpoint,
     TrainingData,
@@ -55,44 +39,26 @@ from ..training import (
     train_network,
 )
 from ._card import write_card
-from ._file_checks import ARCHITECTURE, check_fitted, select_savable
+from ._file_checks import check_fitted
 from ._fit_data import by_content, choose, keep_recent, preprocess, seen_by_fit
 from ._fit_inputs import check_training_images, check_validation
-from ._model_file import halved, read_header, read_model, write_model
+from ._model_file import halved, read_model, write_model
+from ._parameters import (
+    ARCHITECTURE,
+    CONSTRAINTS,
+    OF_PREDICTION,
+    check_architecture,
+    of_the_result,
+    select_savable,
+)
 from ._start import read_start, start_of
 
 logger = logging.getLogger("bloodseg")
-
-# Parameters that steer where and how a fit runs, not what comes out of it: a checkpoint taken
-# with other values of these may be gone on from.
-NOT_OF_THE_RESULT = (
-    "accelerator",
-    "callbacks",
-    "checkpoint_dir",
-    "compile",
-    "device",
-    "n_jobs",
-    "pixel_size",
-    "precision",
-    "predict_ode_tol",
-    "tile_size",
-    "verbose",
-)
 
 # What a header of any content can make of code that takes it for one of `save`.
 _OF_A_HEADER = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _N_EXAMPLES = 4  # images that the first steps of the solver are found on
-
-
-def of_the_result(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of an estimator's parameters that tell the results of fits apart."""
-    return {
-        name: value
-        for name, value in parameters.items()
-        if name.split("__")[-1] not in NOT_OF_THE_RESULT
-    }
-
 
 _Estimator = TypeVar("_Estimator", bound="NetworkEstimator")
 
@@ -104,50 +70,8 @@ class NetworkEstimator(BaseEstimator):
     its network and its task are: `_check_targets`, `_new_network`, `_make_task`.
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
-        "preprocessor": [StrOptions({"default"}), HasMethods(["transform", "get_params"]), None],
-        "network": [StrOptions({n for n, made in NETWORKS.items() if issubclass(made, UNet)})],
-        "pretrained": [str, Path, None],
-        "classes": ["array-like"],
-        "ode_positions": ["array-like"],
-        "ode_tol": [Real, dict, "array-like", StrOptions({"paper"})],
-        "predict_ode_tol": [Real, dict, "array-like", StrOptions({"paper"}), None],
-        "ode_method": [StrOptions({"auto", *METHODS})],
-        "ode_n_steps": [Interval(Integral, 1, None, closed="left"), None],
-        "ode_gradient": [StrOptions(set(GRADIENTS))],
-        "ode_regularization": [Interval(Real, 0, None, closed="left")],
-        "width": [Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "augment": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
-        "early_stopping": ["boolean"],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "checkpoint_dir": [str, Path, None],
-        "warm_start": ["boolean"],
-        "device": [str, torch.device],
-        "precision": [StrOptions(set(PRECISIONS))],
-        "compile": ["boolean", StrOptions({"auto"})],
-        "n_jobs": [
-            Interval(Integral, None, -1, closed="right"),
-            Interval(Integral, 1, MAX_JOBS, closed="both"),
-            None,
-        ],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "callbacks": [list, tuple, None],
-    }
-
-    # Parameters that prediction goes by; what is wrong with the others matters to fit alone.
-    _OF_PREDICTION: tuple[str, ...] = (
-        "compile",
-        "device",
-        "n_jobs",
-        "precision",
-        "predict_ode_tol",
-    )
+    _parameter_constraints: dict = CONSTRAINTS
+    _OF_PREDICTION: tuple[str, ...] = OF_PREDICTION
 
     # What a model file holds beside weights and parameters, of which types; the rest follows.
     _saved_attributes: dict[str, Any] = {  # noqa: RUF012
@@ -233,8 +157,7 @@ class NetworkEstimator(BaseEstimator):
         seed = share_seed(check_random_state(self.random_state), accelerator)
         architecture = {name: getattr(self, name) for name in ARCHITECTURE}
         architecture["classes"] = classes
-        start = self._read_start(architecture)
-        started_from = self._started_from()
+        start, started_from = self._read_start(architecture)
         batch_size, learning_rate = self._choose_batch(images, device, accelerator)
         checkpoint = self._load_checkpoint(seed, *data, start, batch_size)
         if checkpoint is not None:
@@ -566,34 +489,23 @@ class NetworkEstimator(BaseEstimator):
             )
         self._validate_params()
         check_callbacks(self.callbacks)
-        check_classes(self.classes)
-        check_n_steps(self.ode_n_steps, self.ode_method, name="ode_n_steps")
-        positions = check_positions(self.ode_positions)
-        resolve_tolerances(self.ode_tol, positions)
+        positions = check_architecture(self)
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, positions, name="predict_ode_tol")
 
-    def _read_start(self, architecture: dict[str, Any]) -> Start | None:
-        """Return the weights that training starts from, if it does from any."""
+    def _read_start(self, architecture: dict[str, Any]) -> tuple[Start | None, tuple[str, ...]]:
+        """Return the weights that training starts from, if any, and the models behind them."""
         if self.warm_start and hasattr(self, "network_"):
-            return start_of(self.network_.state_dict(), self.class_names_)
+            start = start_of(self.network_.state_dict(), self.class_names_)
+            return start, ("the fit before", *self.training_.get("started_from", ()))
         if self.pretrained is None:
-            return None
+            return None, ()
         return read_start(
             self.pretrained,
             architecture,
             caller=type(self).__name__,
             refused=self._not_to_start_from,
         )
-
-    def _started_from(self) -> tuple[str, ...]:
-        """Return what training starts from, and what that once did: names, without folders."""
-        if self.warm_start and hasattr(self, "network_"):
-            return ("the fit before", *self.training_.get("started_from", ()))
-        if self.pretrained is None:
-            return ()
-        earlier = read_header(model_file(self.pretrained))["fitted"].get("training_", {})
-        return (Path(self.pretrained).name, *earlier.get("started_from", ()))
 
     def _fingerprint(self, *data: Any) -> str:
         parameters = of_the_result(self.get_params())

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-from .._images import check_classes
-from ..models import list_models
-from ..networks import check_positions, resolve_tolerances
-from ..ode import check_n_steps
-
-# What the network is built from; kept apart from the parameters, which may change after fit.
-ARCHITECTURE = (
-    "network",
-    "width",
-    "dropout",
-    "ode_positions",
-    "ode_tol",
-    "ode_method",
-    "ode_n_steps",
-    "ode_gradient",
-    "classes",
-)
-
-# Parameters that a model file neither keeps nor may set: whoever sends one has no say in where
-# this machine reads and writes. The name of a published model is no such place.
-_NOT_SAVED = ("accelerator", "callbacks", "checkpoint_dir", "pretrained", "verbose")
+from ..networks import resolve_tolerances
+from ._parameters import ARCHITECTURE, check_architecture
 
 # First steps of the solver that a model file may ask for (those of fit are a half to an eighth),
 # and numbers of steps: far more than serve, and not so many that an image takes hours.
 _LEAST_STEP, _MOST_STEPS = 1e-3, 1000
-
-
-def select_savable(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of an estimator's parameters that a model file holds."""
-    return {
-        name: value
-        for name, value in parameters.items()
-        if name not in _NOT_SAVED or (name == "pretrained" and str(value) in list_models())
-    }
 
 
 def check_fitted(estimator: Any) -> None:
@@ -51,27 +22,25 @@ def check_fitted(estimator: Any) -> None:
     ValueError
         If they cannot come from a fit.
     """
-    described = type(estimator)(**estimator.architecture_)
-    _check_architecture(described)
-    positions = check_positions(described.ode_positions)
-    _check_solver(estimator, positions if described.network == "nodes-unet" else ())
+    positions = _check_architecture(type(estimator)(**estimator.architecture_))
+    _check_solver(estimator, positions)
     _check_training(estimator.training_)
     _check_history(estimator.history_, estimator.best_epoch_)
     if estimator.preprocessor_ is not None:
         estimator.preprocessor_._check_parameters()
 
 
-def _check_architecture(described: Any) -> None:
+def _check_architecture(described: Any) -> tuple[int, ...]:
+    """Return the positions of the ODE-blocks of the network that an estimator describes."""
     validate_parameter_constraints(
         {name: described._parameter_constraints[name] for name in ARCHITECTURE},
         {name: getattr(described, name) for name in ARCHITECTURE},
         caller_name="architecture_",
     )
-    check_classes(described.classes)
-    resolve_tolerances(described.ode_tol, check_positions(described.ode_positions))
-    check_n_steps(described.ode_n_steps, described.ode_method, name="ode_n_steps")
+    positions = check_architecture(described)
     if (described.ode_n_steps or 0) > _MOST_STEPS:
         raise ValueError(f"ode_n_steps must be at most {_MOST_STEPS} in a model file.")
+    return positions if described.network == "nodes-unet" else ()
 
 
 def _check_solver(estimator: Any, blocks: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def start_of(weights: Mapping[str, torch.Tensor], classes: tuple[str, ...]) -> S
 
 def read_start(
     pretrained: Any, architecture: dict[str, Any], *, caller: str, refused: Sequence[str]
-) -> Start:
+) -> tuple[Start, tuple[str, ...]]:
     """Return the weights of a saved model as the start of a network of this architecture.
 
     Parameters
@@ -35,6 +36,13 @@ def read_start(
     refused : sequence of str
         Classes whose models it cannot start from.
 
+    Returns
+    -------
+    start : Start
+        The weights, and the classes that they are for.
+    models : tuple of str
+        The models that they go back to, the nearest first: names, without folders.
+
     Raises
     ------
     FileNotFoundError
@@ -43,12 +51,15 @@ def read_start(
         If the file is damaged, or its model of another kind or with another network.
     """
     weights, header = read_model(model_file(pretrained))
-    kind = header["fitted"].get("estimator")
+    fitted = header["fitted"]
+    kind = fitted.get("estimator")
     if kind in refused:
         raise ValueError(
             f"pretrained must be a model that {caller} can start from; {pretrained} is a {kind}."
         )
-    return start_of(weights, _check_same_network(pretrained, header["fitted"], architecture))
+    start = start_of(weights, _check_same_network(pretrained, fitted, architecture))
+    earlier = fitted.get("training_", {}).get("started_from", ())
+    return start, (Path(pretrained).name, *earlier)
 
 
 def _check_same_network(

@@ -9,7 +9,7 @@ from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.cli import main
 from bloodseg.cli._arguments import make_parser
 from bloodseg.cli._train import _make_estimator
-from bloodseg.estimators._base import NOT_OF_THE_RESULT, of_the_result
+from bloodseg.estimators._parameters import NOT_OF_THE_RESULT, of_the_result
 
 ESTIMATORS = [BloodCellSegmenter, BloodCellCounter]
 
