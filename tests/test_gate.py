@@ -1,5 +1,6 @@
 """The gate beside behaviour: lint, types, layers, docs, packaging, licences, import time."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -54,6 +55,21 @@ def test_tool_finds_nothing(command):
         program = (sys.executable, "-m", *command)
     result = run(*program)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_room_is_asked_for_what_its_init_names():
+    """How a room is divided into modules is its own affair."""
+    package = ROOT / "bloodseg"
+    for file in package.rglob("*.py"):
+        here = ("bloodseg", *file.relative_to(package).parent.parts)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.ImportFrom) and node.module):
+                continue
+            asked = node.module.split(".")
+            if node.level:
+                asked = [*here[: len(here) - node.level + 1], *asked]
+            inside = asked[0] == "bloodseg" and any(part.startswith("_") for part in asked[2:])
+            assert not inside or asked[1] in here[1:2], (file, node.module)
 
 
 def test_docs_build_without_warnings(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from .._images import colours_of, in_css, in_words, shades
 from ._export import svg_path
 
-SIDE = 360
+SHOWN_SIDE = 360
 """Longest side of the picture in pixels."""
 
 _MOST_OUTLINED = 3000  # cells: more would make notebooks slow to open, and not be told apart
@@ -52,7 +52,7 @@ def to_html(
         Lines below, such as doubts.
     """
     height, width = shape
-    scale = min(SIDE / max(height, width), 4)
+    scale = min(SHOWN_SIDE / max(height, width), 4)
     parts = [
         f'<svg viewBox="0 0 {width} {height}" width="{width * scale:.0f}" '
         f'height="{height * scale:.0f}" style="background: #f0f0f3">'

@@ -11,7 +11,7 @@ import numpy as np
 from .._images import CLASS_NAMES, cell_labels, check_classes, check_masks
 from ._blocks import Block, KeptBlocks
 from ._frame import EXCLUDED_SIDES, CountingFrame, check_excluded_sides
-from ._scale import LEAST, MOST, is_diameter, typical_radii
+from ._scale import LEAST_DIAMETER, MOST_DIAMETER, is_diameter, typical_radii
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,8 @@ def check_diameter(diameter: Any) -> float | None:
         return None
     if not is_diameter(diameter):
         raise ValueError(
-            f"red_cell_diameter must be a number of pixels from {LEAST} to {MOST}; got "
-            f"{diameter!r}. "
-            "Rescale images with larger or smaller cells."
+            f"red_cell_diameter must be a number of pixels from {LEAST_DIAMETER} to "
+            f"{MOST_DIAMETER}; got {diameter!r}. Rescale images with larger or smaller cells."
         )
     return float(diameter) / 2
 

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 WHITE_OVER_RED = 1.7  # radii of white cells over those of red ones (smear256/train: 45 and 27)
 
-LEAST, MOST = 4, 1000  # pixels: the diameters of red cells that may be given
+LEAST_DIAMETER, MOST_DIAMETER = 4, 1000  # pixels: the diameters of red cells that may be given
 
 LARGEST_HOLE = 0.1  # in areas of a cell: pallor taken for background
 
@@ -305,4 +305,4 @@ def scale_to(diameter: float, wanted: float) -> float:
 def is_diameter(given: Any) -> bool:
     """Return whether a parameter is a diameter of red cells in pixels."""
     number = isinstance(given, Real) and not isinstance(given, bool)
-    return bool(number and LEAST <= given <= MOST)
+    return bool(number and LEAST_DIAMETER <= given <= MOST_DIAMETER)

@@ -334,7 +334,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    from ..datasets._saving import FORMATS
+    from ..datasets import FORMATS
 
     parser.add_argument("data", metavar="IN", type=path, help=ANNOTATED)
     parser.add_argument("output", metavar="OUT", type=path, help="folder to write")

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from .._progress import track
-from ..datasets import make_smears
-from ..datasets._true_cells import true_cells_of
+from ..datasets import make_smears, true_cells_of
 from ..estimators import BloodCellSegmenter
 from ..metrics import mean_iou
 from ..models import list_models
-from ..plotting._pictures import coloured, overlay_of, sheet
+from ..plotting import coloured, overlay_of, sheet
 from ..prediction import Segmented
 from ._evaluate import METRICS_FILES, Evaluation, time_prediction
 from ._output import complain, make_folder, refuse_existing, reported, say, write_png

@@ -27,7 +27,7 @@ from ..metrics import (
     report_of_overlaps,
     scores_from_confusion,
 )
-from ..plotting._pictures import legend, overlay_of
+from ..plotting import legend, overlay_of
 from ..prediction import Segmented
 from ._batch import Batch, list_evaluations, segment_one
 from ._model import load_segmenter

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..estimators import BloodCellCounter, BloodCellSegmenter
-from ..estimators._base import NetworkEstimator
-from ..estimators._model_file import read_header
+from ..estimators import BloodCellCounter, BloodCellSegmenter, NetworkEstimator, read_header
 from ..models import model_file
 from ._output import CommandError, first_line
 

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 
 from .._images import to_rgb
-from ..datasets import Slide, open_slide
-from ..datasets._bounds import MAX_PIXELS
-from ..plotting._pictures import legend, overlay_of
+from ..datasets import MAX_PIXELS, Slide, open_slide
+from ..plotting import legend, overlay_of
 from ..prediction import Segmented
 from ._batch import Batch, list_evaluations, segment_one
 from ._model import load_segmenter

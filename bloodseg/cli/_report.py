@@ -12,8 +12,7 @@ from typing import Any
 from .._files import written_whole
 from .._version import __version__
 from ..estimators import BloodCellSegmenter
-from ..reporting import ImageResult, render_report
-from ..reporting._view import MAX_PIXELS
+from ..reporting import MAX_PIXELS, ImageResult, render_report
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
 from ._output import (

@@ -14,10 +14,8 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from .._images import check_classes, in_words
-from ..datasets import load_annotated, read_image
-from ..datasets._files import IMAGE_SUFFIXES, files_by_stem, read_table
-from ..estimators import BloodCellCounter, BloodCellSegmenter
-from ..estimators._base import NetworkEstimator
+from ..datasets import IMAGE_SUFFIXES, files_by_stem, load_annotated, read_image, read_table
+from ..estimators import BloodCellCounter, BloodCellSegmenter, NetworkEstimator
 from ..models import list_models
 from ..ode import SolverError
 from ..preprocessing import Preprocessor

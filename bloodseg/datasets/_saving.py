@@ -14,8 +14,7 @@ from PIL import Image
 
 from .._files import expanded, write_json, written_whole
 from .._images import NOT_LABELLED, colours_of
-from ..cells import find_cells
-from ..cells._export import coco_polygon, make_coco, make_feature, outlines_of
+from ..cells import coco_polygon, find_cells, make_coco, make_feature, outlines_of
 
 FORMATS = ("masks", "coco", "geojson", "labelme")
 """What `save_annotated` writes."""

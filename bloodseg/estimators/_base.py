@@ -22,8 +22,7 @@ from .._images import check_classes, check_sample_weight
 from .._version import __version__
 from ..models import upload_model
 from ..networks import NODEsUNet, Start, classes_of, resolve_tolerances, unet_of
-from ..ode import Tableau
-from ..ode._warnings import warn_caller
+from ..ode import Tableau, warn_caller
 from ..prediction import TileNetwork
 from ..preprocessing import Preprocessor
 from ..training import (

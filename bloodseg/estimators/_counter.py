@@ -22,8 +22,7 @@ from torch import nn
 
 from .._images import CLASS_NAMES, change_image, check_sample_weight, rescaled_shape, to_rgb
 from .._typing import Tolerances
-from ..networks import STRIDE, Start, classes_of
-from ..networks._new import new_counting_network
+from ..networks import STRIDE, Start, classes_of, new_counting_network
 from ..ode import one_warning_each
 from ..prediction import Sources, check_sources, explain_memory_errors
 from ..preprocessing import transform_images

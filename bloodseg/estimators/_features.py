@@ -15,8 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._files import expanded
 from .._images import RED, WHITE
 from ..cells import EXCLUDED_SIDES
-from ..datasets import list_images
-from ..datasets._files import is_zarr
+from ..datasets import is_zarr, list_images
 from ..models import find_model, list_models
 from ..prediction import Segmented
 from ._segmenter import BloodCellSegmenter

@@ -18,7 +18,7 @@ from .._images import (
     in_words,
 )
 from ..datasets import read_labels
-from ..ode._warnings import warn_caller
+from ..ode import warn_caller
 from ..prediction import Source, Sources, check_sources
 
 

@@ -22,16 +22,19 @@ from .._images import (
     in_container_of,
 )
 from .._typing import Masks, Tolerances
-from ..cells import EXCLUDED_SIDES, Cells
-from ..cells._frame import check_excluded_sides
-from ..cells._scale import LEAST, MOST, is_diameter
+from ..cells import (
+    EXCLUDED_SIDES,
+    LEAST_DIAMETER,
+    MOST_DIAMETER,
+    Cells,
+    check_excluded_sides,
+    is_diameter,
+)
 from ..datasets import open_slide
 from ..metrics import mean_iou_as_masks_know
 from ..models import find_model, list_models, model_file
-from ..networks import NETWORKS, Start
-from ..networks._new import new_network
-from ..ode import one_warning_each
-from ..ode._warnings import warn_caller
+from ..networks import NETWORKS, Start, new_network
+from ..ode import one_warning_each, warn_caller
 from ..prediction import (
     LabelRows,
     Predictor,
@@ -296,7 +299,7 @@ class BloodCellSegmenter(NetworkEstimator):
         "accelerator": [HasMethods(["prepare", "reduce"]), "boolean", None],
         "tile_size": [Integral, StrOptions({"auto"}), None],
         "red_cell_diameter": [
-            Interval(Real, LEAST, MOST, closed="both"),
+            Interval(Real, LEAST_DIAMETER, MOST_DIAMETER, closed="both"),
             StrOptions({"auto"}),
             None,
         ],
@@ -779,8 +782,8 @@ class BloodCellSegmenter(NetworkEstimator):
         diameter = self._diameter_of_network()
         if diameter is not None and not is_diameter(diameter):
             raise ValueError(
-                f"red_cell_diameter_ must be a number of pixels from {LEAST} to {MOST}, or None; "
-                f"got {diameter!r}."
+                f"red_cell_diameter_ must be a number of pixels from {LEAST_DIAMETER} to "
+                f"{MOST_DIAMETER}, or None; got {diameter!r}."
             )
 
     def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:

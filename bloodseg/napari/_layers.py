@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .._images import CLASS_NAMES, colours_of, in_words
-from ..datasets import Slide, make_smears
-from ..datasets._pixel_size import in_micrometres, pixel_sides
+from ..datasets import Slide, in_micrometres, make_smears, pixel_sides
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._images import CLASS_NAMES, check_classes, numbered
-from ..cells._export import coco_polygon
-from ..datasets import Slide, open_slide, read_image
-from ..datasets._bounds import MAX_PIXELS
-from ..datasets._files import read_rows
-from ..datasets._geojson import read_features, read_outline
-from ..datasets._pixel_size import in_micrometres, pixel_sides
+from ..cells import coco_polygon
+from ..datasets import (
+    MAX_PIXELS,
+    Slide,
+    in_micrometres,
+    open_slide,
+    pixel_sides,
+    read_features,
+    read_image,
+    read_outline,
+    read_rows,
+)
 from ..prediction import classes_of_map
 from ._layers import LayerData, cell_layer, class_layer, place_at, rgba_of
 

@@ -13,6 +13,8 @@ from ._feedback import FeedbackUNet
 from ._input import image_tensor as image_tensor
 from ._new import Start as Start
 from ._new import classes_of as classes_of
+from ._new import new_counting_network as new_counting_network
+from ._new import new_network as new_network
 from ._optimistic import OptimisticPass as OptimisticPass
 from ._prediction import copy_with_shared_weights as copy_with_shared_weights
 from ._prediction import for_prediction

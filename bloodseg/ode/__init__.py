@@ -14,6 +14,8 @@ from ._precision import PRECISIONS, tolerance_floor
 from ._solution import ODESolution, SolverError, Status
 from ._solve import pays_to_compile, solve
 from ._warnings import SolverWarning, one_warning_each
+from ._warnings import WarningOnce as WarningOnce
+from ._warnings import warn_caller as warn_caller
 from .methods import METHODS, Tableau, choose_method
 from .methods import check_n_steps as check_n_steps
 

@@ -10,9 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
-from ..cells._scale import Radii, typical_radii
-from ..cells._shapes import trace_outlines
-from ..cells._split import Split, split_cells
+from ..cells import Radii, Split, split_cells, trace_outlines, typical_radii
 from ._agreement import STEADY
 from ._stain import check_colours
 

@@ -10,9 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._images import CLASS_NAMES, RED, mask_of, scaled_middle
-from ..cells._diameter import measured_diameter
-from ..cells._scale import LEAST, MOST, is_diameter, peak_shift, scale_to, typical_radius
-from ..ode._warnings import warn_caller
+from ..cells import (
+    LEAST_DIAMETER,
+    MOST_DIAMETER,
+    is_diameter,
+    measured_diameter,
+    peak_shift,
+    scale_to,
+    typical_radius,
+)
+from ..ode import warn_caller
 from ._doubts import LEAST_CELLS, is_about
 
 _MOST_ENLARGED = 32  # times; from the smallest red cells that may be given to 128 pixels
@@ -40,7 +47,7 @@ def check_red_cell_diameter(given: Any, of_network: float | None) -> None:
     if not (given is None or given == "auto" or is_diameter(given)):
         raise ValueError(
             "red_cell_diameter must be 'auto', a number of pixels from "
-            f"{LEAST} to {MOST}, or None; got {given!r}."
+            f"{LEAST_DIAMETER} to {MOST_DIAMETER}, or None; got {given!r}."
         )
     if given is not None and of_network is None:
         raise ValueError(

@@ -12,8 +12,7 @@ import tifffile
 from .._extras import import_extra
 from .._files import check_place, expanded, written_whole
 from .._images import cell_labels, check_classes, colours_of
-from ..datasets._xml import parse_xml
-from ..datasets._zarr import read_metadata
+from ..datasets import parse_xml, read_metadata
 
 _STRIP = 512  # rows written at a time
 _CELLS = "cells"  # what maps of cells are called

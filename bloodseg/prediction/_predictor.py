@@ -15,7 +15,7 @@ from .._images import STRIDE, ScaledRows, blend_tiles, restore_size, scaled_midd
 from .._progress import Progress
 from ..cells import check_pixel_size
 from ..datasets import Slide
-from ..ode._warnings import WarningOnce
+from ..ode import WarningOnce
 from ..preprocessing import transform_images
 from ._agreement import SHOWN, STEADY, SURE, measure_agreement
 from ._magnification import Ruler, Scaling

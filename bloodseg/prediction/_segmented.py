@@ -13,12 +13,20 @@ import numpy as np
 
 from .._files import ArrayFile
 from .._images import CLASS_NAMES, every_nth, to_bytes
-from ..cells import EXCLUDED_SIDES, Cells
-from ..cells._blocks import KeptBlocks
-from ..cells._html import SIDE, to_html
-from ..cells._instances import assemble, count_cells, count_in_frame, label_into
-from ..cells._measure import measure_blocks
-from ..cells._scale import Radii, typical_radii
+from ..cells import (
+    EXCLUDED_SIDES,
+    SHOWN_SIDE,
+    Cells,
+    KeptBlocks,
+    Radii,
+    assemble,
+    count_cells,
+    count_in_frame,
+    label_into,
+    measure_blocks,
+    to_html,
+    typical_radii,
+)
 from ._doubts import doubts, doubts_of_agreement, doubts_of_pixel_size
 from ._picture import Picture
 
@@ -213,7 +221,7 @@ class Segmented:
         """Return what a notebook shows: the image with its cells outlined, counts and doubts."""
         height, width = self.class_map.shape
         doubts = [f"In doubt: {doubt}" for doubt in self.doubts()]
-        photo = to_bytes(every_nth(self.image, height, -(-max(height, width) // (2 * SIDE))))
+        photo = to_bytes(every_nth(self.image, height, -(-max(height, width) // (2 * SHOWN_SIDE))))
         outlines, names, counts = [], [], {}
         if height * width <= _SHOWN_PIXELS:  # what is shown at once must not take minutes
             table = self.measure(outlines=True)

@@ -14,7 +14,7 @@ from .._files import expanded
 from .._images import as_image, check_image, check_images
 from .._typing import Images
 from ..datasets import Slide, open_slide
-from ..ode._warnings import warn_caller
+from ..ode import warn_caller
 from ..preprocessing import EnhancedRows, Preprocessor
 
 _File: TypeAlias = str | os.PathLike | Slide

@@ -15,10 +15,8 @@ from PIL import Image
 from .._files import printable
 from .._images import CLASS_NAMES, RED, colours_of, every_nth, in_css, in_words, shades
 from .._version import __version__
-from ..cells import EXCLUDED_SIDES, summarize
-from ..cells._export import outlines_of
-from ..cells._html import embed
-from ..plotting._pictures import overlay
+from ..cells import EXCLUDED_SIDES, embed, outlines_of, summarize
+from ..plotting import overlay
 from ._histogram import draw_histogram
 from ._view import MAX_PIXELS, make_photo, to_jpeg, trace_all
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .._images import every_nth, to_bytes
-from ..cells._export import svg_path
+from ..cells import svg_path
 
 MAX_PIXELS = 2**24
 """Pixels of a photo that is kept as it is; a larger one is shrunk."""

@@ -13,7 +13,7 @@ from PIL import Image
 from .._files import written_whole
 from ..estimators import BloodCellSegmenter
 from ..metrics import scores_of_each
-from ..plotting._pictures import coloured, sheet
+from ..plotting import coloured, sheet
 from ..preprocessing import Preprocessor
 from ._canvas import (
     COLOURS,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .._files import written_whole
-from ..ode._warnings import warn_caller
+from ..ode import warn_caller
 from ._claims import METRIC_NAMES, compare_networks, judge_claims
 from ._figures import draw_figures, draw_smears
 from ._paper import TABLES

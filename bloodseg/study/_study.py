@@ -14,10 +14,9 @@ from sklearn.utils import Bunch
 
 from .._images import check_images, check_masks
 from .._progress import Progress
-from ..estimators import BloodCellSegmenter
-from ..estimators._parameters import of_the_result
+from ..estimators import BloodCellSegmenter, of_the_result
 from ..model_selection import check_tolerances
-from ..ode._warnings import warn_caller
+from ..ode import warn_caller
 from ._plans import PREDICT_TOLERANCES, TRAIN_TOLERANCES, Job, plan
 from ._protocol import paper_crops
 from ._run import BUSY, DONE, run_job

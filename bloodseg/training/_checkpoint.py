@@ -15,7 +15,7 @@ import torch
 
 from .._files import written_whole
 from .._version import __version__
-from ..ode._warnings import warn_caller
+from ..ode import warn_caller
 
 logger = logging.getLogger("bloodseg")
 

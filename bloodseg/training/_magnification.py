@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._images import CLASS_NAMES, ScaledRows, change_image, middle, rescale_labels
-from ..cells._scale import scale_to, typical_radius
+from ..cells import scale_to, typical_radius
 from ._tasks import TrainingData
 
 STANDARD_DIAMETER = 36.0
