@@ -236,8 +236,7 @@ class EnhancedRows:
         margins = _margins((height, width), rows, columns)
         self._tile = ((height + margins[0]) // rows, (width + margins[1]) // columns)
         counts = np.zeros((rows, columns, _N_LEVELS), np.int64)
-        mirrored = np.arange(height + margins[0])
-        mirrored[height:] = 2 * (height - 1) - mirrored[height:]
+        mirrored = np.pad(np.arange(height), (0, margins[0]), "reflect")
         for row in range(rows):
             end = (row + 1) * self._tile[0]
             for top in range(row * self._tile[0], end, strip_height):

@@ -41,6 +41,26 @@ def test_labels_need_not_be_consecutive():
     assert match_cells(true, found).pairs.tolist() == [[0, 0], [1, 1]]
 
 
+def test_labels_may_be_of_any_whole_kind_and_size():
+    labels = squares((0, 0), (5, 30))
+    large = np.where(labels == 2, 2**40, labels)
+    for other in (large, large.astype(np.uint64), labels.astype(">u2"), labels[::-1][::-1]):
+        assert match_cells(labels, other).ious.tolist() == [1, 1]
+    assert match_cells(labels > 0, labels[:] > 0).n_true == 1
+    # Around the cells of a label image are boxes, however large its labels.
+    assert match_cells([[0, 0, 10, 10], [5, 30, 15, 40]], large).ious.tolist() == [1, 1]
+    # No background anywhere.
+    assert match_cells(labels + 1, labels + 7).ious.tolist() == [1, 1, 1]
+
+
+def test_cells_of_an_image_of_four_columns_are_no_boxes():
+    class_map = np.zeros((60, 4), int)
+    class_map[10:40] = 2
+    cells = find_cells(class_map)
+    assert (len(cells), match_cells(cells, cells).tp) == (1, 1)
+    assert cell_report([cells], [cells]).iloc[-1]["tp"] == 1
+
+
 def test_boxes():
     true = [[0, 0, 10, 10], [0, 20, 10, 30]]
     found = [[0, 20, 10, 25], [0, 0, 10, 4]]
@@ -62,6 +82,14 @@ def test_most_pairs_count_before_their_overlap():
     found = [[0, 10, 10, 110], [0, -20, 10, 80]]
     match = match_cells(true, found)
     assert match.pairs.tolist() == [[0, 1], [1, 0]]
+
+
+def test_what_is_no_match_has_no_say_in_the_matching():
+    true = [[0, 0, 10, 10], [0, 5, 10, 9]]
+    found = [[0, 0, 10, 6], [0, 0, 10, 5.5]]
+    # The first true cell makes a pair with either; what is left over would add 1/18 or 1/9.
+    assert overlaps(true, found) == pytest.approx(np.array([[0.6, 0.55], [1 / 9, 1 / 18]]))
+    assert match_cells(true, found, iou=0.5).ious == pytest.approx([0.6])
 
 
 def test_the_matching_is_the_best_of_all(rng):
@@ -133,6 +161,9 @@ def test_intervals_come_of_drawing_images_anew():
     again = cell_report([good] * 40, [good] * 20 + [bad] * 20).iloc[0]
     assert mixed.equals(again)
     assert "f1_low" not in cell_report([good], [good], n_resamples=0)
+    single = cell_report([good], [good]).iloc[0]  # does not tell how much images differ
+    assert single.f1 == 1
+    assert np.isnan([single.f1_low, single.f1_high, single.count_bias_low]).all()
 
 
 @pytest.mark.parametrize(
@@ -157,6 +188,13 @@ def test_other_bad_arguments():
             match_cells([], [], iou=iou)
     with raises("must hold the same number of images, at least one; got 1 and 2."):
         average_precision([[]], [[], []])
+    with raises("iou must hold at least one threshold; got none."):
+        average_precision([[]], [[]], iou=[])
+    box = [[0, 0, 1, 1]]
+    with raises("must be names, or numbers, in both; got [2, 'red']. Put names in place of the"):
+        cell_report([box], [box], true_classes=[[2]], found_classes=[["red"]])
+    with raises("must not hold 'all', which is the row of all cells."):
+        cell_report([box], [box], true_classes=[["all"]], found_classes=[["red"]])
     with raises("true_classes and found_classes go together"):
         cell_report([[]], [[]], true_classes=[[]])
     with raises("must hold one class a cell; got shape (2,) for 1 cells."):

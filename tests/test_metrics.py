@@ -64,6 +64,15 @@ def test_scores_of_each_of_many_matrices(rng):
             assert found[name][index] == pytest.approx(score, nan_ok=True)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.float16, np.float32])
+def test_counts_of_a_narrow_type_do_not_overflow(dtype):
+    largest = np.finfo(dtype).max if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
+    matrix = np.array([[largest, 1], [0, largest]], dtype)
+    wide = matrix.astype(float if np.dtype(dtype).kind == "f" else np.int64)
+    assert scores_from_confusion(matrix) == scores_from_confusion(wide)
+    assert 0.99 < scores_from_confusion(matrix)["mean_dice"] <= 1
+
+
 def test_a_class_absent_from_both_is_left_out_of_the_means():
     truth, predicted = [[[0, 0], [0, 2]]], [[[0, 0], [2, 2]]]
     np.testing.assert_allclose(iou_per_class(truth, predicted), [2 / 3, np.nan, 1 / 2])

@@ -117,6 +117,15 @@ def test_label_images_without_classes_and_one_image(predictions):
     assert without["difference"].iloc[0] > 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_draws_without_a_labelled_pixel_are_left_out():
+    true = np.full((3, 4, 4), 255)
+    true[0] = 0
+    found = np.zeros((3, 4, 4), int)
+    row = compare_predictions(true, found, found).iloc[0]
+    assert (row["first"], row["difference"], row["low"], row["high"]) == (1, 0, 0, 0)
+
+
 def test_platelets_that_no_label_map_holds_count_as_background():
     four = ("background", "white", "red", "platelet")
     found = [mask.copy() for mask in TRUE]

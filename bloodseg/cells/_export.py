@@ -212,7 +212,8 @@ def to_coco(
     Raises
     ------
     ValueError
-        If the table has no outlines or cells of other classes, or an image has no size.
+        If the table does not say of which image a cell is, has no outlines or cells of other
+        classes, or an image has no size.
 
     Examples
     --------
@@ -225,6 +226,11 @@ def to_coco(
     [10, 10, 20, 20]
     """
     labels = cell_labels(_check_table(table, classes))
+    if "image" not in table:
+        raise ValueError(
+            "table must have the column 'image'. To one of measure_cells, add it: "
+            "table.assign(image='NAME')."
+        )
     absent = sorted({str(name) for name in table["image"] if name not in sizes})
     if absent:
         raise ValueError(f"sizes must have the size of every image; got none of {absent[0]}.")
@@ -263,7 +269,7 @@ def make_coco(
     Images and annotations are numbered from 1 in their order.
     """
     images = [
-        {"id": number, "file_name": str(name), "height": height, "width": width}
+        {"id": number, "file_name": str(name), "height": int(height), "width": int(width)}
         for number, (name, (height, width)) in enumerate(sizes, start=1)
     ]
     categories = [{"id": label, "name": name} for name, label in cell_labels(classes).items()]

@@ -195,6 +195,15 @@ def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> np.ndarray |
             f"confidence must have the class map's shape {shape}; got {values.shape}. "
             "Of probabilities (H, W, 3), pass .max(axis=-1)."
         )
+    if values.dtype == np.uint8:
+        return values
+    # NaN is within no bounds.
+    if values.dtype.kind != "f" or not (values.min() >= 0 and values.max() <= 1):
+        found = "" if values.dtype.kind not in "iuf" else f", {values.min():g} to {values.max():g}"
+        raise ValueError(
+            "confidence must be floating point in [0, 1], or uint8 in 255ths; got dtype "
+            f"{values.dtype}{found}. Divide by the number that stands for certainty."
+        )
     return values
 
 

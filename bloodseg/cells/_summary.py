@@ -40,7 +40,8 @@ def summarize(
         The table of `BloodCellSegmenter.count`; or what `BloodCellSegmenter.segment` yields, for
         all of the summary from one prediction of each image; or what `bloodseg.cells.find_cells`
         found. A table of `BloodCellSegmenter.measure` will do, but does not tell of images without
-        cells, nor areas.
+        cells, nor areas. Further columns, as of patients, are passed over in a table that has those
+        of cells in frames.
     cells : DataFrame, optional
         The table of `BloodCellSegmenter.measure` of the same images, beside one of counts. It tells
         sizes, and which cells touch a border. Either table may have been read from a CSV file.
@@ -190,7 +191,7 @@ def _counts_of_cells(cells: pd.DataFrame) -> pd.DataFrame:
     for image, table in cells.groupby("image", sort=False):
         row: dict[str, Any] = {"image": image}
         row |= {name: int(table["class"].eq(name).sum()) for name in names}
-        if "in_frame" in table:
+        if "in_frame" in table and table["in_frame"].notna().all():
             counted = table["class"][_is_true(table["in_frame"])]
             row |= {name + _IN_FRAME: int(counted.eq(name).sum()) for name in names}
         if "doubts" in table:
@@ -211,7 +212,14 @@ def _is_doubted(counts: pd.DataFrame) -> Any:
 
 
 def _is_true(column: Any) -> Any:
-    return column.astype(bool)
+    """Return a column of truth values, which may have been read as text, as bool."""
+    known = column.map({True: True, False: False, "True": True, "False": False})
+    if known.isna().any():
+        raise ValueError(
+            f"cells must have True or False in the column {column.name}; got "
+            f"{column[known.isna()].iloc[0]}."
+        )
+    return known.astype(bool)
 
 
 def _of_counts(counts: pd.DataFrame) -> dict[str, Any]:
@@ -236,8 +244,15 @@ def _of_counts(counts: pd.DataFrame) -> dict[str, Any]:
 
 
 def _classes_of(counts: pd.DataFrame) -> list[str]:
-    others = {name + end for name in counts for end in (_IN_FRAME, _PER_MM2)} | {*_NOT_CLASSES}
-    return [name for name in counts if name not in others]
+    """Return the columns that count cells: those with a column of cells in frames beside them.
+
+    In a table without frames any column of numbers may be one.
+    """
+    framed = [name for name in counts if f"{name}{_IN_FRAME}" in counts]
+    if framed:
+        return framed
+    others = {f"{name}{_PER_MM2}" for name in counts} | {*_NOT_CLASSES}
+    return [name for name in counts.select_dtypes("number") if name not in others]
 
 
 def _unit(cells: pd.DataFrame) -> str:

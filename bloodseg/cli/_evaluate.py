@@ -148,7 +148,8 @@ class Evaluation:
             yield f"{title:<36}" + "".join(f"{row[key]:>24}" for row in rows)
         for title, key in _RATED.items():
             yield f"{title:<36}" + "".join(f"{_with_interval(row, key):>24}" for row in rows)
-        yield f"in brackets what 95 % of {len(self.cells)} images drawn anew give"
+        if len(self.cells) > 1:
+            yield f"in brackets what 95 % of {len(self.cells)} images drawn anew give"
         yield ""
 
     def write(self, folder: Path, **more: Any) -> None:
@@ -208,6 +209,8 @@ def _with_interval(row: dict[str, Any], key: str) -> str:
     values = (row[key], row[f"{key}_low"], row[f"{key}_high"])
     if math.isnan(values[0]):
         return "-"
+    if math.isnan(values[1]):  # of a single image
+        return f"{values[0]:.3f}"
     return "{:.3f} [{:.3f}, {:.3f}]".format(*values)
 
 

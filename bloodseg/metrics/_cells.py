@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from sklearn.utils import check_random_state
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AVERAGED = tuple(np.arange(50, 100, 5) / 100)
-INTERVAL = 2.5, 97.5  # percentiles
+_PERCENTILES = 2.5, 97.5
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,16 @@ def match_cells(true: Any, found: Any, *, iou: float = 0.5) -> CellMatch:
     """Match the found cells of an image to the true ones, each used once.
 
     Of all ways to match, one with the most pairs is taken, and of those one with the largest sum of
-    intersections over unions, as in StarDist's ``matching``.
+    intersections over unions.
 
     Parameters
     ----------
     true, found : array-like of shape (H, W), int, or (n, 4), or Cells
         A label image, 0 where there is no cell; or boxes: top, left, bottom, right (any order that
         has the lower corner first), in pixels, bottom and right excluded; or what
-        `bloodseg.cells.find_cells` or ``BloodCellSegmenter.predict_instances`` found. What has four
-        columns is boxes. Of a label image beside boxes, the boxes around its cells are matched.
+        `bloodseg.cells.find_cells` or ``BloodCellSegmenter.predict_instances`` found. An array of
+        four columns is boxes. Of a label image beside boxes, the boxes around its cells are
+        matched.
     iou : float, default=0.5
         Intersection over union that a match has at least, above 0 and at most 1.
 
@@ -157,8 +159,10 @@ def average_precision(
     array([1., 0.])
     """
     check_same_number(true, found)
-    tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
     thresholds = [_check_iou(value) for value in np.atleast_1d(iou).tolist()]
+    if not thresholds:
+        raise ValueError("iou must hold at least one threshold; got none.")
+    tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
     return _average_precisions(counts_of(tables, thresholds))
 
 
@@ -180,8 +184,8 @@ def cell_report(
         Cells of each image, as for `match_cells`.
     true_classes, found_classes : sequence of array-like of shape (n,), optional
         Class of each box, or of each label that occurs in ascending order, for each image: numbers
-        or names. `bloodseg.cells.Cells` know theirs, by name. Where one of the two has no classes,
-        all cells are of one class.
+        on both sides, or names. `bloodseg.cells.Cells` know theirs, by name. Where one of the two
+        has no classes, all cells are of one class.
     iou : float, default=0.5
         Intersection over union that a match has at least, above 0 and at most 1.
     n_resamples : int, default=1000
@@ -197,7 +201,8 @@ def cell_report(
         ``mean_matched_iou``, ``panoptic_quality`` (see `CellMatch`); ``average_precision``, the
         mean over the thresholds 0.5, 0.55, ..., 0.95; ``count_error`` and ``count_bias``, mean of
         the absolute and of the signed difference, found less true, of an image's count. Then the
-        bounds within which 95 % of the resamples lie, as ``f1_low``, ``f1_high`` and so on.
+        bounds within which 95 % of the resamples lie, as ``f1_low``, ``f1_high`` and so on; NaN of
+        a single image, which does not tell how much images differ.
 
     Raises
     ------
@@ -262,11 +267,23 @@ def report_of_overlaps(
         resampled = [scores_of_counts(counts[draw]) for draw in draws]
         if resampled:
             for score in _RATES:
-                values = [each[score] for each in resampled if not np.isnan(each[score])]
-                low, high = np.percentile(values, INTERVAL) if values else (np.nan, np.nan)
-                row |= {f"{score}_low": float(low), f"{score}_high": float(high)}
+                low, high = interval([each[score] for each in resampled], len(chosen))
+                row |= {f"{score}_low": low, f"{score}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def interval(values: ArrayLike, n_images: int) -> tuple[float, float]:
+    """Return the bounds within which 95 % of the resamples lie, those without a score left out.
+
+    A single image is drawn again and again, and would seem to leave no doubt: it has no bounds.
+    """
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    if known.size == 0 or n_images == 1:
+        return np.nan, np.nan
+    low, high = np.percentile(known, _PERCENTILES)
+    return float(low), float(high)
 
 
 def by_class(
@@ -279,8 +296,13 @@ def by_class(
             tuple(_check_classes(*each) for each in zip(pair, table.shape, strict=True))
             for pair, table in zip(classes, tables, strict=True)
         ]
-        names = sorted({name for pair in sides for each in pair for name in each.tolist()})
-        for name in names:
+        names = {name for pair in sides for each in pair for name in each.tolist()}
+        if len({isinstance(name, str) for name in names}) > 1:
+            raise ValueError(
+                "true_classes and found_classes must be names, or numbers, in both; got "
+                f"{sorted(names, key=str)}. Put names in place of the numbers."
+            )
+        for name in sorted(names):
             of_class[name] = [
                 table[true == name][:, found == name]
                 for table, (true, found) in zip(tables, sides, strict=True)
@@ -310,10 +332,9 @@ _RATES = (
 def overlaps(true: Any, found: Any) -> np.ndarray:
     """Return the intersection over union of each true (row) with each found cell (column)."""
     cells = [_checked(true, "true"), _checked(found, "found")]
-    boxes = [_is_boxes(each) for each in cells]
-    if not any(boxes):
+    if not any(map(_is_boxes, cells)):
         return _label_overlaps(*cells)
-    a, b = (each if is_box else _boxes(each) for each, is_box in zip(cells, boxes, strict=True))
+    a, b = (each if _is_boxes(each) else _boxes(each) for each in cells)
     a = a[:, np.newaxis]
     shared = np.minimum(a[..., 2:], b[:, 2:]) - np.maximum(a[..., :2], b[:, :2])
     both = shared.clip(0).prod(axis=-1)
@@ -327,26 +348,23 @@ def _label_overlaps(true: np.ndarray, found: np.ndarray) -> np.ndarray:
             f"found must have the shape of true, {true.shape}; got {found.shape}. Pass the label "
             "images of one image."
         )
-    (labels_a, a), (labels_b, b) = (
-        np.unique(each.ravel(), return_inverse=True) for each in (true, found)
-    )
-    shape = len(labels_a), len(labels_b)
-    both = np.bincount(a.ravel() * shape[1] + b.ravel(), minlength=shape[0] * shape[1])
-    both = both.reshape(shape)
+    rows, columns = (1 + each.max(initial=0) for each in (true, found))
+    both = np.bincount((true * columns + found).ravel(), minlength=rows * columns)
+    both = both.reshape(rows, columns)
     union = both.sum(axis=1, keepdims=True) + both.sum(axis=0) - both
-    return np.asarray((both / union)[labels_a > 0][:, labels_b > 0])
+    return np.asarray(both[1:, 1:] / union[1:, 1:])
 
 
 def _boxes(labels: np.ndarray) -> np.ndarray:
-    places = [place for place in ndimage.find_objects(labels) if place is not None]
+    places = ndimage.find_objects(labels)
     boxes = [[side.start for side in place] + [side.stop for side in place] for place in places]
     return np.array(boxes, float).reshape(-1, 4)
 
 
 def _matched(table: np.ndarray, iou: float) -> CellMatch:
     right = table >= iou
-    # The number of pairs counts before the sum of what they share.
-    gain = right + table / (2 * max(min(table.shape), 1))
+    # The number of pairs counts before the sum of what they share; what is no match has no say.
+    gain = np.where(right, 1 + table / (2 * max(min(table.shape), 1)), 0)
     rows, columns = linear_sum_assignment(gain, maximize=True)
     kept = right[rows, columns]
     pairs = np.stack([rows[kept], columns[kept]], axis=1)
@@ -392,11 +410,12 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
 
 
-def _is_boxes(cells: np.ndarray) -> bool:
-    return bool(cells.shape[1] == 4)
+def _is_boxes(checked: np.ndarray) -> bool:
+    return checked.dtype.kind == "f"
 
 
 def _checked(cells: Any, name: str) -> np.ndarray:
+    """Return boxes as floating point, or a label image whose labels have become 1 to n."""
     array = np.asarray(getattr(cells, "labels", cells))
     if array.size == 0 and array.ndim == 1:
         array = array.reshape(0, 4)  # no boxes
@@ -405,7 +424,7 @@ def _checked(cells: Any, name: str) -> np.ndarray:
             f"{name} must be a label image of shape (H, W) or boxes of shape (n, 4); got shape "
             f"{array.shape} and dtype {array.dtype}. Pass the `labels` of what find_cells returns."
         )
-    if _is_boxes(array):
+    if array.shape[1] == 4 and not hasattr(cells, "labels"):
         boxes = array.astype(float)
         if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
             raise ValueError(
@@ -418,7 +437,8 @@ def _checked(cells: Any, name: str) -> np.ndarray:
             f"{name} must hold labels: integers, 0 where there is no cell; got dtype "
             f"{array.dtype}{'' if array.dtype.kind == 'f' else ' with numbers below 0'}."
         )
-    return array.astype(np.int64)
+    labels, places = np.unique(array, return_inverse=True)
+    return places.reshape(array.shape) + np.any(labels[:1] > 0)
 
 
 def _check_iou(iou: Any) -> float:
@@ -444,4 +464,8 @@ def _check_classes(classes: Any, n_cells: int) -> np.ndarray:
             f"true_classes and found_classes must hold one class a cell; got shape {array.shape} "
             f"for {n_cells} cells."
         )
-    return array
+    if "all" in array.tolist():
+        raise ValueError(
+            "true_classes and found_classes must not hold 'all', which is the row of all cells."
+        )
+    return array.astype(object)  # in NumPy 1.24 an array of no numbers cannot be compared with text

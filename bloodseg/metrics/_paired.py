@@ -13,10 +13,10 @@ from .._images import CLASS_NAMES, check_classes
 from .._typing import Masks
 from ._cells import (
     AVERAGED,
-    INTERVAL,
     by_class,
     check_same_number,
     counts_of,
+    interval,
     overlaps,
     own_classes,
     scores_of_counts,
@@ -217,11 +217,7 @@ def _row(
     of: str, name: Any, score: str, first: np.ndarray, second: np.ndarray, n_images: int
 ) -> dict[str, Any]:
     """Return a row, of scores of all images and of each draw."""
-    differences = (first - second)[1:]
-    differences = differences[np.isfinite(differences)]
-    low, high = np.nan, np.nan
-    if differences.size and n_images > 1:
-        low, high = np.percentile(differences, INTERVAL)
+    low, high = interval((first - second)[1:], n_images)
     return {
         "of": of,
         "class": name,
@@ -229,6 +225,6 @@ def _row(
         "first": float(first[0]),
         "second": float(second[0]),
         "difference": float(first[0] - second[0]),
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
     }

@@ -543,7 +543,8 @@ def _check_matrix(matrix: ArrayLike) -> np.ndarray:
             f"are where every pixel is labelled {NOT_LABELLED}); got {matrix.tolist()}. "
             "Pass what confusion_matrix returns."
         )
-    return matrix
+    # Sums of counts, and twice a count, need not fit into a narrower type.
+    return matrix.astype(np.float64 if matrix.dtype.kind == "f" else np.int64, copy=False)
 
 
 # Each of what follows takes matrices (..., K, K).
@@ -578,5 +579,5 @@ def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_present(values: np.ndarray) -> np.ndarray:
-    # Some class is always present: never a mean of nothing.
-    return np.asarray(np.nanmean(values, axis=-1))
+    present = ~np.isnan(values)
+    return _divide(np.where(present, values, 0).sum(axis=-1), present.sum(axis=-1))

@@ -314,6 +314,14 @@ def test_blocks_that_were_not_all_asked_for_are_not_kept(smear, monkeypatch):
             "Of probabilities (H, W, 3), pass .max(axis=-1).",
         ),
         (
+            {"confidence": np.full((4, 4), 90.0)},
+            "confidence must be floating point in [0, 1], or uint8 in 255ths; got dtype float64, "
+            "90 to 90. Divide by the number that stands for certainty.",
+        ),
+        ({"confidence": np.full((4, 4), 200)}, "got dtype int64, 200 to 200."),
+        ({"confidence": np.full((4, 4), np.nan)}, "got dtype float64, nan to nan."),
+        ({"confidence": np.full((4, 4), "high")}, "got dtype <U4."),
+        (
             {"red_cell_diameter": 2},
             "red_cell_diameter must be a number of pixels from 4 to 1000; got 2. Rescale",
         ),

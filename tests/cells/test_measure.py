@@ -178,7 +178,7 @@ def test_geojson(smear):
 def test_coco(smear):
     table = measure_cells(find_cells(smear.masks[0]), smear.images[0], outlines=True)
     table = table.assign(image="a.png")
-    coco = to_coco(table, {"empty.png": (10, 20), "a.png": smear.masks[0].shape})
+    coco = to_coco(table, {"empty.png": np.array([10, 20]), "a.png": smear.masks[0].shape})
     coco = json.loads(json.dumps(coco, allow_nan=False))
     assert coco["categories"] == [{"id": 1, "name": "white"}, {"id": 2, "name": "red"}]
     assert coco["images"] == [
@@ -260,3 +260,7 @@ def test_tables_that_cannot_be_written(smear):
         to_imagej_rois(pd.concat([table.assign(image="a"), table.assign(image="b")]))
     with pytest.raises(ValueError, match="sizes must have the size of every image; got none of b"):
         to_coco(table.assign(image="b"), {"a": (1, 1)})
+    with pytest.raises(
+        ValueError, match=r"'image'\. To one of measure_cells, add it: table\.assign"
+    ):
+        to_coco(table, {"a": (1, 1)})

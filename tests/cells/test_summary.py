@@ -96,6 +96,33 @@ def test_tables_from_csv_files_tell_the_same(tmp_path):
     pd.testing.assert_frame_equal(summarize(*tables), expected)
 
 
+def test_further_columns_are_passed_over():
+    more = COUNTS.assign(patient=["p1", "p1", "p2"], age=[60, 60, 35])
+    pd.testing.assert_frame_equal(summarize(more, CELLS), summarize(COUNTS, CELLS))
+    bare = ["image", "white", "red"]
+    pd.testing.assert_frame_equal(summarize(more[[*bare, "patient"]]), summarize(COUNTS[bare]))
+
+
+def test_truth_values_that_were_read_as_text():
+    read = CELLS.assign(touches_border=CELLS["touches_border"].map(str))
+    pd.testing.assert_frame_equal(summarize(COUNTS, read), summarize(COUNTS, CELLS))
+    as_numbers = CELLS.assign(touches_border=CELLS["touches_border"].map(int))
+    pd.testing.assert_frame_equal(summarize(COUNTS, as_numbers), summarize(COUNTS, CELLS))
+    with raises("cells must have True or False in the column touches_border; got nan."):
+        summarize(COUNTS, CELLS.assign(touches_border=np.nan))
+
+
+def test_cells_in_frames_that_are_known_of_some_images_only():
+    cells = CELLS.assign(in_frame=True)
+    (every, _) = summarize(cells).to_dict("records")
+    assert every["red_in_frame"] == 4
+    cells["in_frame"] = cells["in_frame"].astype(object)
+    cells.loc[0, "in_frame"] = np.nan
+    (every, _) = summarize(cells).to_dict("records")
+    assert "red_in_frame" not in every
+    assert every["white_to_red_ratio"] == 1 / 4
+
+
 def test_what_no_table_tells_is_left_out():
     bare = COUNTS[["image", "white", "red", "confidence"]]
     (every, _) = summarize(bare).to_dict("records")

@@ -64,11 +64,16 @@ def test_evaluate_scores_cells_where_they_are_known(data, model, tmp_path, capsy
     shown = f"{every.f1:.3f} [{every.f1_low:.3f}, {every.f1_high:.3f}]"
     assert re.search(rf"\nF1 .* {re.escape(shown)}\n", text)
     assert "cells, IoU of cells at least 0.5" in text
-    # The same from a table of boxes.
-    (folder / "instances").rename(folder / "other")
+    # The same from a table of boxes, of one image alone, which has no intervals.
+    (folder / "instances").rename(tmp_path / "other")
+    for file in folder.rglob("[bcd].*"):
+        file.unlink()
     (folder / "boxes.csv").write_text("image,class,xmin,ymin,xmax,ymax\na,RBC,1,2,9,9\n")
     assert main([*command, "--overwrite"]) == 0
-    assert "cells, IoU of boxes at least 0.5" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "cells, IoU of boxes at least 0.5" in text
+    assert re.search(r"\nrecall .* [01]\.000 .* [01]\.000\n", text)
+    assert "drawn anew" not in text
     report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert report["cells"][-1]["true"] == 1
 

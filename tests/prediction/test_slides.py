@@ -211,7 +211,7 @@ def test_what_is_missing_is_named_with_its_extra(tmp_path, package, name):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize("shape", [(160, 96), (203, 117), (9, 200)])
+@pytest.mark.parametrize("shape", [(160, 96), (203, 117), (9, 200), (4, 200), (1, 200)])
 @pytest.mark.parametrize("white_balance", [False, True])
 def test_rows_are_enhanced_as_the_whole_image(dtype, shape, white_balance):
     image = make_smears(1, image_size=(208, 208), random_state=0, red_cell_diameter=20).images[0]
