@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, cast
+from typing import Any
 
 from .._typing import Tolerances
 
@@ -49,6 +49,8 @@ def resolve_tolerances(
     {4: 0.01, 5: 0.001}
     """
     positions = [int(position) for position in ode_positions]
+    if hasattr(tol, "tolist"):  # numpy's and torch's numbers and arrays
+        tol = tol.tolist()
     if isinstance(tol, str):
         if tol != "paper":
             raise ValueError(f"{name} must be a number, a dict, a tuple or 'paper'; got {tol!r}.")
@@ -63,8 +65,8 @@ def resolve_tolerances(
                 f"{missing} missing from {dict(tol)!r}."
             )
         values = [tol[position] for position in positions]
-    elif isinstance(tol, Sequence) or hasattr(tol, "__array__"):
-        values = list(cast(Sequence[float], tol))
+    elif isinstance(tol, Sequence):
+        values = list(tol)
         if len(values) != len(positions):
             raise ValueError(
                 f"{name} must hold one number for each of ode_positions={tuple(positions)}; "

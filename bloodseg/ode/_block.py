@@ -44,9 +44,9 @@ class ODEBlock(nn.Module):
     gradient : {"checkpoint", "direct", "adjoint"}
         See `bloodseg.ode.solve`.
     precision : {"float32", "tf32", "bfloat16", "float16"}, optional
-        What ``func`` computes in. None is autocast's precision where the block runs under
-        autocast, else the state's. Where a tolerance is too tight for the precision
-        (`tolerance_floor`), the block takes float32 and logs that once.
+        What ``func`` computes in, as for `bloodseg.ode.solve`. None is autocast's precision where
+        the block runs under autocast, else the state's. Where a tolerance is too tight for the
+        precision (`tolerance_floor`), the block takes float32 and logs that once.
     first_step : float, optional
         First step to try at tolerance ``tol``, of the unit interval; at others, and if None, it is
         the solver's choice. A setting like the tolerances: `bloodseg.networks.NODEsUNet.calibrate`
@@ -113,7 +113,6 @@ class ODEBlock(nn.Module):
         check_count(max_steps, "max_steps")
         check_compile(compile)
         check_backend(backend)
-        check_n_steps(n_steps, choose_tableau(tol, method, backend=find_backend(backend, gradient)))
         self.method = method
         self.n_steps = n_steps
         self.gradient = gradient
@@ -123,6 +122,7 @@ class ODEBlock(nn.Module):
         self.compile_mode = compile  # nn.Module has a method compile
         self.backend = backend
         self.name = name
+        check_n_steps(n_steps, self.tableau_at(self.tol))
         self.n_evaluations = self.n_rejected = np.zeros(0, dtype=int)
 
     @property
@@ -261,6 +261,5 @@ def expect_of(block: ODEBlock) -> Expectation | None:
 
 
 def _check_positive(value: float, name: str) -> float:
-    value = float(value)
     check_positive(value, name)
-    return value
+    return float(value)

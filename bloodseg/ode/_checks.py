@@ -11,8 +11,8 @@ BACKENDS = ("bloodseg", "torchdiffeq")
 
 
 def is_number(value: Any) -> bool:
-    """Return whether it is a real number, numpy's and torch's included."""
-    return hasattr(value, "__float__")
+    """Return whether it is one real number, numpy's and torch's included."""
+    return hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
 
 
 def check_positive(value: float, name: str) -> None:

@@ -92,7 +92,7 @@ class StepControl:
         self.elapsed = np.zeros(n)
         self.wanted = np.full(n, interval.length)
         if interval.first_step is not None:
-            self.wanted[:] = interval.first_step
+            self.wanted[:] = max(interval.first_step, self.smallest)
         self.n_accepted = np.zeros(n, dtype=int)
         self.n_rejected = np.zeros(n, dtype=int)
         self._grow = np.full(n, _GROW)

@@ -32,12 +32,11 @@ class FusedSlopes(Slopes):
 
     def write(self, stage: int, n: int, slope: Tensor) -> None:
         """Take the slope of the first n samples; copied only where its layout is another."""
-        if slope.stride()[1:] != self._strides:
+        # The samples' own stride, too: in half of a larger tensor they do not lie side by side.
+        strides = (slope[0].numel(), *self._strides)
+        if slope.stride() != strides:
             laid_out = torch.empty_strided(
-                slope.shape,
-                (slope[0].numel(), *self._strides),
-                dtype=slope.dtype,
-                device=slope.device,
+                slope.shape, strides, dtype=slope.dtype, device=slope.device
             )
             slope = laid_out.copy_(slope)
         if slope.is_inference() != torch.is_inference_mode_enabled():

@@ -81,20 +81,29 @@ def evaluate(func: Function, t: Tensor, y: Tensor, name: str) -> Tensor:
     ValueError
         If it returned something of another shape than y's, or changed y.
     """
-    version = None if y.is_inference() else y._version  # inference mode keeps no count
+    if y.is_inference():
+        y = _count_changes(y)
+    version = y._version
     slope = func(t, y)
     if slope.shape != y.shape:
         raise ValueError(
             f"{name}: func must return dy/dt of y's shape {tuple(y.shape)}; got "
             f"{tuple(slope.shape)}."
         )
-    if version is not None and y._version != version:
+    if y._version != version:
         raise ValueError(
             f"{name}: func must not change y, the solver's own memory; it did, in place. Look for "
             "inplace=True in its first layer, for y += and for methods that end in _, or let it "
             "begin with y = y.clone()."
         )
     return slope
+
+
+def _count_changes(y: Tensor) -> Tensor:
+    """Return the same memory as a tensor that counts its changes: none of inference mode does."""
+    with torch.inference_mode(False):
+        counted = torch.empty(0, dtype=y.dtype, device=y.device)
+        return counted.set_(y.untyped_storage(), y.storage_offset(), y.shape, y.stride())
 
 
 def _find_trainable(module: nn.Module) -> dict[str, Tensor]:

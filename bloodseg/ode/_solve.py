@@ -106,8 +106,9 @@ def solve(
         be a `torch.nn.Module`; they reach its parameters, and refuse one that depends on other
         tensors that need gradients. ``"direct"`` reaches those, too.
     precision : {"float32", "tf32", "bfloat16", "float16"}, optional
-        What ``func`` computes in; None is the state's own. State, time and error stay in the
-        state's. float16 is for prediction: small gradients vanish in it.
+        What ``func`` computes in; None is the state's own, as are the first two where that is
+        float64. State, time and error stay in the state's. float16 is for prediction: small
+        gradients vanish in it.
     first_step : float, optional
         Length of the first step to try, shortened to an equal part of the interval. None: the whole
         interval where the method often carries it at the tolerance ("bosh3" from 1e-3 on, "tsit5"
@@ -160,10 +161,8 @@ def solve(
     >>> solution.method, solution.n_accepted
     ('dopri8', array([1, 1]))
     """
-    if not (is_number(t0) and is_number(t1)):
-        raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
-    interval = Interval(float(t0), float(t1), rtol, atol, max_steps, first_step)
-    _check_arguments(func, y0, interval, gradient, precision, compile, backend, name)
+    interval = _make_interval(t0, t1, rtol, atol, max_steps, first_step)
+    _check_arguments(func, y0, gradient, precision, compile, backend)
     backend = find_backend(backend, gradient)
     tableau = choose_tableau(interval.tolerance, method, backend=backend)
     interval = replace(interval, n_steps=check_n_steps(n_steps, tableau))
@@ -301,23 +300,29 @@ def _choose_chunk_size(y0: Tensor) -> int:
     return max(1, _CHUNK_BYTES // max(1, y0[0].numel() * y0.element_size()))
 
 
+def _make_interval(
+    t0: float, t1: float, rtol: float, atol: float, max_steps: int, first_step: float | None
+) -> Interval:
+    """Return what they say, in Python's numbers: the caller's may be numpy's or torch's."""
+    finite = all(is_number(t) and math.isfinite(t) for t in (t0, t1))
+    if not finite or float(t0) == float(t1):
+        raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
+    check_positive(rtol, "rtol")
+    check_positive(atol, "atol")
+    check_count(max_steps, "max_steps")
+    check_first_step(first_step)
+    first_step = None if first_step is None else float(first_step)
+    return Interval(float(t0), float(t1), float(rtol), float(atol), int(max_steps), first_step)
+
+
 def _check_arguments(
     func: Any,
     y0: Tensor,
-    interval: Interval,
     gradient: str,
     precision: str | None,
     compile: bool | str,
     backend: str,
-    name: str,
 ) -> None:
-    for argument, value in (("rtol", interval.rtol), ("atol", interval.atol)):
-        check_positive(value, argument)
-    t0, t1 = interval.t0, interval.t1
-    if not (math.isfinite(t0) and math.isfinite(t1)) or t0 == t1:
-        raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")
-    check_count(interval.max_steps, "max_steps")
-    check_first_step(interval.first_step)
     check_gradient(gradient)
     check_precision(precision)
     check_compile(compile)

@@ -60,7 +60,7 @@ def estimate_error(
     Parameters
     ----------
     func : callable
-        Right-hand side ``func(t, y)``.
+        Right-hand side ``func(t, y)``; t has shape (n, 1, ..., 1).
     tableau : Tableau
         A method that estimates its error.
     y : Tensor of shape (n, ...)
@@ -73,14 +73,19 @@ def estimate_error(
     Tensor of shape (n,)
         Of y's dtype.
     """
-    slopes = _compute_slopes(func, tableau, tableau.n_stages, y, 0.0, 1.0)
+
+    def evaluate(t: Tensor, y: Tensor) -> Tensor:
+        return func(t.expand(len(y), *t.shape[1:]), y)
+
+    def measure(y: Tensor) -> Tensor:
+        return compute_rms(y.reshape(len(y), -1))
+
+    slopes = _compute_slopes(evaluate, tableau, tableau.n_stages, y, 0.0, 1.0)
     new = _add_slopes(y, slopes, tableau.weights, 1.0)
-    size = torch.maximum(compute_rms(y.flatten(1)), compute_rms(new.flatten(1)))
     estimates = [each for each in (tableau.error_weights, tableau.guard_weights) if each]
     nothing = torch.zeros_like(y)
-    errors = [
-        compute_rms(_add_slopes(nothing, slopes, weights, 1.0).flatten(1)) for weights in estimates
-    ]
+    errors = [measure(_add_slopes(nothing, slopes, weights, 1.0)) for weights in estimates]
+    size = torch.maximum(measure(y), measure(new))
     return torch.stack(errors).amax(dim=0) / (atol + rtol * size)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import raises
@@ -49,6 +50,7 @@ def test_every_form_of_the_same_tolerances_is_the_same(positions, data):
     unused = {position: 1.0 for position in POSITIONS if position not in positions}
     forms = [values, tuple(values), np.array(values), expected, expected | unused]
     forms.append(tuple(map(np.float64, values)))
+    forms.append(torch.tensor(values, dtype=torch.float64))
     for form in forms:
         assert resolve_tolerances(form, positions) == expected
         assert list(resolve_tolerances(form, positions)) == positions
@@ -58,7 +60,8 @@ def test_every_form_of_the_same_tolerances_is_the_same(positions, data):
 @given(some_positions, tolerance)
 def test_one_number_is_for_all(positions, tol):
     assert resolve_tolerances(tol, positions) == dict.fromkeys(positions, tol)
-    assert resolve_tolerances(np.float64(tol), tuple(positions)) == dict.fromkeys(positions, tol)
+    for number in (np.float64(tol), np.array(tol), torch.tensor(tol, dtype=torch.float64)):
+        assert resolve_tolerances(number, tuple(positions)) == dict.fromkeys(positions, tol)
 
 
 @given(some_positions)

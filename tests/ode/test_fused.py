@@ -76,6 +76,21 @@ def test_slopes_of_another_layout_are_laid_out_as_the_state(monkeypatch):
     assert torch.allclose(solve(func, y0, compile=True).y, solve(func, y0, compile=False).y)
 
 
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda t, y: torch.cat([-y, 7 * y], dim=1).chunk(2, dim=1)[0],
+        lambda t, y: torch.stack([-y, 7 * y], dim=1)[:, 0],
+        lambda t, y: torch.tensor(0.5).expand_as(y),
+    ],
+    ids=["half of the channels", "one of two", "one number"],
+)
+def test_slopes_that_lie_apart_or_on_each_other(monkeypatch, func):
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    y0 = torch.arange(24.0).reshape(2, 3, 2, 2)
+    assert torch.allclose(solve(func, y0, compile=True).y, solve(func, y0, compile=False).y)
+
+
 def test_without_a_compiler_the_solve_goes_on_and_says_why_once(monkeypatch, caplog):
     func, y0 = problem()
     monkeypatch.setattr(torch, "compile", lambda function, **settings: refuse)

@@ -337,6 +337,17 @@ def test_auto_goes_by_tolerance(tol, method):
     assert choose_method(tol) == choose_method(tol, "auto") == method
 
 
+@pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), float("inf"), None])
+def test_tolerances_that_choose_no_method(tol):
+    with raises(f"tol must be a positive, finite number; got {tol!r}."):
+        choose_method(tol)
+
+
+def test_a_backend_that_there_is_not_has_no_method():
+    with raises("backend must be one of bloodseg, torchdiffeq; got 'torchdifeq'."):
+        choose_method(1e-4, backend="torchdifeq")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_named_method_is_kept(method):
     assert choose_method(1e-3, method) == method

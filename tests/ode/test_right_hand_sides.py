@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from messages import raises
@@ -15,10 +16,15 @@ IN_PLACE = "block 5: func must not change y, the solver's own memory; it did, in
 
 @pytest.mark.parametrize("method", ["bosh3", "dopri5", "rk4"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_function_that_changes_its_input_is_refused(method, backend):
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_function_that_changes_its_input_is_refused(method, backend, context):
     settings = {"method": method, "backend": backend, "name": "block 5"}
-    with torch.no_grad(), raises(IN_PLACE):
-        solve(lambda t, y: y.mul_(-1), torch.ones(2, 3), **settings)
+    y0 = torch.ones(2, 3)
+    for func in (lambda t, y: y.mul_(-1), lambda t, y: -torch.relu_(y), lambda t, y: y[:].neg_()):
+        with context(), raises(IN_PLACE):
+            solve(func, y0.clone(), **settings)
+        with context(), raises(IN_PLACE):
+            solve(func, y0, **settings)
 
 
 def test_so_is_one_in_a_block():
@@ -93,13 +99,29 @@ def test_others_are_not(t0, t1, recwarn):
 
 
 @pytest.mark.parametrize("argument", ["rtol", "atol"])
-@pytest.mark.parametrize("value", ["1e-3", None, (1e-3,)])
+@pytest.mark.parametrize("value", ["1e-3", None, (1e-3,), np.array([1e-3, 1e-2]), torch.ones(2)])
 def test_tolerances_that_are_no_numbers(argument, value):
     with raises(f"{argument} must be a positive, finite number; got {value!r}."):
         solve(lambda t, y: -y, torch.ones(1, 1), **{argument: value})
 
 
-@pytest.mark.parametrize("value", ["1", None])
+@pytest.mark.parametrize("value", ["1e-3", None, np.array([1e-3, 1e-2])])
+def test_tolerances_of_a_block_that_are_no_numbers(value):
+    with raises(f"tol must be a positive, finite number; got {value!r}."):
+        ODEBlock(nn.Identity(), tol=value)
+    if value is not None:
+        with raises(f"predict_tol must be a positive, finite number; got {value!r}."):
+            ODEBlock(nn.Identity(), predict_tol=value)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.array, torch.tensor])
+def test_numbers_of_numpy_and_torch(number):
+    settings = {"rtol": number(1e-2), "atol": number(1e-2), "first_step": number(0.5)}
+    solution = solve(lambda t, y: -y, torch.ones(1, 1), number(0.0), number(1.0), **settings)
+    assert solution.y.item() == pytest.approx(math.exp(-1), abs=1e-2)
+
+
+@pytest.mark.parametrize("value", ["1", None, np.array([1.0, 2.0])])
 def test_times_and_steps_that_are_no_numbers(value):
     with raises(f"t0 and t1 must be finite and differ; got t0=0.0, t1={value!r}."):
         solve(lambda t, y: -y, torch.ones(1, 1), 0.0, value)

@@ -224,6 +224,15 @@ def test_the_first_step_is_tried_at_any_tolerance(tol, backend):
     assert solution.y.item() == pytest.approx(np.exp(-1), abs=10 * tol)
 
 
+@pytest.mark.parametrize("first_step", [1e-300, 1e-9, 1e-6])
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e3])
+def test_a_first_step_that_is_far_too_short_is_no_failure(first_step, length):
+    func = lambda t, y: -y / length  # noqa: E731
+    solution = solve(func, torch.ones(1, 1), 0, length, first_step=first_step * length)
+    assert solution.status.tolist() == [0]
+    assert solution.y.item() == pytest.approx(np.exp(-1), abs=1e-3)
+
+
 @pytest.mark.parametrize("first_step", [0.0, -0.5, np.inf, np.nan])
 def test_first_steps_that_are_refused(first_step):
     text = f"first_step must be None or a positive, finite number; got {first_step!r}."

@@ -53,6 +53,25 @@ def test_it_has_a_gradient_and_belongs_to_the_sample():
     assert block.func.rate.grad > 0  # slower is calmer
 
 
+def test_the_function_is_called_as_in_a_solve():
+    seen = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, t, h):
+            seen.append((tuple(t.shape), t.dtype, h.shape))
+            return -h
+
+    block = ODEBlock(Watched(), method="bosh3")
+    for y in (torch.ones(2), torch.ones(2, 3), torch.ones(2, 3, 4, 5)):
+        with torch.no_grad():
+            block(y)
+        solved = set(seen)
+        seen.clear()
+        assert block.estimate_error(y).shape == (2,)
+        assert set(seen) == solved == {((2, *[1] * (y.ndim - 1)), y.dtype, y.shape)}
+        seen.clear()
+
+
 def test_it_goes_by_the_tolerance_of_the_mode():
     block = ODEBlock(Linear(1.0), tol=1e-3, predict_tol=1e-2, method="bosh3")
     y = torch.ones(1, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._checks import check_count
+from .._checks import check_backend, check_count, check_positive
 from ._tableau import Tableau
 from .bosh3 import BOSH3
 from .dopri5 import DOPRI5
@@ -40,7 +40,7 @@ def choose_method(tol: float, method: str = "auto", *, backend: str = "bloodseg"
     Parameters
     ----------
     tol : float
-        Error tolerance of the solve, positive.
+        Error tolerance of the solve, positive and finite.
     method : str
         ``"auto"`` or the name of a method.
     backend : {"bloodseg", "torchdiffeq"}
@@ -53,7 +53,8 @@ def choose_method(tol: float, method: str = "auto", *, backend: str = "bloodseg"
     Raises
     ------
     ValueError
-        If there is no method of that name, or the backend lacks it.
+        If the tolerance is out of its range, there is no such backend or no method of that name, or
+        the backend lacks it.
 
     Examples
     --------
@@ -61,6 +62,8 @@ def choose_method(tol: float, method: str = "auto", *, backend: str = "bloodseg"
     >>> choose_method(1e-3), choose_method(1e-6), choose_method(1e-3, "rk4")
     ('bosh3', 'dopri8', 'rk4')
     """
+    check_positive(tol, "tol")
+    check_backend(backend)
     return choose_tableau(tol, method, backend=backend).name
 
 
