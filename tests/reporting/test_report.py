@@ -227,8 +227,8 @@ def test_large_pictures_are_shrunk():
 
 @pytest.mark.parametrize("limit", [2**22, 100])
 def test_of_an_image_only_its_pictures_are_kept(fitted, smears, monkeypatch, limit):
-    monkeypatch.setattr("bloodseg.reporting._report._OUTLINED_PIXELS", limit)
-    monkeypatch.setattr("bloodseg.reporting._report._MAX_SIDE", 10)
+    monkeypatch.setattr("bloodseg.reporting._result._OUTLINED_PIXELS", limit)
+    monkeypatch.setattr("bloodseg.reporting._result._MAX_SIDE", 10)
     (segmented,) = fitted.segment(smears.images[:1])
     found = ImageResult.of(segmented, "a", 0.5)
     step = 1 if limit > 100 else 4  # 32 pixels to at most 10
