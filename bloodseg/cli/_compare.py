@@ -14,7 +14,8 @@ from ..datasets import Annotated
 from ..estimators import BloodCellSegmenter
 from ..metrics import FoundCells, paired_table
 from ._batch import Batch
-from ._evaluate import Evaluation, list_images_of, time_prediction
+from ._evaluate import list_images_of
+from ._evaluation import Evaluation, time_prediction
 from ._model import load_segmenter
 from ._output import CommandError, check_output, reported, say
 from ._tables import write_csv

@@ -18,7 +18,7 @@ from ..metrics import mean_iou
 from ..models import list_models
 from ..plotting import coloured, overlay_of, sheet
 from ..prediction import Segmented
-from ._evaluate import METRICS_FILES, Evaluation, time_prediction
+from ._evaluation import METRICS_FILES, Evaluation, time_prediction
 from ._output import complain, make_folder, refuse_existing, reported, say, write_png
 from ._train import ended_early, fit, save, summary
 

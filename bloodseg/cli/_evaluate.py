@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .._files import write_json
-from .._images import CLASS_NAMES, PLATELET
-from ..cells import Cells
-from ..datasets import Annotated, Slide, TrueCells, list_annotated
-from ..estimators import BloodCellSegmenter
-from ..metrics import (
-    as_masks_know,
-    confusion_matrix,
-    know_platelets,
-    overlaps,
-    report_of_overlaps,
-    scores_from_confusion,
-)
+from ..datasets import Annotated, list_annotated
 from ..plotting import legend, overlay_of
 from ..prediction import Segmented
-from ._batch import Batch, list_evaluations, segment_one
+from ._batch import Batch
+from ._evaluation import METRICS_FILES, Evaluation, time_prediction
 from ._model import load_segmenter
 from ._output import (
     CommandError,
@@ -37,195 +21,9 @@ from ._output import (
     first_line,
     make_folder,
     refuse_existing,
-    reported,
     say,
     write_png,
 )
-from ._tables import write_csv
-
-METRICS_FILES = ("metrics.json", "metrics.csv")
-
-
-@dataclass
-class Evaluation:
-    """Scores of images as they come, pooled and one by one: of pixels, and of cells where known."""
-
-    classes: Sequence[str] = CLASS_NAMES
-    matrices: list[np.ndarray] = field(default_factory=list)
-    cells: list[CellOverlaps] = field(default_factory=list)
-    about: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, name: str, mask: Any, predicted: Any, seconds: float, **more: Any) -> None:
-        """Add one image."""
-        self.matrices.append(confusion_matrix([mask], [predicted], n_classes=len(self.classes)))
-        self.about.append({"image": name, "seconds": seconds, **more})
-
-    def add_cells(self, true: TrueCells, found: Cells) -> None:
-        """Add the cells of one image."""
-        table = overlaps(true.cells, found.labels)
-        self.cells.append(CellOverlaps(table, true.classes, found.names, true.cells.shape[1] == 4))
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """Confusion matrix over all pixels of all images."""
-        return np.sum(self.matrices, axis=0)
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores over all pixels of all images."""
-        return self._scores_of(self.confusion, self.confusion)
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """What there is to say of each image."""
-        of_set = self.confusion
-        return [
-            {"image": about["image"], **self._scores_of(matrix, of_set), **about}
-            for matrix, about in zip(self.matrices, self.about, strict=True)
-        ]
-
-    def _scores_of(self, matrix: np.ndarray, of_set: np.ndarray) -> dict[str, float]:
-        known = as_masks_know(matrix, self.classes, of_set=of_set)
-        return scores_from_confusion(known, classes=self.classes)
-
-    @property
-    def known_cells(self) -> list[CellOverlaps]:
-        """The cells of each image; without platelets, no mistake where none is annotated."""
-        known = any(PLATELET in image.true for image in self.cells)
-        return [image if known else image.without(PLATELET) for image in self.cells]
-
-    @cached_property
-    def cell_rows(self) -> list[dict[str, Any]]:
-        """Rows of `bloodseg.metrics.cell_report`; none where no cells are known."""
-        kept = self.known_cells
-        if not kept:
-            return []
-        report = report_of_overlaps(
-            [image.table for image in kept], [(image.true, image.found) for image in kept]
-        )
-        return report.to_dict("records")
-
-    @property
-    def seconds(self) -> float:
-        """Time that the predictions took."""
-        return sum(about["seconds"] for about in self.about)
-
-    def table(self) -> list[str]:
-        """Return the lines of the pooled scores in print."""
-        lines = [*self._pixel_lines(), *self._cell_lines()]
-        n = len(self.about)
-        lines.append(f"{'seconds an image':<36}{self.seconds / n:>12.2f}")
-        lines += ["", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
-        if not know_platelets(self.confusion, self.classes):
-            lines.append(f"No label map holds a {PLATELET}: those found count as background.")
-        return lines
-
-    def _pixel_lines(self) -> Iterator[str]:
-        scores = self.scores
-        widths = {name: max(12, len(name) + 2) for name in self.classes}
-        yield " " * 12 + "".join(f"{name:>{width}}" for name, width in widths.items())
-        for title, prefix in (("CPA", "cpa"), ("IoU", "iou")):
-            cells = [f"{_shown(scores[f'{prefix}_{name}']):>{widths[name]}}" for name in widths]
-            yield f"{title:<12}" + "".join(cells)
-        yield ""
-        for title, key in (
-            ("pixel accuracy (PA)", "pixel_accuracy"),
-            ("mean IoU", "mean_iou"),
-            ("mean Dice", "mean_dice"),
-        ):
-            yield f"{title:<36}{_shown(scores[key]):>12}"
-
-    def _cell_lines(self) -> Iterator[str]:
-        rows = self.cell_rows
-        if not rows:
-            return
-        of = "boxes" if any(image.boxes for image in self.cells) else "cells"
-        yield ""
-        yield f"{f'cells, IoU of {of} at least 0.5':<36}" + "".join(
-            f"{row['class']:>24}" for row in rows
-        )
-        for title, key in _COUNTED.items():
-            yield f"{title:<36}" + "".join(f"{row[key]:>24}" for row in rows)
-        for title, key in _RATED.items():
-            yield f"{title:<36}" + "".join(f"{_with_interval(row, key):>24}" for row in rows)
-        if len(self.cells) > 1:
-            yield f"in brackets what 95 % of {len(self.cells)} images drawn anew give"
-        yield ""
-
-    def write(self, folder: Path, **more: Any) -> None:
-        """Write metrics.json and metrics.csv."""
-        pooled = {"image": "(pooled)", **self.scores, "seconds": self.seconds}
-        with reported(folder / "metrics.csv"):
-            write_csv(folder / "metrics.csv", [pooled, *self.rows])
-        report = {
-            **more,
-            "classes": self.classes,
-            "n_images": len(self.about),
-            "seconds": self.seconds,
-            "scores": self.scores,
-            "confusion_matrix": self.confusion.tolist(),
-            "cells": self.cell_rows,
-            "images": self.rows,
-        }
-        with reported(folder / "metrics.json"):
-            write_json(folder / "metrics.json", report)
-
-
-@dataclass(frozen=True)
-class CellOverlaps:
-    """The cells of one image: how they overlap, and the classes of the true and found ones."""
-
-    table: np.ndarray
-    true: np.ndarray
-    found: np.ndarray
-    boxes: bool
-
-    def without(self, name: str) -> CellOverlaps:
-        """Return the same without found cells of a class."""
-        kept = self.found != name
-        return replace(self, table=self.table[:, kept], found=self.found[kept])
-
-
-_COUNTED = {
-    "annotated": "true",
-    "found": "found",
-    "right (true positives)": "tp",
-    "wrong (false positives)": "fp",
-    "missed (false negatives)": "fn",
-}
-_RATED = {
-    "precision": "precision",
-    "recall": "recall",
-    "F1": "f1",
-    "mean IoU of right ones": "mean_matched_iou",
-    "panoptic quality (PQ)": "panoptic_quality",
-    "average precision, IoU 0.5 to 0.95": "average_precision",
-    "count error an image": "count_error",
-    "count bias an image": "count_bias",
-}
-
-
-def _with_interval(row: dict[str, Any], key: str) -> str:
-    values = (row[key], row[f"{key}_low"], row[f"{key}_high"])
-    if math.isnan(values[0]):
-        return "-"
-    if math.isnan(values[1]):  # of a single image
-        return f"{values[0]:.3f}"
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*values)
-
-
-def _shown(score: float) -> str:
-    return "-" if math.isnan(score) else f"{score:.4f}"
-
-
-def time_prediction(
-    segmenter: BloodCellSegmenter, image: np.ndarray, name: str
-) -> tuple[Segmented, dict[str, Any]]:
-    """Return what the network says of an image, and what that cost."""
-    started = time.perf_counter()
-    found = segment_one(segmenter, name_image(image, name))
-    seconds = time.perf_counter() - started
-    return found, {"seconds": seconds, **list_evaluations(found)}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -294,8 +92,3 @@ def _write_overlay(path: Path, image: np.ndarray, found: Segmented) -> None:
         write_png(path, overlay_of(found, image))
     except (OSError, MemoryError) as error:  # the scores do not depend on it
         complain(f"{path} not written: {first_line(error)}")
-
-
-def name_image(pixels: np.ndarray, name: str) -> Slide:
-    """Return an image in memory as one that messages call by its name."""
-    return Slide(lambda top, bottom: pixels[top:bottom], pixels.shape, pixels.dtype, None, name)

@@ -17,9 +17,9 @@ from .._images import check_classes, in_words
 from ..datasets import IMAGE_SUFFIXES, files_by_stem, load_annotated, read_image, read_table
 from ..estimators import BloodCellCounter, BloodCellSegmenter, NetworkEstimator
 from ..models import list_models
-from ..ode import SolverError
 from ..preprocessing import Preprocessor
 from ..training import numbers_of
+from ._batch import INPUT_ERRORS
 from ._output import (
     CommandError,
     check_output,
@@ -161,14 +161,7 @@ def fit(estimator: NetworkEstimator, images: Any, targets: Any, *, groups: Any =
     except KeyboardInterrupt:
         complain("training was stopped: no model was written.")
         raise
-    except (
-        ImportError,
-        OSError,
-        ValueError,
-        MemoryError,
-        SolverError,
-        FloatingPointError,
-    ) as error:
+    except INPUT_ERRORS as error:
         raise CommandError(first_line(error)) from error
     return time.perf_counter() - started
 

@@ -37,34 +37,21 @@ def tolerances(text: str) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def diameter(text: str) -> Any:
-    """Parse a diameter of red cells: "auto" or pixels."""
-    try:
-        return text if text == "auto" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'a diameter is written as "auto", a number of pixels or "none"; got {text!r}'
-        ) from None
+def _auto_or(number: Callable[[str], Any], form: str) -> Callable[[str], Any]:
+    """Return what parses "auto" or a number; ``form`` says how it is written."""
+
+    def parse(text: str) -> Any:
+        try:
+            return text if text == "auto" else number(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{form}; got {text!r}") from None
+
+    return parse
 
 
-def tile_size(text: str) -> Any:
-    """Parse a side of tiles: "auto" or pixels."""
-    try:
-        return text if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'a side of tiles is written as "auto", a number of pixels or "none"; got {text!r}'
-        ) from None
-
-
-def batch_size(text: str) -> Any:
-    """Parse the crops a step: "auto" or a number."""
-    try:
-        return text if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'the crops a step are written as "auto" or a number; got {text!r}'
-        ) from None
+diameter = _auto_or(float, 'a diameter is written as "auto", a number of pixels or "none"')
+tile_size = _auto_or(int, 'a side of tiles is written as "auto", a number of pixels or "none"')
+batch_size = _auto_or(int, 'the crops a step are written as "auto" or a number')
 
 
 def processes(text: str) -> int:

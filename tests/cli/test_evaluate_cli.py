@@ -14,7 +14,7 @@ from shell import SMEARS, raiser, rows_of
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import Cells
 from bloodseg.cli import main
-from bloodseg.cli._evaluate import Evaluation
+from bloodseg.cli._evaluation import Evaluation
 from bloodseg.datasets import TrueCells
 from bloodseg.metrics import cell_report, mean_iou
 
@@ -128,7 +128,7 @@ def test_evaluate_leaves_out_what_it_cannot_read(broken, model, tmp_path, capsys
 
 def test_results_that_cannot_be_written_are_reported(data, model, tmp_path, capsys, monkeypatch):
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("bloodseg.cli._evaluate.write_csv", raiser(full))
+    monkeypatch.setattr("bloodseg.cli._evaluation.write_csv", raiser(full))
     command = ["evaluate", str(data), "-q", "-m", str(model), "-o", str(tmp_path)]
     assert main(command) == 2
     assert capsys.readouterr().err == (

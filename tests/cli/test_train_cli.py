@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 from shell import TINY, raiser, rows_of
 
 from bloodseg import BloodCellSegmenter
@@ -183,7 +184,9 @@ def test_a_history_that_cannot_be_written_is_reported(data, tmp_path, capsys, mo
     assert path.exists()
 
 
-@pytest.mark.parametrize("kind", [MemoryError, FloatingPointError, ImportError])
+@pytest.mark.parametrize(
+    "kind", [MemoryError, torch.OutOfMemoryError, FloatingPointError, ImportError]
+)
 def test_what_ends_a_training_is_reported(data, tmp_path, capsys, monkeypatch, kind):
     monkeypatch.setattr(BloodCellSegmenter, "fit", raiser(kind("Lower batch_size.")))
     assert main(["train", str(data), "-o", str(tmp_path / "m.safetensors"), *TINY]) == 2
