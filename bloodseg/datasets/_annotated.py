@@ -12,10 +12,10 @@ from sklearn.utils import Bunch
 from .._files import expanded
 from .._images import CLASS_NAMES
 from ._coco import is_coco, load_coco
-from ._files import files_in, read_json, read_table
-from ._folder import load_folder
+from ._files import MASK_SUFFIXES, files_in, group_by_stem, read_json, read_table
+from ._folder import list_pairs, load_folder
 from ._geojson import load_geojson
-from ._instances import load_instances
+from ._instances import load_instances, read_instances_of
 from ._labelme import load_labelme
 from ._voc import load_voc
 from ._weak import masks_from_boxes
@@ -33,8 +33,20 @@ def _load_voc(path: Path, class_names: _ClassMap, classes: Sequence[str]) -> Bun
     )
 
 
+def _load_masks(path: Path, class_names: _ClassMap, classes: Sequence[str]) -> Bunch:
+    data = load_folder(path, classes=classes)
+    if not (path / "instances").is_dir():
+        return data
+    files = group_by_stem(path / "instances", MASK_SUFFIXES)
+    known = [
+        read_instances_of(pair.name, files, mask, pair.mask, len(classes))
+        for pair, mask in zip(list_pairs(path), data.masks, strict=True)
+    ]
+    return Bunch(instances=[labels for labels, _ in known], **data)
+
+
 _LOADERS: dict[str, _Loader] = {
-    "masks": lambda path, _, classes: load_folder(path, classes=classes),
+    "masks": _load_masks,
     "instances": lambda path, names, classes: load_instances(path, names, classes=classes),
     "labelme": lambda path, names, classes: load_labelme(path, names, classes=classes),
     "voc": _load_voc,
@@ -70,7 +82,8 @@ def load_annotated(
         images, masks : list of ndarray
             As from `load_folder`. Of boxes alone, masks are those of `masks_from_boxes`.
         instances : list of ndarray of shape (H, W), int32, or None
-            Numbers of the single cells, where these are known.
+            Numbers of the single cells, where these are known; of label maps, where
+            ``instances/NAME.png`` lie beside them.
         names, groups, target_names
             As from `load_folder`; groups are those of ``groups.csv`` in the folder, if it is there.
         boxes, labels

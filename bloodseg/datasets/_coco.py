@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from .._files import expanded
 from .._images import CLASS_NAMES, NOT_LABELLED, check_classes
 from ._canvas import Canvas
 from ._files import (
@@ -25,7 +26,7 @@ from ._geojson import fill_corners
 from ._instances import bunch_of_cells
 from ._polygon import FAR
 from ._slides import read_as_drawn_on
-from ._weak import masks_from_boxes
+from ._weak import masks_from_boxes, within_image
 
 
 def load_coco(
@@ -54,8 +55,8 @@ def load_coco(
     Bunch
         ``images``, ``masks``, ``instances``, ``counts``, ``names``, ``groups`` and
         ``target_names``, as from `load_labelme`. In ``masks`` crowds (``iscrowd``) are 255, not
-        known. Where the file has boxes alone, ``instances`` is None and ``masks`` are those of
-        `masks_from_boxes`.
+        known. Where the file has boxes alone, ``instances`` is None, ``masks`` are those of
+        `masks_from_boxes`, and ``boxes``, ``labels`` and ``n_dropped`` are as from `load_voc`.
 
     Raises
     ------
@@ -63,6 +64,12 @@ def load_coco(
         If there is no such file or folder, or an image is missing.
     ValueError
         If the file is damaged, not COCO's, or holds categories that have no class.
+
+    Warns
+    -----
+    UserWarning
+        If an image is to be turned for display, and the file does not tell whether its annotations
+        were drawn on it so.
 
     Notes
     -----
@@ -95,7 +102,7 @@ def load_coco(
     """
     target_names = check_classes(classes)
     known = check_class_map(class_names, target_names, name="class_names")
-    file = _find(Path(path))
+    file = _find(expanded(path))
     document = _check(file, read_json(file, "COCO"))
     names = {each["id"]: each["name"] for each in document["categories"]}
     of_image = _annotations_of_images(file, document, names)
@@ -153,7 +160,7 @@ def _read_images(
     for each in described:
         picture = pictures[_stem(each["file_name"])]
         size = each.get("height"), each.get("width")
-        image, _ = read_as_drawn_on(picture, size)
+        image = read_as_drawn_on(picture, size, told_by=file)
         if None not in size and size != image.shape[:2]:
             raise ValueError(
                 f"{file} must declare the size of {picture.name}, {image.shape[:2]} (height, "
@@ -227,12 +234,18 @@ def _from_boxes(
     names: list[str],
     classes: Sequence[str],
 ) -> Bunch:
-    boxes = [[_box(each) for each in items] for items in of_each]
-    of_boxes = [[labels[each["category_id"]] for each in items] for items in of_each]
-    masks = masks_from_boxes(images, boxes, of_boxes, classes=classes)
-    counts = [[each.count(label) for label in range(1, len(classes))] for each in of_boxes]
     data = bunch_of_cells(images, None, names, classes)
-    data.update(masks=masks, counts=np.array(counts, np.int64), boxes=boxes, labels=of_boxes)
+    data.update(boxes=[], labels=[])
+    dropped = []
+    for image, items in zip(images, of_each, strict=True):
+        of_items = [labels[each["category_id"]] for each in items]
+        boxes, kept, n_dropped = within_image(list(map(_box, items)), of_items, image.shape[:2])
+        data.boxes.append(boxes)
+        data.labels.append(kept)
+        dropped.append(n_dropped)
+    counts = [np.bincount(kept, minlength=len(classes))[1:] for kept in data.labels]
+    data.update(counts=np.array(counts, np.int64), n_dropped=np.array(dropped, np.int64))
+    data.masks = masks_from_boxes(images, data.boxes, data.labels, classes=classes)
     return data
 
 

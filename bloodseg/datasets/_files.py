@@ -39,7 +39,7 @@ _ALIASES = {
 
 def check_folder(path: str | os.PathLike, *, holds: str) -> Path:
     """Return ``path`` if it is a folder; ``holds`` says in words what should be in it."""
-    folder = Path(path)
+    folder = expanded(path)
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"path must be a folder with {holds}; {folder} {state}.")
@@ -258,7 +258,7 @@ def find_pictures(folder: Path, images: str | os.PathLike | None = None) -> dict
     They lie in ``images``, or else in its subfolder images or JPEGImages, or beside them.
     """
     places = [folder / "images", folder / "JPEGImages", folder]
-    for place in places if images is None else [Path(images)]:
+    for place in places if images is None else [expanded(images)]:
         if place.is_dir():
             return files_by_stem(place, IMAGE_SUFFIXES)
     raise FileNotFoundError(

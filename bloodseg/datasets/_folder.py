@@ -97,7 +97,7 @@ def load_folder(path: str | os.PathLike, *, classes: Sequence[str] = CLASS_NAMES
             f"only 0 and {NOT_LABELLED}, which is for pixels whose class is not known. Map your "
             "values to these labels and save the label maps again."
         )
-    table = Path(path) / "groups.csv"
+    table = expanded(path) / "groups.csv"
     groups = read_table(table, ["group"], names)["group"] if table.exists() else None
     return Bunch(images=images, masks=masks, names=names, groups=groups, target_names=target_names)
 

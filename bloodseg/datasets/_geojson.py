@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from .._files import expanded
 from .._images import CLASS_NAMES, check_classes
 from ._canvas import Canvas
 from ._files import (
@@ -94,7 +95,7 @@ def load_geojson(
     """
     target_names = check_classes(classes)
     known = check_class_map(class_names, target_names, name="class_names")
-    files = find_annotations(Path(path), ".geojson", holds="GeoJSON files", kind="GeoJSON file")
+    files = find_annotations(expanded(path), ".geojson", holds="GeoJSON files", kind="GeoJSON file")
     pictures = find_pictures(next(iter(files.values())).parent, images)
     cells = {name: _read_outlines(file) for name, file in files.items()}
     found = [label for items in cells.values() for label, _ in items]

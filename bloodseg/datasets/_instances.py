@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._images import CLASS_NAMES, check_classes
+from .._images import CLASS_NAMES, NOT_LABELLED, check_classes
 from ._files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
@@ -19,6 +19,7 @@ from ._files import (
     check_labels_known,
     class_of,
     files_by_stem,
+    only_file,
     read_rows,
 )
 from ._folder import read_labels
@@ -116,6 +117,83 @@ def load_instances(
         images.append(image)
         drawn.append(_without_background(consecutive.reshape(labels.shape), labels_of_cells))
     return bunch_of_cells(images, drawn, names, target_names)
+
+
+def classes_of_cells(
+    labels: np.ndarray, mask: np.ndarray, n_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the class of each cell: the one that most of its pixels have in the label map.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (H, W)
+        A number for each cell, 0 where there is none.
+    mask : ndarray of shape (H, W)
+        The label map.
+    n_classes : int
+        How many classes there are.
+
+    Returns
+    -------
+    numbers : ndarray of shape (k,)
+        Those of the cells, ascending.
+    classes : ndarray of shape (k,)
+        The class of each; 0 where all of its pixels are background or not known.
+    consecutive : ndarray of shape (H, W), int32
+        1 to k in place of the numbers.
+    """
+    numbers, places = np.unique(labels, return_inverse=True)
+    consecutive = (places.reshape(labels.shape) + (0 not in numbers)).astype(np.int32)
+    numbers = numbers[numbers != 0]
+    known = (mask > 0) & (mask != NOT_LABELLED)
+    votes = np.zeros((len(numbers) + 1, n_classes), np.int64)
+    np.add.at(votes, (consecutive[known], mask[known]), 1)
+    return numbers, votes[1:].argmax(axis=1), consecutive
+
+
+def read_instances_of(
+    name: str, files: Mapping[str, list[Path]], mask: np.ndarray, mask_file: Path, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the instance labels that lie beside a label map.
+
+    Parameters
+    ----------
+    name : str
+        That of the image, without suffix.
+    files : mapping of str to list of Path
+        Files of instance labels by such names.
+    mask, mask_file
+        The label map (H, W), and its file.
+    n_classes : int
+        How many classes there are.
+
+    Returns
+    -------
+    labels : ndarray of shape (H, W), int32
+        0 background, 1 to k the cells.
+    classes : ndarray of shape (k,)
+        The class of each cell.
+    """
+    if name not in files:
+        raise FileNotFoundError(
+            f"{name} has no label image of cells: {mask_file.parents[1] / 'instances' / name}.png "
+            "(or .tif, .bmp) does not exist. Add it, or move the folder instances away."
+        )
+    file = only_file(files[name])
+    labels = read_labels(file)
+    if labels.shape != mask.shape:
+        raise ValueError(
+            f"{file} must have the size of its label map, {mask.shape}; got {labels.shape}. Export "
+            "it again from its image."
+        )
+    numbers, classes, consecutive = classes_of_cells(labels, mask, n_classes)
+    if not classes.all():
+        raise ValueError(
+            f"{file} must hold cells that have a class in {mask_file}; cell "
+            f"{numbers[classes == 0][0]} lies where that has background or unknown pixels alone. "
+            "Correct one of the two."
+        )
+    return consecutive, classes
 
 
 def _without_background(labels: np.ndarray, classes: Sequence[int]) -> Any:

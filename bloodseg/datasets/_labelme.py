@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from .._files import expanded
 from .._images import CLASS_NAMES, check_classes
 from ._canvas import Canvas
 from ._decoding import decode_labels, decode_rgb
@@ -113,7 +114,7 @@ def load_labelme(
     names = check_classes(classes)
     known = check_class_map(label_names, names, name="label_names")
     files = find_annotations(
-        Path(path), ".json", holds="LabelMe's JSON files", kind="JSON file of LabelMe"
+        expanded(path), ".json", holds="LabelMe's JSON files", kind="JSON file of LabelMe"
     )
     documents = {name: (file, _read_document(file)) for name, file in files.items()}
     labels = [shape["label"] for _, document in documents.values() for shape in document["shapes"]]
@@ -170,7 +171,7 @@ def _read_annotated_image(file: Path, document: dict[str, Any]) -> np.ndarray:
         image = decode_rgb(data, name=f"{file}, imageData")
     else:
         size = document.get("imageHeight"), document.get("imageWidth")
-        image, _ = read_as_drawn_on(_image_file(file, document.get("imagePath")), size)
+        image = read_as_drawn_on(_image_file(file, document.get("imagePath")), size)
     for axis, field in enumerate(("imageHeight", "imageWidth")):
         declared = document.get(field)
         if declared is not None and (isinstance(declared, bool) or declared != image.shape[axis]):

@@ -15,6 +15,8 @@ from PIL import Image
 from .._files import expanded, write_json, written_whole
 from .._images import NOT_LABELLED, colours_of
 from ..cells import coco_polygon, find_cells, make_coco, make_feature, outlines_of
+from ._geojson import fill_corners
+from ._instances import classes_of_cells
 
 FORMATS = ("masks", "coco", "geojson", "labelme")
 """What `save_annotated` writes."""
@@ -33,8 +35,9 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
         The folder, made where it is not there. Files of the same names are replaced.
     format : {"masks", "coco", "geojson", "labelme"}
         "masks" are the folders of `load_folder`. The others hold outlines: of a cell in several
-        parts that of the largest, holes and what is labelled 255 left out; or the boxes, where
-        there are boxes alone.
+        parts that of the largest, holes and what is labelled 255 left out. Where there are boxes
+        alone, "coco" holds boxes, and "geojson" and "labelme" hold rectangles, which are read back
+        as outlines: they are for a person to correct.
 
     Raises
     ------
@@ -63,10 +66,12 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
     for name, image in zip(names, images, strict=True):
         _write_image(pictures / f"{name}.png", image)
     if data.get("groups") is not None:
-        with written_whole(folder / "groups.csv") as unfinished, unfinished.open("w") as file:
-            csv.writer(file).writerows(
-                [("image", "group"), *zip(names, data["groups"], strict=True)]
-            )
+        with (
+            written_whole(folder / "groups.csv") as unfinished,
+            unfinished.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("image", "group"), *zip(names, data["groups"], strict=True)])
     if format == "masks":
         (folder / "masks").mkdir(exist_ok=True)
         for name, mask in zip(names, masks, strict=True):
@@ -76,7 +81,8 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
     classes = data["target_names"]
     if format == "coco":
         sizes = [image.shape[:2] for image in images]
-        write_json(folder / "annotations.json", _coco(names, sizes, cells, classes), indent=None)
+        document = _coco(names, sizes, cells, classes, boxes_alone=_has_boxes_alone(data))
+        write_json(folder / "annotations.json", document, indent=None)
         return
     for name, image, outlines in zip(names, images, cells, strict=True):
         if format == "geojson":
@@ -90,9 +96,13 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
 Outlines = list[tuple[int, np.ndarray]]
 
 
+def _has_boxes_alone(data: Mapping[str, Any]) -> bool:
+    return data.get("boxes") is not None and data.get("instances") is None
+
+
 def _outlines(data: Mapping[str, Any], index: int) -> Outlines:
     """Return the class of each cell of an image, and the corners (k, 2) of its outline."""
-    if data.get("boxes") is not None and data.get("instances") is None:
+    if _has_boxes_alone(data):
         return [
             (int(label), np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float))
             for (x0, y0, x1, y1), label in zip(
@@ -103,19 +113,36 @@ def _outlines(data: Mapping[str, Any], index: int) -> Outlines:
     mask = np.asarray(data["masks"][index])
     if data.get("instances") is None:
         cells = find_cells(np.where(mask == NOT_LABELLED, 0, mask), classes=data["target_names"])
-        labels, n_cells = cells.labels, len(cells.classes)
-        classes = [int(label) for label in cells.classes]
+        labels, classes = cells.labels, cells.classes
     else:
-        labels = np.asarray(data["instances"][index])
-        n_cells = int(labels.max())
-        of_label = np.zeros(n_cells + 1, int)
-        of_label[labels] = mask
-        classes = of_label[1:].tolist()
-    return list(zip(classes, outlines_of(labels, n_cells), strict=True))
+        n_classes = len(data["target_names"])
+        instances = np.asarray(data["instances"][index])
+        _, classes, labels = classes_of_cells(instances, mask, n_classes)
+    outlines = outlines_of(labels, len(classes))
+    return _without_hiding(labels, list(zip(map(int, classes), outlines, strict=True)))
+
+
+def _without_hiding(labels: np.ndarray, outlines: Outlines) -> Outlines:
+    """Return outlines in an order in which none hides another, for later ones lie over earlier.
+
+    An outline has no holes, and a cell that lies in the hole of another would be lost below it. The
+    order of the numbers is kept where it does no harm.
+    """
+    for number, (_, corners) in enumerate(outlines, start=1):
+        place, inside = fill_corners(corners, labels.shape)
+        below = labels[place][inside]
+        if ((below > 0) & (below < number)).any():
+            return sorted(outlines, key=lambda each: -float(np.prod(np.ptp(each[1], axis=0))))
+    return outlines
 
 
 def _coco(
-    names: Sequence[str], sizes: Sequence[Any], cells: Sequence[Outlines], classes: Sequence[str]
+    names: Sequence[str],
+    sizes: Sequence[Any],
+    cells: Sequence[Outlines],
+    classes: Sequence[str],
+    *,
+    boxes_alone: bool,
 ) -> dict[str, Any]:
     annotations = []
     for image, outlines in enumerate(cells, start=1):
@@ -123,7 +150,10 @@ def _coco(
             low, high = corners.min(axis=0), corners.max(axis=0)
             box = [*low.tolist(), *(high - low).tolist()]
             places = {"image_id": image, "category_id": label, "bbox": box}
-            annotations.append(places | coco_polygon(corners))
+            shape = coco_polygon(corners)
+            if boxes_alone:  # a box is no outline: its corners are background
+                shape["segmentation"] = []
+            annotations.append(places | shape)
     files = (f"{name}.png" for name in names)
     return make_coco(zip(files, sizes, strict=True), annotations, classes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,9 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
     return turned(pixels, _orientation_in(file)) if upright else pixels
 
 
-def read_as_drawn_on(file: Path, size: tuple[Any, Any] | None) -> tuple[np.ndarray, bool]:
+def read_as_drawn_on(
+    file: Path, size: tuple[Any, Any] | None, *, told_by: Path | None = None
+) -> np.ndarray:
     """Read an image as it was when something was drawn on it.
 
     Tools show images turned as their EXIF data say; earlier ones did not, which the size tells
@@ -148,19 +151,28 @@ def read_as_drawn_on(file: Path, size: tuple[Any, Any] | None) -> tuple[np.ndarr
         The image.
     size : (int, int) or None
         Height and width, as they were noted.
+    told_by : Path, optional
+        The file that notes the size, which a warning names where that does not tell; left out for
+        tools that are known to turn images.
 
     Returns
     -------
-    image : ndarray of shape (H, W, 3)
-        As from `read_image`.
-    sure : bool
-        Whether it is certain that it was so.
+    ndarray of shape (H, W, 3)
+        As from `read_image`; turned where the size does not tell.
     """
     pixels, orientation = read_image(file), _orientation_in(file)
     shown = turned(pixels, orientation)
     if orientation == 1 or (size == pixels.shape[:2] and size != shown.shape[:2]):
-        return pixels, True
-    return shown, size == shown.shape[:2] and size != pixels.shape[:2]
+        return pixels
+    sure = size == shown.shape[:2] and size != pixels.shape[:2]
+    if told_by is not None and not sure:
+        warnings.warn(
+            f"{file} is to be turned for display, as its EXIF data say, and {told_by} does not "
+            "tell whether its annotations were drawn on it so, which is assumed. Save the image "
+            "turned, without EXIF data, if they were not.",
+            stacklevel=3,
+        )
+    return shown
 
 
 def _orientation_in(file: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._images import NOT_LABELLED
+from .._files import expanded
 from ._annotated import load_annotated
 from ._files import (
     MASK_SUFFIXES,
@@ -20,10 +20,10 @@ from ._files import (
     class_of,
     group_by_stem,
     named_in,
-    only_file,
     read_rows,
 )
-from ._folder import Pair, list_pairs, read_labels, read_pair
+from ._folder import Pair, list_pairs, read_pair
+from ._instances import read_instances_of
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -73,13 +73,13 @@ def list_annotated(
     on_error : callable
         As for `list_pairs`.
     """
-    folder = Path(path)
+    folder = expanded(path)
     if not (folder / "masks").is_dir():
         return _of_loaded(load_annotated(folder, classes=classes))
     pairs = list_pairs(folder, on_error=on_error)
     if (folder / "instances").is_dir():
         files = group_by_stem(folder / "instances", MASK_SUFFIXES)
-        cells: Any = partial(_read_instances, files, folder, classes)
+        cells: Any = partial(_read_instances, files, classes)
     elif (folder / "boxes.csv").exists():
         boxes = _read_boxes(folder / "boxes.csv", [pair.name for pair in pairs], classes)
         cells = partial(_boxes_of, boxes)
@@ -105,35 +105,12 @@ def _boxes_of(boxes: Mapping[str, TrueCells], pair: Pair, mask: np.ndarray) -> T
 
 def _read_instances(
     files: Mapping[str, list[Path]],
-    folder: Path,
     classes: Sequence[str],
     pair: Pair,
     mask: np.ndarray,
 ) -> TrueCells:
-    if pair.name not in files:
-        raise FileNotFoundError(
-            f"{pair.image} has no label image of cells: {folder / 'instances' / pair.name}.png (or "
-            ".tif, .bmp) does not exist. Add it, or move the folder instances away."
-        )
-    file = only_file(files[pair.name])
-    labels = read_labels(file)
-    if labels.shape != mask.shape:
-        raise ValueError(
-            f"{file} must have the size of its label map, {mask.shape}; got {labels.shape}. Export "
-            f"it again from {pair.image.name}."
-        )
-    numbers, cells = np.unique(labels, return_inverse=True)
-    # A cell has the class that most of its pixels have.
-    known = (mask > 0) & (mask != NOT_LABELLED)
-    votes = np.zeros((len(numbers), len(classes)), np.int64)
-    np.add.at(votes, (cells.reshape(mask.shape)[known], mask[known]), 1)
-    lost = numbers[(numbers > 0) & ~votes.any(axis=1)]
-    if len(lost):
-        raise ValueError(
-            f"{file} must hold cells that have a class in {pair.mask}; cell {lost[0]} lies where "
-            "that has background or unknown pixels alone. Correct one of the two."
-        )
-    return TrueCells(labels, np.array(classes)[votes.argmax(axis=1)][numbers > 0])
+    labels, of_cells = read_instances_of(pair.name, files, mask, pair.mask, len(classes))
+    return TrueCells(labels, np.array(classes)[of_cells])
 
 
 def _read_boxes(file: Path, names: Sequence[str], classes: Sequence[str]) -> dict[str, TrueCells]:

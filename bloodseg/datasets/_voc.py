@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,6 +24,7 @@ from ._files import (
     read_table,
 )
 from ._slides import read_as_drawn_on
+from ._weak import within_image
 from ._xml import parse_xml
 
 _MAX_XML_BYTES = 2**24
@@ -129,23 +129,14 @@ def load_voc(
     data = Bunch(images=[], boxes=[], labels=[])
     dropped = []
     for name, (declared, items) in objects.items():
-        image, sure = read_as_drawn_on(pictures[name], declared)
-        if not sure:
-            warnings.warn(
-                f"{pictures[name]} is to be turned for display, as its EXIF data say, and "
-                f"{files[name]} does not tell whether its boxes were drawn on it so, which is "
-                "assumed. Save the image turned, without EXIF data, if they were not.",
-                stacklevel=2,
-            )
+        image = read_as_drawn_on(pictures[name], declared, told_by=files[name])
         _check_declared_size(files[name], declared, image.shape[:2])
-        boxes = np.array([box for _, box in items], np.float64).reshape(-1, 4)
-        boxes = np.clip(boxes, 0, np.tile(image.shape[1::-1], 2))
-        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        labels = np.array([class_of(label, known) for label, _ in items], np.int64)
+        labels = [class_of(label, known) or 0 for label, _ in items]
+        boxes, kept, n_dropped = within_image([box for _, box in items], labels, image.shape[:2])
         data.images.append(image)
-        data.boxes.append(boxes[kept])
-        data.labels.append(labels[kept])
-        dropped.append(int((~kept).sum()))
+        data.boxes.append(boxes)
+        data.labels.append(kept)
+        dropped.append(n_dropped)
         if dropped[-1]:
             _LOGGER.info("%s: %d boxes without area left out.", files[name], dropped[-1])
     counts = [np.bincount(labels, minlength=len(names))[1:] for labels in data.labels]

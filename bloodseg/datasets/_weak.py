@@ -21,9 +21,7 @@ from .._typing import Images
 from ..preprocessing import optical_density
 
 _SURE, _AT_MOST = 0.85, 1.1  # of a box's half sides: a cell within, none that is its beyond
-_CLEARLY = (
-    0.3  # the same, by which a pixel must be farther inside a box than in one of another class
-)
+_CLEARLY = 0.3  # of the same: a pixel is as much farther inside its box than one of another class
 _CUT = 2  # pixels; boxes as close to the border are taken for parts of cells
 
 
@@ -88,6 +86,33 @@ def masks_from_boxes(
         _mask_from_boxes(image, *of_image, n_classes=len(names))
         for image, of_image in zip(arrays, checked, strict=True)
     ]
+
+
+def within_image(
+    boxes: ArrayLike, labels: ArrayLike, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Cut boxes off at an image's borders, and leave out what has no area then: stray clicks.
+
+    Parameters
+    ----------
+    boxes : array-like of shape (k, 4)
+        xmin, ymin, xmax, ymax.
+    labels : array-like of shape (k,)
+        A label for each.
+    size : (int, int)
+        Height and width of the image.
+
+    Returns
+    -------
+    boxes : ndarray of shape (n, 4), float64
+    labels : ndarray of shape (n,), int64
+    n_dropped : int
+        How many are left out.
+    """
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
+    corners = np.clip(corners, 0, np.tile(size[::-1], 2))
+    kept = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+    return corners[kept], np.array(labels, np.int64)[kept], int((~kept).sum())
 
 
 def _checked(

@@ -1,6 +1,7 @@
 """COCO, GeoJSON and instance labels in; any format found out, and written."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson
 from bloodseg.datasets import (
+    list_annotated,
     load_annotated,
     load_coco,
     load_geojson,
@@ -118,8 +120,47 @@ def test_coco_boxes_alone_become_weak_labels(save):
     assert data.counts.tolist() == [[1, 1]]
     assert data.masks[0][8, 7] == 2
     assert data.masks[0][8, 20] == 1
+    ((*_, cells),) = (each.read() for each in list_of(folder))
+    assert cells.cells.tolist() == [[3, 2, 13, 12], [3, 15, 13, 25]]
+    assert cells.classes.tolist() == ["red", "white"]
     with raises("annotations[1] must have a segmentation, as others of the file have"):
         load_coco(save(coco({"segmentation": [SQUARE]}, {"bbox": [1, 1, 2, 2]}), "a.json"))
+
+
+def list_of(folder):
+    def refuse(name, error):
+        raise error
+
+    return list_annotated(folder, classes=("background", "white", "red"), on_error=refuse)
+
+
+def test_coco_boxes_are_cut_at_the_border_and_dropped_beyond_it(save):
+    boxes = [25, 15, 10, 10], [40, 3, 5, 5], [-3, -3, 6, 6]
+    folder = save(coco(*({"bbox": box} for box in boxes)), "a.json")
+    data = load_coco(folder)
+    assert data.boxes[0].tolist() == [[25, 15, 30, 20], [0, 0, 3, 3]]
+    assert (data.counts.tolist(), data.n_dropped.tolist()) == ([[0, 2]], [1])
+    ((*_, cells),) = (each.read() for each in list_of(save(coco(), "a.json")))
+    assert not cells.cells.any()  # no box at all, and no outline either
+
+
+def test_an_image_without_boxes_beside_one_with_some(save):
+    document = coco({"bbox": [2, 3, 10, 10]})
+    document["images"].append({"id": 6, "file_name": "b.png"})
+    folder = save(document, "a.json")
+    Image.fromarray(PICTURE).save(folder / "b.png")
+    first, second = list_of(folder)
+    assert len(first.read()[2].cells) == 1
+    assert second.read()[2].cells.shape == (0, 4)
+
+
+def test_coco_says_where_it_is_not_known_how_an_image_was_turned(save, save_turned):
+    folder = save(coco({"segmentation": [SQUARE]}, width=HEIGHT), "a.json")
+    save_turned(folder / "a.png", PICTURE[:, :HEIGHT], 3)
+    told = f"{folder / 'a.json'} does not tell whether its annotations were drawn on it so"
+    with pytest.warns(UserWarning, match=re.escape(told)):
+        data = load_coco(folder)
+    assert (data.images[0] == PICTURE[:, :HEIGHT]).all()
 
 
 @pytest.mark.parametrize(
@@ -294,6 +335,59 @@ def test_cells_of_label_maps_are_found_and_boxes_stay_boxes(drawn, tmp_path):
     save_annotated(alone | boxes, tmp_path / "boxed", "geojson")
     data = load_annotated(tmp_path / "boxed")
     assert where(data.masks[0] == 2) == (4, 29, 3, 19, 17 * 26)
+
+
+@pytest.mark.parametrize("format", ["coco", "geojson", "labelme"])
+def test_a_cell_in_the_hole_of_another_is_not_lost(tmp_path, format):
+    instances = np.zeros((HEIGHT, WIDTH), np.int32)
+    instances[2:18, 2:18], instances[6:12, 6:12], instances[3, 25] = 9, 4, 2
+    mask = np.select([instances == 9, instances == 4, instances == 2], [2, 1, 2]).astype(np.uint8)
+    names = ("background", "white", "red")
+    data = {"images": [PICTURE], "masks": [mask], "instances": [instances], "target_names": names}
+    save_annotated(data, tmp_path, format)
+    back = load_annotated(tmp_path)
+    assert (back.masks[0] == mask).all()
+    assert back.counts.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("format", ["coco", "geojson", "labelme"])
+def test_numbers_of_cells_stay_where_none_hides_another(drawn, tmp_path, format):
+    save_annotated(drawn, tmp_path, format)
+    for back, instances in zip(load_annotated(tmp_path).instances, drawn.instances, strict=True):
+        assert (back == instances).all()
+
+
+def test_boxes_stay_boxes_in_coco(drawn, tmp_path):
+    alone = {"images": drawn.images[:1], "masks": drawn.masks[:1]}
+    boxes = {"boxes": [[[3, 4, 20, 30], [5, 5, 9, 9]]], "labels": [[2, 0]]}
+    save_annotated(alone | boxes | {"target_names": drawn.target_names}, tmp_path, "coco")
+    (kept,) = json.loads((tmp_path / "annotations.json").read_text())["annotations"]
+    assert (kept["bbox"], kept["segmentation"]) == ([3, 4, 17, 26], [])
+    data = load_annotated(tmp_path)
+    assert data.instances is None
+    assert data.boxes[0].tolist() == [[3, 4, 20, 30]]
+
+
+def test_instances_beside_label_maps_are_the_cells_that_are_written(drawn, tmp_path):
+    instances = drawn.instances[0].astype(np.uint8)
+    places = (("images", drawn.images[0]), ("masks", drawn.masks[0]), ("instances", instances))
+    for kind, pixels in places:
+        (tmp_path / "maps" / kind).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "maps" / kind / "one.png")
+    data = load_annotated(tmp_path / "maps")
+    assert (data.format, (data.instances[0] == instances).all()) == ("masks", True)
+    save_annotated(data, tmp_path / "new", "coco")
+    assert (load_annotated(tmp_path / "new").instances[0] == instances).all()
+    (tmp_path / "maps/instances/one.png").unlink()
+    with raises("one has no label image of cells: ", FileNotFoundError):
+        load_annotated(tmp_path / "maps")
+
+
+def test_names_and_groups_are_written_in_utf_8(drawn, tmp_path):
+    data = drawn | {"names": ["Blut Ä 1", "z"], "groups": ["Müller", "y"]}
+    save_annotated(data, tmp_path, "masks")
+    written = (tmp_path / "groups.csv").read_bytes()
+    assert written == "image,group\nBlut Ä 1,Müller\nz,y\n".encode()
 
 
 def test_images_of_16_bits_stay_so(tmp_path):
