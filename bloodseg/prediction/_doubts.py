@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
-from ..cells import Radii, Split, split_cells, trace_outlines, typical_radii
+from ..cells import Radii, Split, split_cells, trace_outlines
 from ._agreement import STEADY
 from ._stain import check_colours
 
@@ -34,6 +34,7 @@ def doubts(
     image: Any,
     class_map: Any,
     confidence: Any,
+    radii: Radii | None,
     expected_diameter: float | None,
     *,
     guessed: bool = False,
@@ -49,6 +50,8 @@ def doubts(
         A checked image; of a large one the middle is looked at.
     class_map, confidence : array-like of shape (H, W), uint8
         What the network made of it; confidence in 255ths.
+    radii : Radii or None
+        Of typical cells of the class map, as `typical_radii` finds them.
     expected_diameter : float or None
         How wide red cells are in this image if it has the magnification that the network was shown.
     guessed : bool
@@ -67,7 +70,6 @@ def doubts(
     if RED not in classes and WHITE not in classes:
         return [unsure] if unsure else []
     red, white = (mask_of(labels, classes, name) for name in (RED, WHITE))
-    radii = typical_radii(labels, expected_diameter, classes=classes)
     radius = None if radii is None else radii.red
     if radii is None or radius is None or (red | white).sum() < LEAST_CELLS * seen.sum():
         return ["it has no cells"]

@@ -159,6 +159,7 @@ class Segmented:
             self._looked_at,
             self.class_map,
             self.confidence,
+            self.radii,
             self.expected_diameter,
             guessed=self.guessed_diameter,
             measured=self.measured_diameter,

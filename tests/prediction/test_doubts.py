@@ -10,10 +10,10 @@ from skimage import data
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import find_cells, to_geojson
-from bloodseg.cells._scale import Radii
+from bloodseg.cells._scale import Radii, typical_radii
 from bloodseg.datasets import make_smears
 from bloodseg.prediction import Segmented
-from bloodseg.prediction._doubts import doubts as find_doubts
+from bloodseg.prediction._doubts import doubts as doubts_of_looks
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,12 @@ def test_mean_confidence(pretrained):
 
 
 # With true label maps in place of a network's, so that what is tested is the judgement alone.
+
+
+def find_doubts(image, class_map, sure, diameter, **other):
+    known = {name: other[name] for name in other if name == "classes"}
+    radii = typical_radii(class_map, diameter, **known)
+    return doubts_of_looks(image, class_map, sure, radii, diameter, **other)
 
 
 def judge(image, class_map, diameter=40, **other):
