@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -19,6 +20,7 @@ from unicodedata import category
 import numpy as np
 
 _UNFINISHED = ".bloodseg-", ".tmp"  # what the names of unfinished files start and end with
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _swept: set[str] = set()  # folders in which this process has looked for leftovers
 
 
@@ -81,6 +83,10 @@ def written_whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
     try:
         yield unfinished
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            error.filename = str(path)  # which the system does not say of what it writes
+        raise
     finally:
         _remove(unfinished)
         os.close(held)

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import re
 import subprocess
@@ -43,6 +44,19 @@ def test_threads_write_one_path(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(write, [1, 2, 3, 4, 5, 6, 7, 8] * 10))
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_where_there_is_no_room_the_error_names_the_file(tmp_path, number):
+    named = re.escape(f"[Errno {number}] {os.strerror(number)}: {str(tmp_path / 'a')!r}")
+    with pytest.raises(OSError, match=named), written_whole(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))  # as `write` raises it
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_errors_are_not_blamed_on_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"Input/output error$"), written_whole(tmp_path / "a"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # of what was read meanwhile
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "血" * 85, os.fsdecode(b"a\xff"), "~x"])

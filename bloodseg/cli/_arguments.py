@@ -25,7 +25,7 @@ from ._options import (
     add_strict,
 )
 from ._output import PROGRAM
-from ._values import formats, path, port, step_numbers
+from ._values import class_names, formats, names_of_classes, path, port, step_numbers
 
 _EPILOG = """\
 exit codes:
@@ -334,6 +334,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
+    from .._images import CLASS_NAMES
     from ..datasets import FORMATS
 
     parser.add_argument("data", metavar="IN", type=path, help=ANNOTATED)
@@ -344,6 +345,21 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         required=True,
         help="masks: images/NAME.png and masks/NAME.png; others: images, and outlines of the cells",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        type=class_names,
+        default=CLASS_NAMES,
+        help="what the labels 0, 1, ... stand for, background first (default: "
+        f"{','.join(CLASS_NAMES)}); platelets are background where they are no class",
+    )
+    parser.add_argument(
+        "--class-names",
+        metavar="TEXT=CLASS",
+        type=names_of_classes,
+        help='classes of the texts in IN that are not known, "Neutrophil=white,blast cell=white"; '
+        "those that are to be left out are background",
     )
     add_overwrite(parser, "write into a folder that holds files (default: refuse)")
 

@@ -6,21 +6,32 @@ import argparse
 import os
 
 from ..datasets import load_annotated, save_annotated
-from ._output import CommandError, first_line, make_folder, reported, say
+from ._annotations import unreadable
+from ._output import CommandError, complain, make_folder, reported, say
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read annotated images and write them in another format."""
     output = arguments.output
+    if os.path.realpath(output) == os.path.realpath(arguments.data):
+        raise CommandError(
+            f"OUT must be another folder than IN; got {output} for both. Of each image there would "
+            "be two."
+        )
     if os.path.isdir(output) and any(output.iterdir()) and not arguments.overwrite:
         raise CommandError(f"{output} holds files. Choose another folder, or pass --overwrite.")
     try:
-        data = load_annotated(arguments.data)
+        data = load_annotated(arguments.data, arguments.class_names, classes=arguments.classes)
     except (OSError, ValueError) as error:
-        raise CommandError(first_line(error)) from error
+        raise unreadable(error) from error
     make_folder(output)
     with reported(output):
         save_annotated(data, output, arguments.format)
+    if "boxes" in data and arguments.format in ("geojson", "labelme"):
+        complain(
+            f"{arguments.data} holds boxes alone, which are rectangles in {output}: correct them "
+            "before they are taken for outlines of cells. With --to coco they stay boxes."
+        )
     n_images = len(data.names)
     say(
         f"{n_images} image{'s' * (n_images != 1)}, from {data.format} to {arguments.format}: "

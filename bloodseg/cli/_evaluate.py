@@ -12,6 +12,7 @@ import numpy as np
 from ..datasets import Annotated, list_annotated
 from ..plotting import legend, overlay_of
 from ..prediction import Segmented
+from ._annotations import unreadable
 from ._batch import Batch
 from ._evaluation import METRICS_FILES, Evaluation, time_prediction
 from ._model import load_segmenter
@@ -71,7 +72,7 @@ def list_images_of(folder: Path, batch: Batch, classes: Sequence[str]) -> list[A
     try:
         return list_annotated(folder, classes=classes, on_error=batch.fail)
     except (OSError, ValueError) as error:
-        raise CommandError(first_line(error)) from error
+        raise unreadable(error) from error
 
 
 def _prepare(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..estimators import BloodCellCounter, BloodCellSegmenter, NetworkEstimator, read_header
-from ..models import model_file
+from ..models import list_models, model_file
 from ._output import CommandError, first_line
 
 # What `--model` may hold, by the name that its file gives.
@@ -46,6 +46,10 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter | BloodCellC
 
 def load_any(file: Path) -> BloodCellSegmenter | BloodCellCounter:
     """Load a model file of either estimator."""
+    if not file.exists():
+        raise CommandError(
+            f"There is no model file at {file}. Published models: {', '.join(list_models())}."
+        )
     try:
         name = read_header(file)["fitted"].get("estimator")
         return _KINDS.get(name, BloodCellSegmenter).load(file)

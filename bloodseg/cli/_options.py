@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..models import list_models
-from ._values import choice, diameter, or_none, path, processes, tile_size, tolerances
+from ._values import choice, diameter, micrometres, or_none, path, processes, tile_size, tolerances
 
 ANNOTATED = (
     "folder with images/NAME.png and masks/NAME.png (labels 0 background, 1 white, 2 red), or "
@@ -48,7 +48,7 @@ def add_pixel_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pixel-size",
         metavar="UM",
-        type=float,
+        type=micrometres,
         default=argparse.SUPPRESS,
         help="side of a pixel in micrometres (default: what the file says, if it does)",
     )

@@ -125,7 +125,9 @@ def reported(path: Path, note: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CommandError(f"{path} cannot be written: {first_line(error)}{note}") from error
+        is_it = error.strerror is not None and error.filename in (None, os.fspath(path))
+        why = error.strerror if is_it else first_line(error)
+        raise CommandError(f"{path} cannot be written: {why}{note}") from error
 
 
 def open_in_browser(address: str, shown: Any) -> None:

@@ -31,12 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_study(arguments: argparse.Namespace) -> dict[str, str]:
     """Run a study and return which of its trainings came to no result, and why."""
-    make_folder(arguments.output)
     if arguments.test is None and getattr(arguments, "protocol", "folder") == "folder":
         raise CommandError(
             "the folder to test on is missing. Name it after TRAIN, or pass --protocol paper, "
             "which keeps a fifth of TRAIN for testing."
         )
+    make_folder(arguments.output)
     train, test = _load(arguments.train), _load(arguments.test)
     given = vars(arguments)
     names = inspect.signature(BloodCellSegmenter).parameters.keys() & given.keys()

@@ -19,6 +19,7 @@ from ..estimators import BloodCellCounter, BloodCellSegmenter, NetworkEstimator
 from ..models import list_models
 from ..preprocessing import Preprocessor
 from ..training import numbers_of
+from ._annotations import unreadable
 from ._batch import INPUT_ERRORS
 from ._output import (
     CommandError,
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         images, targets, groups = _load(arguments, check_classes(estimator.classes))
     except (OSError, ValueError) as error:
-        raise CommandError(first_line(error)) from error
+        raise unreadable(error) from error
     if _is_main():
         estimator.set_params(callbacks=[HistoryFile(history_file)])
     seconds = fit(estimator, images, targets, groups=groups)

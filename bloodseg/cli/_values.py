@@ -106,6 +106,26 @@ def class_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
+def names_of_classes(text: str) -> dict[str, str]:
+    """Parse classes of label texts: "Neutrophil=white,blast cell=white"."""
+    try:
+        return {label.strip(): name.strip() for label, name in _pairs(text)}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'classes of texts are written as "Neutrophil=white,blast cell=white"; got {text!r}'
+        ) from None
+
+
+def micrometres(text: str) -> float:
+    """Parse a length in micrometres."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'micrometres are written as a number with a point, as "0.1"; got {text!r}'
+        ) from None
+
+
 def step_numbers(text: str) -> Any:
     """Parse numbers of steps: "2" or "4=2,5=3"."""
     try:

@@ -63,10 +63,11 @@ def foreign_format_of(start: bytes) -> str | None:
 def unread_format(start: bytes) -> ValueError:
     """Return the error for a file that is of no format that is read."""
     foreign = foreign_format_of(start)
-    return ValueError(
-        "it is not a PNG, JPEG, TIFF or BMP file"
-        + (f" but {foreign}. Save it as PNG or TIFF." if foreign else ".")
-    )
+    if foreign:
+        what = f" but {foreign}. Save it as PNG or TIFF."
+    else:
+        what = "." if start else ", but empty. Copy it again from where it came."
+    return ValueError(f"it is not a PNG, JPEG, TIFF or BMP file{what}")
 
 
 def decode_rgb(data: bytes, *, name: str) -> np.ndarray:

@@ -320,18 +320,36 @@ def class_of(label: str, known: Mapping[str, int]) -> int | None:
     return known.get(_normalised(label))
 
 
+class UnknownLabelError(ValueError):
+    """Annotations hold a label text that has no class.
+
+    Attributes
+    ----------
+    unknown : str
+        The first of such texts.
+    """
+
+    def __init__(self, message: str, unknown: str):
+        super().__init__(message, unknown)
+        self.unknown = unknown
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def check_labels_known(
     labels: Iterable[str], known: Mapping[str, int], classes: Sequence[str], *, name: str
 ) -> None:
-    """Raise if a label text has no class, naming all that were found."""
+    """Raise an `UnknownLabelError` if a label text has no class, naming all that were found."""
     found = sorted(set(labels))
     unknown = [label for label in found if class_of(label, known) is None]
     if unknown:
         shown = ", ".join(repr(label[:60]) for label in found[:30])
-        raise ValueError(
+        raise UnknownLabelError(
             f"{name} must say what {', '.join(repr(label[:60]) for label in unknown[:30])} is; the "
             f'files hold the labels {shown}. Pass {name}={{{unknown[0][:60]!r}: "{classes[1]}"}}, '
-            f"with {', '.join(map(repr, classes))} for each, or name it in classes."
+            f"with {', '.join(map(repr, classes))} for each, or name it in classes.",
+            unknown[0],
         )
 
 

@@ -1,6 +1,10 @@
 """Annotated images in any format: trained on, scored and converted."""
 
+import json
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from bloodseg.cli import main
 from bloodseg.datasets import load_annotated, save_annotated
@@ -28,6 +32,73 @@ def test_convert_writes_what_can_be_converted_back(outlined, smears, tmp_path, c
     assert main(["convert", str(tmp_path / "none"), str(tmp_path / "new"), "--to", "coco"]) == 2
     assert "path must be a folder of annotated images" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def odd_texts(tmp_path):
+    """A folder of LabelMe's with a label text that nobody knows, and a platelet."""
+    texts = {"Blast cell": 1, "rbc": 10, "PLT": 20}
+    shapes = [
+        {"label": text, "shape_type": "rectangle", "points": [[x, 1], [x + 4, 5]]}
+        for text, x in texts.items()
+    ]
+    (tmp_path / "odd").mkdir()
+    Image.fromarray(np.full((12, 30, 3), 200, np.uint8)).save(tmp_path / "odd/a.png")
+    (tmp_path / "odd/a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": shapes}))
+    return tmp_path / "odd"
+
+
+def test_unknown_texts_are_named_and_what_to_type(odd_texts, model_path, tmp_path, capsys):
+    known = (
+        "must say what 'Blast cell' is; the files hold the labels 'Blast cell', 'PLT', 'rbc'. Say "
+        "so by `bloodseg convert IN OUT --to masks --class-names 'Blast cell=white'`, and go on "
+        "with OUT."
+    )
+    model = ["-m", str(model_path), "-q"]
+    for command in (
+        ["convert", str(odd_texts), str(tmp_path / "new"), "--to", "masks"],
+        ["evaluate", str(odd_texts), *model],
+        ["train", str(odd_texts), "-o", str(tmp_path / "m.safetensors"), "-q"],
+    ):
+        assert main(command) == 2
+        assert known in capsys.readouterr().err
+
+
+def test_convert_takes_classes_and_what_texts_stand_for(odd_texts, tmp_path):
+    convert = ["convert", str(odd_texts), str(tmp_path / "new"), "--to", "masks"]
+    assert main([*convert, "--class-names", "blast-cell=white, none=background"]) == 0
+    assert np.unique(Image.open(tmp_path / "new/masks/a.png")).tolist() == [0, 1, 2]
+    names = "background,white,red,platelet,blast cell"
+    assert main([*convert, "--classes", names, "--overwrite"]) == 0
+    assert np.unique(Image.open(tmp_path / "new/masks/a.png")).tolist() == [0, 2, 3, 4]
+
+
+def test_convert_says_that_boxes_become_rectangles(tmp_path, capsys):
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "RBC"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [2, 2, 8, 8]}],
+    }
+    source = tmp_path / "boxes"
+    source.mkdir()
+    picture = np.full((12, 30, 3), 200, np.uint8)
+    picture[3:9, 3:9] = 90
+    Image.fromarray(picture).save(source / "a.png")
+    (source / "a.json").write_text(json.dumps(coco))
+    for format in ("labelme", "geojson"):
+        assert main(["convert", str(source), str(tmp_path / format), "--to", format]) == 0
+        assert "boxes holds boxes alone, which are rectangles in" in capsys.readouterr().err
+    assert main(["convert", str(source), str(tmp_path / "again"), "--to", "coco"]) == 0
+    assert capsys.readouterr().err == ""
+    assert load_annotated(tmp_path / "again").boxes[0].tolist() == [[2, 2, 10, 10]]
+
+
+def test_convert_does_not_write_among_what_it_reads(outlined, capsys):
+    before = sorted(outlined.iterdir())
+    same = outlined.parent / "." / outlined.name
+    assert main(["convert", str(outlined), str(same), "--to", "coco", "--overwrite"]) == 2
+    assert "OUT must be another folder than IN; got" in capsys.readouterr().err
+    assert sorted(outlined.iterdir()) == before
 
 
 def test_train_and_evaluate_take_outlines(outlined, model_path, tmp_path, capsys):

@@ -10,7 +10,14 @@ import bloodseg
 from bloodseg import BloodCellSegmenter
 from bloodseg.cli import main
 from bloodseg.cli._arguments import make_parser
-from bloodseg.cli._values import class_weights, diameter, positions, tolerances
+from bloodseg.cli._values import (
+    class_weights,
+    diameter,
+    micrometres,
+    names_of_classes,
+    positions,
+    tolerances,
+)
 
 
 def test_version_and_help_end_well(capsys):
@@ -46,6 +53,8 @@ def test_what_is_not_given_is_left_to_the_estimator(capsys):
         (class_weights, "balanced", "balanced"),
         (class_weights, "1,3,1", (1, 3, 1)),
         (class_weights, "white=3", {"white": 3}),
+        (names_of_classes, "blast cell=white, x=red", {"blast cell": "white", "x": "red"}),
+        (micrometres, "0.1", 0.1),
         (diameter, "auto", "auto"),
         (diameter, "72.5", 72.5),
     ],
@@ -106,6 +115,11 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
         ),
         (["train", "x", "-o", "y", "--ode-tol", "none"], 'tolerances are written as "1e-3", "4='),
         (["train", "x", "-o", "y", "--clip-limit", "1", "--no-preprocessor"], "not allowed with"),
+        (["count", "x", "--pixel-size", "0,1"], 'written as a number with a point, as "0.1"; got'),
+        (
+            ["convert", "x", "y", "--to", "coco", "--class-names", "white"],
+            "classes of texts are written as \"Neutrophil=white,blast cell=white\"; got 'white'",
+        ),
         (
             ["count", "x", "--excluded-sides", "right"],
             "choose from 'bottom,right', 'bottom,left', 'top,right', 'top,left', 'none'; got 'r",

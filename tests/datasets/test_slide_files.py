@@ -47,10 +47,11 @@ def test_whatever_is_opened_is_read_whole_too(tmp_path):
         (b"\0\0\0\x18ftypheic", "but HEIC or a video."),
         (b"ZISRAWFILE", "but Zeiss CZI."),
         (b"junk", "BMP file."),
+        (b"", "BMP file, but empty. Copy it again from where it came."),
     ],
 )
 def test_other_formats_are_named(tmp_path, start, named):
-    (tmp_path / "a.tif").write_bytes(start + bytes(200))
+    (tmp_path / "a.tif").write_bytes(start + bytes(200) if start else b"")
     for read in (open_slide, read_image):
         with raises("a.tif cannot be read as an image: it is not a PNG, JPEG, TIFF or BMP file"):
             read(tmp_path / "a.tif")

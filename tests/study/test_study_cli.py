@@ -83,9 +83,11 @@ def test_a_row_can_be_made_again_by_one_command(data, tmp_path):
 
 
 def test_paper_protocol_needs_no_test_folder(data, tmp_path, capsys):
-    arguments = ["study", "networks", str(data / "train"), "-o", str(tmp_path), *TINY]
+    output = tmp_path / "study"
+    arguments = ["study", "networks", str(data / "train"), "-o", str(output), *TINY]
     assert main([*arguments]) == 2
     assert "the folder to test on is missing." in capsys.readouterr().err
+    assert not output.exists()
     assert main([*arguments[:3], str(data / "test"), *arguments[3:], "--protocol", "paper"]) == 2
     assert "test must be None where protocol is 'paper'" in capsys.readouterr().err
     no_crop_size = [each for each in arguments if each not in ("--crop-size", "32")]
