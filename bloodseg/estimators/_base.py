@@ -28,6 +28,7 @@ from ..preprocessing import Preprocessor
 from ..training import (
     Checkpoint,
     TrainingData,
+    TrainingResult,
     TrainingSettings,
     check_callbacks,
     check_groups,
@@ -179,14 +180,7 @@ class NetworkEstimator(BaseEstimator):
             network_of_the_package=isinstance(self.network, str),
             ode_regularization=self.ode_regularization,
         )
-        examples = _examples(settings.task.make_training_set(valid or training, seed))
-        unet = unet_of(network)
-        if isinstance(unet, NODEsUNet):
-            n_images = self.max_epochs * len(training.images)
-            unet.decide_compilation(self.compile, examples[0, 0].numel(), n_images)
-        result = train_network(network, training, valid, settings)
-        if isinstance(unet, NODEsUNet):
-            unet.calibrate(examples.to(device))
+        result = self._train(network, training, valid, settings)
         self.preprocessor_ = preprocessor
         self.best_epoch_ = result.best_epoch
         self.end_reason_, self.end_message_ = result.end_reason, result.end_message
@@ -201,6 +195,24 @@ class NetworkEstimator(BaseEstimator):
         self._take_over(network, result.history, precision)
         if result.end_message:  # not before there is a model, for that is what it says
             warn_caller(result.end_message)
+
+    def _train(
+        self,
+        network: nn.Module,
+        training: TrainingData,
+        valid: TrainingData | None,
+        settings: TrainingSettings,
+    ) -> TrainingResult:
+        """Train a network; decide before it what ODE-blocks compile, find first steps after it."""
+        unet = unet_of(network)
+        if not isinstance(unet, NODEsUNet):
+            return train_network(network, training, valid, settings)
+        examples = _examples(settings.task.make_training_set(valid or training, settings.seed))
+        n_images = self.max_epochs * len(training.images)
+        unet.decide_compilation(self.compile, examples[0, 0].numel(), n_images)
+        result = train_network(network, training, valid, settings)
+        unet.calibrate(examples.to(settings.device))
+        return result
 
     def _check_data(
         self, images: Any, targets: Any, groups: Any, sample_weight: Any, X_val: Any, y_val: Any

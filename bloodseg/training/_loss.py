@@ -11,8 +11,6 @@ from .._images import NOT_LABELLED
 _KNEE = 0.5  # errors above this, in units of a count's spread, count by their size, not its square
 _TINY = 1e-8  # keeps the logarithm of a count finite
 
-LOSSES = ("cross_entropy", "cross_entropy+dice")
-
 
 class SegmentationLoss(nn.Module):
     """Categorical cross-entropy over pixels, on its own or with the soft Dice loss.

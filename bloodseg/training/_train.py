@@ -235,8 +235,46 @@ class _Training:
             place = {"accelerator": accelerator, "callbacks__print_log__sink": noop}
             rank, n_processes = accelerator.process_index, accelerator.num_processes
         steps = math.ceil(len(self.batches) / n_processes)
-        main = rank == 0
-        callbacks = [
+        return make(
+            self.network,
+            # A function: Accelerate wraps modules, and fails on one that has nothing to train.
+            criterion=lambda: loss.forward,
+            optimizer=torch.optim.AdamW,
+            optimizer__lr=settings.learning_rate,
+            optimizer__weight_decay=_WEIGHT_DECAY,
+            # torch wants 1 where the sampler makes batches, and images of validation go one by one.
+            batch_size=1,
+            iterator_train=LoadedAhead,
+            iterator_train__batch_sampler=self.batches,
+            iterator_train__pin_memory=settings.device.type == "cuda",
+            # Loaders draw a seed for workers that there are none of: not from the global generator.
+            iterator_train__generator=torch.Generator(),
+            iterator_valid__generator=torch.Generator(),
+            train_split=None if self.valid is None else predefined_split(self.valid),
+            callbacks=self._make_callbacks(steps, main=rank == 0),
+            callbacks__train_loss=None,
+            callbacks__valid_loss=None,
+            callbacks__epoch_timer=None,
+            augmentation=self.task.make_augmentation() if settings.augment else None,
+            seed=(settings.seed, rank),
+            of_the_package=settings.network_of_the_package,
+            ode_regularization=settings.ode_regularization,
+            verbose=0,
+            **place,
+        )
+
+    def _make_callbacks(self, steps: int, *, main: bool) -> list[tuple[str, Callback]]:
+        """Return what hangs on the loop, by name, in the order in which it is told of each event.
+
+        Parameters
+        ----------
+        steps : int
+            Of an epoch, in this process.
+        main : bool
+            Whether this process writes and shows.
+        """
+        settings, accelerator = self.settings, self.settings.accelerator
+        callbacks: list[tuple[str, Callback]] = [
             ("epoch", EpochNumber()),
             ("schedule", CosineSchedule(settings.learning_rate, steps, settings.max_epochs)),
             ("clipping", ClippedGradients(getattr(accelerator, "scaler", None) is not None)),
@@ -255,33 +293,7 @@ class _Training:
         for number, callback in enumerate(settings.callbacks):
             callbacks.append((f"users_{number}", UsersCallback(callback)))
         callbacks.append(("patience", Patience(self.best)))
-        return make(
-            self.network,
-            # A function: Accelerate wraps modules, and fails on one that has nothing to train.
-            criterion=lambda: loss.forward,
-            optimizer=torch.optim.AdamW,
-            optimizer__lr=settings.learning_rate,
-            optimizer__weight_decay=_WEIGHT_DECAY,
-            # torch wants 1 where the sampler makes batches, and images of validation go one by one.
-            batch_size=1,
-            iterator_train=LoadedAhead,
-            iterator_train__batch_sampler=self.batches,
-            iterator_train__pin_memory=settings.device.type == "cuda",
-            # Loaders draw a seed for workers that there are none of: not from the global generator.
-            iterator_train__generator=torch.Generator(),
-            iterator_valid__generator=torch.Generator(),
-            train_split=None if self.valid is None else predefined_split(self.valid),
-            callbacks=callbacks,
-            callbacks__train_loss=None,
-            callbacks__valid_loss=None,
-            callbacks__epoch_timer=None,
-            augmentation=self.task.make_augmentation() if settings.augment else None,
-            seed=(settings.seed, rank),
-            of_the_package=settings.network_of_the_package,
-            ode_regularization=settings.ode_regularization,
-            verbose=0,
-            **place,
-        )
+        return callbacks
 
     def _resume(self, net: AugmentedNet, state: dict[str, Any], path: Path) -> None:
         try:
