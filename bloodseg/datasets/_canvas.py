@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable
 from typing import Any
 
@@ -27,6 +28,7 @@ class Canvas:
         self._classes = [0]
         self._numbers: dict[Hashable, int] = {}
         self._n_drawn = 0
+        self._n_shapes = self._n_outside = 0
         self._source = source
 
     def reserve(self, n_pixels: int) -> None:
@@ -46,6 +48,10 @@ class Canvas:
         Shapes of one ``cell`` are one; by default each is a cell of its own.
         """
         self.reserve(self._drawn[place].size)
+        self._n_shapes += 1
+        if not self._drawn[place][inside].size:
+            self._n_outside += 1
+            return
         number = 0
         if label:
             key = len(self._classes) if cell is None else (label, cell)
@@ -57,8 +63,17 @@ class Canvas:
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells' numbers (H, W) and the class of each number, 0 included.
 
-        Cells that later ones hide entirely are not there: numbers stay consecutive.
+        Cells that later ones hide entirely are not there: numbers stay consecutive. Shapes without
+        a pixel in the image are told of, since they were perhaps drawn on another one.
         """
+        if self._n_outside:
+            height, width = self._drawn.shape
+            warnings.warn(
+                f"{self._source}: of {self._n_shapes} shapes {self._n_outside} left out, which "
+                f"have no pixel in the image of {height} x {width} pixels. Were they drawn on "
+                "another image, or on this one at another size?",
+                stacklevel=3,
+            )
         seen = np.unique(self._drawn)
         seen = seen[seen > 0]
         renumber = np.zeros(len(self._classes), np.int32)

@@ -69,7 +69,7 @@ def load_coco(
     -----
     UserWarning
         If an image is to be turned for display, and the file does not tell whether its annotations
-        were drawn on it so.
+        were drawn on it so; or if shapes have no pixel in their image, which are left out.
 
     Notes
     -----
@@ -206,6 +206,13 @@ def _check(file: Path, document: Any) -> dict[str, Any]:
                     raise ValueError(f"{file}, {name}[{index}] must have {kind} as {field}.")
             if not isinstance(entry, dict):
                 raise ValueError(f"{file}, {name}[{index}] must be a JSON object.")
+        ids = [entry["id"] for entry in entries] if "id" in needed else []
+        if len(set(ids)) < len(ids):
+            twice = next(each for index, each in enumerate(ids) if each in ids[:index])
+            raise ValueError(
+                f"{file}, {name} must have different ids; got {twice!r} twice, so that it is not "
+                "known which of them an annotation means."
+            )
     return document
 
 
@@ -273,12 +280,20 @@ def _fill(annotation: dict[str, Any], size: tuple[int, int], canvas: Canvas) -> 
     try:
         if isinstance(shape, dict):
             return [_fill_runs(shape, size, canvas)]
-        rings = [np.array(part, float).reshape(-1, 2) for part in shape]
-        if not all(len(ring) >= 3 and np.isfinite(ring).all() for ring in rings):
-            raise ValueError("a polygon needs three points of finite numbers")
+        rings = [_ring(part) for part in shape]
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{where} cannot be drawn: {error}") from error
     return [fill_corners(ring.clip(-FAR, FAR), size) for ring in rings]
+
+
+def _ring(part: Any) -> np.ndarray:
+    values = np.array(part, float)
+    if values.ndim != 1 or len(values) < 6 or len(values) % 2 or not np.isfinite(values).all():
+        raise ValueError(
+            "its segmentation must be a list of polygons, each a list x, y, x, y, ... of at least "
+            "three points of finite numbers"
+        )
+    return values.reshape(-1, 2)
 
 
 def _fill_runs(shape: dict[str, Any], size: tuple[int, int], canvas: Canvas) -> Any:

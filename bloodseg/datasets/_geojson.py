@@ -63,6 +63,11 @@ def load_geojson(
     ValueError
         If a file is damaged, not GeoJSON, or holds classes that are not known, or none.
 
+    Warns
+    -----
+    UserWarning
+        If shapes have no pixel in their image; these are left out.
+
     Notes
     -----
     Polygons and multipolygons are drawn in the order of the file, later ones over earlier ones;
@@ -142,7 +147,11 @@ def read_outline(feature: Any, where: str) -> tuple[str, list[Rings]]:
             f"{where} must be a Polygon or a MultiPolygon; got {str(kind)[:60]!r}. Outline the "
             "cell, or delete the object."
         )
-    name = _member(properties, "classification").get("name")
+    classification = _member(properties, "classification")
+    name = classification.get("name")
+    names = classification.get("names")  # QuPath's, of a class and what it was told further by
+    if name is None and isinstance(names, list) and names:
+        name = ": ".join(map(str, names))
     if not isinstance(name, str):
         raise ValueError(
             f"{where} must have a classification with a name, such as red or white; got none. Set "
@@ -151,6 +160,8 @@ def read_outline(feature: Any, where: str) -> tuple[str, list[Rings]]:
     polygons: Any = coordinates if kind == "MultiPolygon" else [coordinates]
     try:
         rings = [[_ring(ring) for ring in polygon] for polygon in polygons]
+        if not all(rings):
+            raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
             f"{where} must have rings of at least three points [x, y] of finite numbers."

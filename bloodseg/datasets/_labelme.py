@@ -83,6 +83,11 @@ def load_labelme(
     ValueError
         If a file is not LabelMe's, damaged, or holds labels that have no class.
 
+    Warns
+    -----
+    UserWarning
+        If shapes have no pixel in their image; these are left out.
+
     Notes
     -----
     An image is read from ``imageData`` if the file embeds it, else from ``imagePath``, which must

@@ -15,6 +15,7 @@ from bloodseg.datasets import (
     load_coco,
     load_geojson,
     load_instances,
+    load_labelme,
     make_smears,
     save_annotated,
 )
@@ -174,8 +175,16 @@ def test_coco_says_where_it_is_not_known_how_an_image_was_turned(save, save_turn
         (coco({"image_id": [5]}), "annotations[0] must have the image_id of an entry"),
         (coco({"category_id": 9}), "annotations[0] must have the category_id of an entry"),
         (coco({"segmentation": [SQUARE]}, names=["blast"]), "class_names must say what 'blast' is"),
-        (coco({"segmentation": [[1, 2, 3]]}), "annotations[0] cannot be drawn: "),
-        (coco({"segmentation": [[1, 2, 3, 4]]}), "a polygon needs three points"),
+        (
+            coco({"segmentation": [[1, 2, 3]]}),
+            "annotations[0] cannot be drawn: its segmen",
+        ),
+        (coco({"segmentation": [[1, 2, 3, 4]]}), "at least three points of finite numbers"),
+        (coco({"segmentation": SQUARE}), "must be a list of polygons, each a list x, y, x, y, ..."),
+        (
+            coco() | {"categories": [{"id": 1, "name": "RBC"}, {"id": 1, "name": "WBC"}]},
+            "a.json, categories must have different ids; got 1 twice",
+        ),
         (coco({"segmentation": {"counts": [7], "size": [20, 30]}}), "runs must be of 20 x 30"),
         (coco({"segmentation": {"counts": "o" * 99, "size": [20, 30]}}), "lengths are damaged"),
         (coco({"bbox": [1, 2, 0, 4]}), "or a bbox of finite numbers [x, y, width, height]"),
@@ -222,6 +231,8 @@ def test_geojson_holes_and_parts(save):
         ([geojson({"type": "Polygon"}, None)], "must have a classification with a name"),
         ([geojson({"type": "Polygon"})], "must have rings of at least three points"),
         ([geojson({"type": "Polygon", "coordinates": [[[1, 2]] * 2]})], "at least three points"),
+        ([geojson({"type": "Polygon", "coordinates": []})], "at least three points"),
+        ([geojson({"type": "MultiPolygon", "coordinates": [[]]})], "at least three points"),
         ([geojson({"type": "Polygon", "coordinates": [[[1, "x"]] * 3]})], "of finite numbers"),
         ([geojson({"type": "Polygon", "coordinates": [[[1, 1e999]] * 3]})], "of finite numbers"),
     ],
@@ -229,6 +240,36 @@ def test_geojson_holes_and_parts(save):
 def test_wrong_geojson_is_refused(save, document, text):
     with raises(text):
         load_geojson(save(document, "a.geojson"))
+
+
+def test_classes_that_qupath_has_derived_from_others(save):
+    ring = [[2, 3], [9, 3], [9, 8], [2, 8]]
+    feature = geojson({"type": "Polygon", "coordinates": [ring]})
+    feature["properties"] = {"classification": {"names": ["Tumour", "Positive"]}}
+    folder = save([feature], "a.geojson")
+    assert load_geojson(folder, class_names={"tumour: positive": "red"}).counts.tolist() == [[0, 1]]
+
+
+def left_out(n, of):
+    text = f"of {of} shapes {n} left out, which have no pixel in the image of 20 x 30 pixels."
+    return pytest.warns(UserWarning, match=re.escape(text))
+
+
+def test_shapes_beside_the_image_are_told_of(save):
+    beside = [[x + 100, y] for x, y in ((2, 3), (9, 3), (9, 8), (2, 8))]
+    here = [[2, 3], [9, 3], [9, 8], [2, 8]]
+    features = [geojson({"type": "Polygon", "coordinates": [ring]}) for ring in (beside, here)]
+    with left_out(1, of=2):
+        data = load_geojson(save(features, "a.geojson"))
+    assert data.counts.tolist() == [[0, 1]]
+    outlines = [{"segmentation": [np.ravel(ring).tolist()]} for ring in (beside, beside, here)]
+    with left_out(2, of=3):
+        data = load_coco(save(coco(*outlines), "a.json"))
+    assert data.counts.tolist() == [[0, 1]]
+    shapes = [{"label": "rbc", "points": ring} for ring in (beside, here)]
+    with left_out(1, of=2):
+        data = load_labelme(save({"imagePath": "a.png", "shapes": shapes}, "a.json"))
+    assert data.counts.tolist() == [[0, 1]]
 
 
 def test_geojson_needs_its_image(save):
