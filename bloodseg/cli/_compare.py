@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
@@ -15,7 +14,7 @@ from ..estimators import BloodCellSegmenter
 from ..metrics import FoundCells, paired_table
 from ._batch import Batch
 from ._evaluate import list_images_of
-from ._evaluation import Evaluation, time_prediction
+from ._evaluation import Evaluation, show_score, time_prediction
 from ._model import load_segmenter
 from ._output import CommandError, check_output, reported, say
 from ._tables import write_csv
@@ -103,12 +102,8 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
         name = "all cells" if of == "cells" and row["class"] == "all" else row["class"]
         title = _SHOWN[row["score"]] + ("" if name == "all" else f", {name}")
         values = [row[key] for key in ("first", "second", "difference", "low", "high")]
-        one, other, difference, low, high = map(_shown, values)
+        one, other, difference, low, high = map(show_score, values)
         yield f"{title:<36}{one:>10}{other:>10}{difference:>10}   [{low}, {high}]"
-
-
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def _notes(results: tuple[Evaluation, Evaluation], batch: Batch) -> Iterator[str]:

@@ -112,7 +112,7 @@ class Evaluation:
         widths = {name: max(12, len(name) + 2) for name in self.classes}
         yield " " * 12 + "".join(f"{name:>{width}}" for name, width in widths.items())
         for title, prefix in (("CPA", "cpa"), ("IoU", "iou")):
-            cells = [f"{_shown(scores[f'{prefix}_{name}']):>{widths[name]}}" for name in widths]
+            cells = [f"{show_score(scores[f'{prefix}_{name}']):>{widths[name]}}" for name in widths]
             yield f"{title:<12}" + "".join(cells)
         yield ""
         for title, key in (
@@ -120,7 +120,7 @@ class Evaluation:
             ("mean IoU", "mean_iou"),
             ("mean Dice", "mean_dice"),
         ):
-            yield f"{title:<36}{_shown(scores[key]):>12}"
+            yield f"{title:<36}{show_score(scores[key]):>12}"
 
     def _cell_lines(self) -> Iterator[str]:
         rows = self.cell_rows
@@ -201,7 +201,8 @@ def _with_interval(row: dict[str, Any], key: str) -> str:
     return "{:.3f} [{:.3f}, {:.3f}]".format(*values)
 
 
-def _shown(score: float) -> str:
+def show_score(score: float) -> str:
+    """Return a score in print; "-" where there is none."""
     return "-" if math.isnan(score) else f"{score:.4f}"
 
 

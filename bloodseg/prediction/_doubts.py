@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
-from ..cells import Radii, Split, split_cells, trace_outlines
+from ..cells import Radii, Regions, Split, split_cells, trace_outlines
 from ._agreement import STEADY
 from ._stain import check_colours
 
@@ -157,11 +157,11 @@ def _check_confidence(sure: np.ndarray) -> str:
 
 def _check_white_cells(white: np.ndarray, red: np.ndarray, radius: float) -> str:
     """Compare white cells with red ones, where there are any: none is much smaller."""
-    areas, *_ = _components(white, radius)
-    if not red.any() or len(areas) == 0:
+    regions, whole = _find_whole(white, radius)
+    if not red.any() or len(whole) == 0:
         return ""
-    typical = float(np.median(areas)) / (np.pi * radius**2)
-    if typical < _WHITE_AREAS[0] and len(areas) > 1:  # one may be a speck, which is not counted
+    typical = float(np.median(regions.areas[whole])) / (np.pi * radius**2)
+    if typical < _WHITE_AREAS[0] and len(whole) > 1:  # one may be a speck, which is not counted
         return "its white cells are smaller than its red ones; perhaps they are platelets"
     if typical > _WHITE_AREAS[1]:
         return "its white cells are too large for its red ones"
@@ -216,29 +216,20 @@ def _check_nesting(red: np.ndarray, white: np.ndarray, radius: float) -> str:
     return "cells of one class lie inside of cells of the other"
 
 
-def _components(
-    inside: np.ndarray, radius: float
-) -> tuple[np.ndarray, list[np.ndarray], list[tuple[slice, slice]]]:
-    """Return areas, masks and places of what of a class lies whole in the window."""
-    _, numbers, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=4)
-    left, top, width, height, area = stats.T
-    whole = (left > 0) & (top > 0) & (area >= _SPECK * np.pi * radius**2)
-    whole &= (left + width < inside.shape[1]) & (top + height < inside.shape[0])
-    whole[0] = False
-    kept = np.flatnonzero(whole)
-    places = [
-        (slice(top[i] - 1, top[i] + height[i] + 1), slice(left[i] - 1, left[i] + width[i] + 1))
-        for i in kept
-    ]
-    masks = [numbers[place] == number for number, place in zip(kept, places, strict=True)]
-    return area[kept], masks, places
+def _find_whole(inside: np.ndarray, radius: float) -> tuple[Regions, np.ndarray]:
+    """Return the regions of a class, and which lie whole in the window and are no specks."""
+    regions = Regions.of(inside)
+    return regions, np.flatnonzero(regions.whole & (regions.areas >= _SPECK * np.pi * radius**2))
 
 
 def _count_nested(inside: np.ndarray, other: np.ndarray, radius: float) -> int:
     """Count the cells of a class whose outline runs through the other class nearly everywhere."""
-    _, masks, places = _components(inside, radius)
+    regions, whole = _find_whole(inside, radius)
     count = 0
-    for mask, place in zip(masks, places, strict=True):
-        ring = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > mask
-        count += np.mean(other[place][ring]) > _NESTED
+    for number in whole:
+        (rows, columns), cell = regions.cut_out(number)
+        around = np.pad(cell, 1).astype(np.uint8)  # which is in the window, for the cell is whole
+        ring = cv2.dilate(around, np.ones((3, 3), np.uint8)) > around
+        beside = other[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1]
+        count += np.mean(beside[ring]) > _NESTED
     return int(count)
