@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -18,6 +17,11 @@ from typing import Any
 from unicodedata import category
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is held can't take the other's place
+    fcntl = None  # type: ignore[assignment]
 
 _UNFINISHED = ".bloodseg-", ".tmp"  # what the names of unfinished files start and end with
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,7 +67,8 @@ def written_whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Give the name of a file to write, which takes the place of ``path`` once it is complete.
 
     Each call writes under a name of its own, whatever else writes the same path. What killed
-    processes have left in the folder is removed when a process first writes there.
+    processes have left in the folder is removed when a process first writes there; not on Windows,
+    where nothing tells that their writers are gone.
 
     Parameters
     ----------
@@ -89,19 +94,25 @@ def written_whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
         raise
     finally:
         _remove(unfinished)
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
-def _new_unfinished(place: Path, *, folder: bool) -> tuple[Path, int]:
-    """Make an unfinished file or folder; its lock says that its writer lives."""
+def _new_unfinished(place: Path, *, folder: bool) -> tuple[Path, int | None]:
+    """Make an unfinished file or folder; its lock, if there are any, says that its writer lives."""
     while True:
         # Short whatever the name of the file: names end at 255 bytes.
         unfinished = place / secrets.token_hex(8).join(_UNFINISHED)
         if folder:
             unfinished.mkdir()
-            held = os.open(unfinished, os.O_RDONLY)
         else:
-            held = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+            unfinished.touch(exist_ok=False)
+        if fcntl is None:
+            return unfinished, None
+        try:
+            held = os.open(unfinished, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # swept away
         with suppress(OSError):  # there are file systems without locks
             fcntl.flock(held, fcntl.LOCK_EX)
         if os.path.exists(unfinished):  # not swept away before it was locked
@@ -112,7 +123,7 @@ def _new_unfinished(place: Path, *, folder: bool) -> tuple[Path, int]:
 def _sweep(place: Path) -> None:
     """Remove what killed writers have left in a folder, once a process."""
     where = os.path.realpath(place)
-    if where in _swept:
+    if fcntl is None or where in _swept:
         return
     _swept.add(where)
     start, end = _UNFINISHED

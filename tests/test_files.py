@@ -46,6 +46,27 @@ def test_threads_write_one_path(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+WITHOUT_LOCKS = """
+import sys
+from pathlib import Path
+sys.modules["fcntl"] = None  # as on Windows
+import bloodseg
+from bloodseg._files import written_whole
+with written_whole(Path("a")) as unfinished:
+    unfinished.write_text("x")
+with written_whole(Path("b"), folder=True) as unfinished:
+    (unfinished / "c").touch()
+"""
+
+
+def test_systems_without_locks_write_files_all_the_same(tmp_path):
+    (tmp_path / ".bloodseg-0.tmp").touch()  # perhaps of a writer that lives
+    subprocess.run([sys.executable, "-c", WITHOUT_LOCKS], cwd=tmp_path, check=True)
+    assert sorted(os.listdir(tmp_path)) == [".bloodseg-0.tmp", "a", "b"]
+    assert (tmp_path / "a").read_text() == "x"
+    assert os.listdir(tmp_path / "b") == ["c"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
 def test_where_there_is_no_room_the_error_names_the_file(tmp_path, number):
     named = re.escape(f"[Errno {number}] {os.strerror(number)}: {str(tmp_path / 'a')!r}")
