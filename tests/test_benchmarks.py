@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from skimage.measure import regionprops
 
+from benchmarks import _laboratories, finetuning, memory, pretrained, robustness, training
 from benchmarks import all as everything
 from benchmarks import cells as cells_benchmark
-from benchmarks import finetuning, memory, pretrained, robustness, training
 from benchmarks._colours import exchange_colours
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
@@ -346,8 +346,8 @@ def test_a_row_for_each_laboratory(tmp_path, laboratories):
 
 
 def test_no_field_that_trains_judges():
-    for judge in pretrained.JUDGES.values():
-        for fields in pretrained.TRAINING.values():
+    for judge in _laboratories.JUDGES.values():
+        for fields in _laboratories.TRAINING.values():
             if judge.folder == fields.folder and judge.labels == fields.labels:
                 names = range(107) if fields.labels == "masks" else [0, 1, 2, 3, 4]
                 parts = [
@@ -405,7 +405,7 @@ def test_platelets_with_a_box_are_background(name, tmp_path):
     mask[:5] = 2
     rows = ["image,class,xmin,ymin,xmax,ymax", f"{name},platelet,2,3,8,9", f"{name},rbc,6,6,12,12"]
     (tmp_path / "boxes.csv").write_text("\n".join([*rows, "003,platelet,0,0,19,19"]))
-    (found,) = pretrained.with_platelets(tmp_path, [mask], [name.partition(".")[0]])
+    (found,) = _laboratories.with_platelets(tmp_path, [mask], [name.partition(".")[0]])
     expected = mask.copy()
     expected[5:10, 2:9] = 0
     expected[6:10, 6:9] = 255  # may be the red cell's
@@ -417,7 +417,7 @@ def test_a_crop_has_the_whole_white_cell():
     white[60:80, 95:115] = True
     white[5:9, 5:9] = True
     image = np.repeat(np.where(white, 90, 230).astype(np.uint8)[..., None], 3, 2)
-    crop, mask = pretrained.crop_of_white_cell(image, white, 12)
+    crop, mask = _laboratories.crop_of_white_cell(image, white, 12)
     assert crop.shape == (128, 128, 3)
     assert mask.sum() == pytest.approx(400 * (128 / 42) ** 2, rel=0.02)  # a side is 42 pixels
     assert ((mask == 1) == (crop[..., 0] < 160)).mean() > 0.98
