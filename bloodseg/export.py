@@ -37,7 +37,7 @@ _INPUT = (
     "length."
 )
 _SCALED = " Scaled so that red cells are about {:.0f} pixels wide: the file does not do that."
-_OUTPUT = "logits: float32 (n, 3, height, width). The class of a pixel is the argmax over axis 1."
+_OUTPUT = "logits: float32 (n, {}, height, width). The class of a pixel is the argmax over axis 1."
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def to_onnx(
     checked in onnxruntime against torch before it is written.
 
     Its input ``images`` is float32 (n, 3, height, width) in [0, 1], after the preprocessor, which
-    is not in the file; its output ``logits`` is float32 of the same shape. n, height and width may
-    be any. The file's metadata says so, and names classes, steps and the preprocessor's parameters.
+    is not in the file; its output ``logits`` is float32 (n, n_classes, height, width). n, height
+    and width may be any. The file's metadata says so, and names classes, steps and the
+    preprocessor's parameters.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def _metadata(model: BloodCellSegmenter, blocks: Mapping[Any, Any]) -> dict[str,
         "bloodseg_version": __version__,
         "notice": _NOTICE,
         "input": _INPUT + scaled,
-        "output": _OUTPUT,
+        "output": _OUTPUT.format(len(model.class_names_)),
         "classes": json.dumps(model.class_names_),
         "ode_blocks": json.dumps(blocks),
         "preprocessor": json.dumps(described, default=repr),

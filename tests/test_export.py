@@ -337,7 +337,9 @@ def test_further_classes_are_named_in_the_file_and_have_logits(tmp_path):
         width=4, max_epochs=1, crop_size=32, classes=smears.target_names, random_state=0
     ).fit(smears.images, smears.masks)
     written = to_onnx(segmenter, tmp_path / "four.onnx")
-    assert json.loads(metadata(written.path)["classes"]) == list(smears.target_names)
+    said = metadata(written.path)
+    assert json.loads(said["classes"]) == list(smears.target_names)
+    assert said["output"].startswith("logits: float32 (n, 4, height, width).")
     session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": np.zeros((1, 3, 32, 32), np.float32)})
     assert logits.shape == (1, 4, 32, 32)
