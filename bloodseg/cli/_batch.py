@@ -75,7 +75,9 @@ class Batch:
         images = list(self.stems)
         self.failed |= failed
         if not images:
-            raise CommandError("none of the inputs is an image.")
+            has_more = any("subfolders are not searched" in why for why in failed.values())
+            hint = " Pass --recursive to search subfolders." if has_more else ""
+            raise CommandError(f"none of the inputs is an image.{hint}")
         no_text = [image for image in images if not _is_text(image)]
         if no_text:
             complain(

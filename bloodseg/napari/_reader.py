@@ -115,10 +115,12 @@ class _Rows:
 
 def _classes_beside(mask: Path, highest: int) -> tuple[str, ...]:
     """Return the names of the labels of a map of ``bloodseg predict``, by the table beside it."""
-    table = mask.parent / "predictions.csv"
-    rows = read_rows(table) if table.is_file() else []
-    for row in rows:
-        if row.get("mask") == mask.name:
+    # With --recursive the table lies above the folders of the maps.
+    folders = (each for each in mask.parents if (each / "predictions.csv").is_file())
+    folder = next(folders, mask.parent)
+    table = folder / "predictions.csv"
+    for row in read_rows(table) if table.is_file() else []:
+        if folder / (row.get("mask") or "") == mask:
             return check_classes([name[len(_SHARE) :] for name in row if name.startswith(_SHARE)])
     return CLASS_NAMES if highest < len(CLASS_NAMES) else numbered(highest + 1)
 

@@ -48,6 +48,17 @@ def shows(output, name):
     )
 
 
+def test_where_only_subfolders_hold_images_the_option_is_named(run, save_smear, tmp_path, capsys):
+    save_smear(tmp_path / "photos/slide 1/a.png")
+    assert run("count", "photos")[0] == 2
+    err = capsys.readouterr().err
+    assert "photos has none, but slide 1 (subfolders are not searched)." in err
+    assert "error: none of the inputs is an image. Pass --recursive to search subfolders.\n" in err
+    assert run("count", "nowhere")[0] == 2
+    assert capsys.readouterr().err.endswith("error: none of the inputs is an image.\n")
+    assert run("count", "photos", options=["--recursive"])[0] == 0
+
+
 @pytest.mark.parametrize(("given", "expected"), [((), 1), (("--processes", "3"), 3)])
 def test_processes_that_share_the_work(given, expected, monkeypatch, tmp_path):
     found = []

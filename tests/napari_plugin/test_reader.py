@@ -101,6 +101,12 @@ def test_maps_of_the_shell_know_their_classes(fitted, smears, tmp_path):
     table = folder / "predictions.csv"
     table.write_text(table.read_text().replace("share_white", "share_blast"))
     assert only(folder / "a_mask.png")[1]["features"]["class"].tolist()[1] == "blast"
+    for name in ("slide/b_mask.png", "-c_mask.png"):  # of --recursive; not to be a formula
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "a_mask.png").read_bytes())
+        row = table.read_text().splitlines()[-1].replace("a_mask.png", f"./{name}")
+        table.write_text(f"{table.read_text()}{row}\n")
+        assert only(folder / name)[1]["features"]["class"].tolist()[1] == "blast"
     table.unlink()
     assert only(folder / "a_mask.png")[1]["features"]["class"].tolist() == list(CLASSES)
 
