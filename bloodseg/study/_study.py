@@ -28,6 +28,7 @@ _BATCH_SIZE = 4  # on every machine, so that rows of several can be compared
 _SET_BY_STUDY = (
     "accelerator",
     "checkpoint_dir",
+    "classes",
     "network",
     "ode_positions",
     "predict_ode_tol",
@@ -96,7 +97,7 @@ def run_study(
     **parameters
         Parameters of `bloodseg.BloodCellSegmenter` for all networks, such as ``width`` or
         ``max_epochs``; ``ode_tol`` is for the NODEs-UNet of "networks". ``batch_size`` is 4 where
-        it is not given, whatever the machine.
+        it is not given, whatever the machine. ``classes`` are those of the paper.
 
     Returns
     -------

@@ -440,6 +440,8 @@ def _after(stop):
         ({"test": None}, "test must have images and masks, .*; got NoneType"),
         ({"networ": 3}, "'networ' is not: there is no such parameter"),
         ({"ode_positions": (5,)}, "'ode_positions' is not: the study sets it"),
+        # What it compares is scored in the paper's three classes, in their order.
+        ({"classes": ("background", "red", "white")}, "'classes' is not: the study sets it"),
         ({"predict_tolerances": [-1]}, "predict_tolerances must hold .* positive and finite"),
         ({"train_tolerances": []}, "train_tolerances must hold at least one number"),
     ],
