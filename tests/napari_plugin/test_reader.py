@@ -104,7 +104,7 @@ def test_maps_of_the_shell_know_their_classes(fitted, smears, tmp_path):
     for name in ("slide/b_mask.png", "-c_mask.png"):  # of --recursive; not to be a formula
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes((folder / "a_mask.png").read_bytes())
-        row = table.read_text().splitlines()[-1].replace("a_mask.png", f"./{name}")
+        row = table.read_text().splitlines()[1].replace("a_mask.png", f"./{name}")
         table.write_text(f"{table.read_text()}{row}\n")
         assert only(folder / name)[1]["features"]["class"].tolist()[1] == "blast"
     table.unlink()
