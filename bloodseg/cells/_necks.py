@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ._shapes import area_of_dents, is_convex, radius_of_two_discs
+from ._shapes import area_of_dents, is_convex, radius_of_discs
 
 _REACH = 0.4  # radii around an end of a cut that tell how the outline bends there
 _POINTS = 6  # looked at along that reach
@@ -27,7 +27,7 @@ _IN_VIEW = 0.65  # share of a cell that is expected to be seen where a part of i
 _SHORT = 0.5  # radii: the length of a cut that needs no notches, for it is a neck
 _DENTS = 0.16  # radii: area of the dents of two pieces over the length of their cut
 _SLIVER = 0.35  # areas: a piece so small dents its neighbour little, whatever it is
-_TWO_DISCS = 1.2  # radii over those of typical cells, up to which two discs are two cells
+_DISCS = 1.2  # radii over those of typical cells, up to which discs are cells
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,15 @@ class Usual:
         In pixels; what is wider is no single cell.
     may_be_long : bool
         Whether two pieces with shallow dents between them are one cell, notches or not.
+    smallest : float
+        In pixels; a piece of less that lies whole in the image is a part of a cell, as lobes are.
     """
 
     radius: float
     largest: float
     widest: float
     may_be_long: bool = False
+    smallest: float = 0.0
 
 
 def cells_of_pieces(
@@ -87,7 +90,7 @@ def cells_of_pieces(
 
 
 def is_one(shape: np.ndarray, hidden: np.ndarray, usual: Usual) -> bool:
-    """Return whether the one shape in a mask is one cell: convex, and no two discs in overlap.
+    """Return whether the one shape in a mask is one cell: convex, and no discs in overlap.
 
     Parameters
     ----------
@@ -102,8 +105,8 @@ def is_one(shape: np.ndarray, hidden: np.ndarray, usual: Usual) -> bool:
         return False
     if np.count_nonzero(shape) <= usual.largest * np.pi * usual.radius**2:
         return True
-    radius = radius_of_two_discs(shape)
-    return radius is None or not 1 / _TWO_DISCS <= radius / usual.radius <= _TWO_DISCS
+    radius = radius_of_discs(shape)
+    return radius is None or not 1 / _DISCS <= radius / usual.radius <= _DISCS
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,11 @@ def _evidence(
     large = sides.sum(axis=0) > largest
     short = length < _SHORT * usual.radius
     parted = large | short | ~(ends.sum(axis=0) < _NOTCHES)
+    if usual.smallest:
+        is_part = areas < usual.smallest
+        for edge in (pieces[[0, -1]], pieces[:, [0, -1]]):
+            is_part[edge] = False
+        parted &= ~(is_part[cuts.first] | is_part[cuts.second])
     if usual.may_be_long:
         looked_at = parted & in_view & ~large & ~short & (sides.min(axis=0) > _SLIVER * cell)
         parted &= ~_within_long(looked_at, cuts, _DENTS * usual.radius * length, pieces)

@@ -13,6 +13,9 @@ _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _SPREADS = np.linspace(0.2, 0.75, 12)  # tried: halves of the way between two discs, in radii
 _AS_WELL = 1.05  # pixels that two discs may miss or add, for one of an ellipse
 _ROUND = 0.65  # least share that what is round has of its box, and its largest circle of it
+_SHAPELESS = 0.1  # share of the largest hole: less has no shape to speak of
+_DENTED = 0.15  # share of a small hole's area that its dents may have: gaps have more
+_RING = 0.2  # least share that a ring has of its box, if there is anything in it
 
 
 def distance_inside(
@@ -84,21 +87,33 @@ class Regions:
 def without_holes(
     mask: np.ndarray, largest: float, outside: np.ndarray | None = None, *, pallor: bool = True
 ) -> np.ndarray:
-    """Fill the holes of at most this many pixels, and round ones: pallor taken for background.
+    """Fill the convex holes of at most this many pixels, and round ones: pallor that is missing.
 
-    A gap between cells has corners where they meet. What touches the border of the window or of
-    the picture is no hole.
+    Round with what lies in it, as in target cells. A gap between cells has corners where they meet,
+    and is dented between them. What touches the border of the window or of the picture is no hole.
+    Without ``pallor`` all that is small is filled, and nothing else.
     """
     holes = Regions.of(~mask if outside is None else ~(mask | outside), outside)
     filled = holes.whole & (holes.areas <= largest)
     if pallor:
-        full = holes.areas > _ROUND * holes.boxes[:, 2] * holes.boxes[:, 3]
-        for number in np.flatnonzero(holes.whole & full & ~filled):
-            filled[number] = _is_round(holes.cut_out(number)[1])
+        for number in np.flatnonzero(filled & (holes.areas > _SHAPELESS * largest)):
+            hole = holes.cut_out(number)[1]
+            filled[number] = area_of_dents(hole) <= _DENTED * holes.areas[number]
+        wide = holes.areas > _RING * holes.boxes[:, 2] * holes.boxes[:, 3]
+        for number in np.flatnonzero(holes.whole & wide & ~filled):
+            filled[number] = _is_round(_with_islands(holes.cut_out(number)[1]))
     return mask | filled[holes.labels] if filled.any() else mask
 
 
+def _with_islands(shape: np.ndarray) -> np.ndarray:
+    outlines, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    solid = np.zeros(shape.shape, np.uint8)
+    return cv2.drawContours(solid, outlines, -1, 1, cv2.FILLED) > 0
+
+
 def _is_round(shape: np.ndarray) -> bool:
+    if np.count_nonzero(shape) <= _ROUND * shape.size:
+        return False
     circle = np.pi * half_width(shape) ** 2
     return bool(circle > _ROUND * np.count_nonzero(shape)) and is_convex(shape)
 
@@ -147,8 +162,8 @@ def area_of_dents(shape: np.ndarray) -> float:
     return cv2.contourArea(cv2.convexHull(outline)) - cv2.contourArea(outline)
 
 
-def radius_of_two_discs(shape: np.ndarray) -> float | None:
-    """Return the radius of two equal discs that overlap as the shape; None if an ellipse is nearer.
+def radius_of_discs(shape: np.ndarray) -> float | None:
+    """Return the radius of equal discs in a row that are the shape; None if an ellipse is nearer.
 
     Discs that overlap by half are convex together, but for what rough outlines have, too.
     """
@@ -177,6 +192,13 @@ def radius_of_two_discs(shape: np.ndarray) -> float | None:
         discs = np.hypot(np.abs(along) - spread * tried, across) < tried
         if (missed := int(np.count_nonzero(shape ^ discs))) <= best:
             best, radius = missed, float(tried)
+    # More than two overlap to a band with round ends.
+    tried = half_width(shape)
+    spread = (area - np.pi * tried**2) / (4 * tried)
+    if spread > _SPREADS[-1] * tried:
+        band = np.hypot(np.maximum(np.abs(along) - spread, 0), across) < tried
+        if np.count_nonzero(shape ^ band) <= best:
+            radius = float(tried)
     return radius
 
 

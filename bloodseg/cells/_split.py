@@ -97,7 +97,13 @@ def split_cells(
         if radius is None:
             continue
         rule = _RULES.get(name, _OTHERS)
-        usual = Usual(radius, rule.largest, radii.widest, may_be_long=name == RED)
+        usual = Usual(
+            radius,
+            rule.largest,
+            radii.widest,
+            may_be_long=name == RED,
+            smallest=_SMALLEST_WHOLE.get(name, 0) * np.pi * (radii.red or 0) ** 2,
+        )
         found, own_seeds = _split_class(class_map, own_label, rule, usual, origin, outside)
         areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
         kept = areas >= _smallest_areas(name, radii, found, len(areas), outside)

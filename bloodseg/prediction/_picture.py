@@ -52,6 +52,8 @@ def find_picture(pixels: np.ndarray | Slide) -> Picture:
         return _find_in_rows(pixels)
     if pixels.dtype == bool:
         return Picture(pixels)
+    if pixels.shape[2:] == (4,) and not pixels[..., 3].any():
+        pixels = pixels[..., :3]  # alpha as broken writers leave it: laid over white, all is white
     outside = find_surround(pixels)
     marks = find_marks(levels(pixels), None if outside is None else ~outside)
     if (outside is None and marks is None) or _has_two_levels(pixels):

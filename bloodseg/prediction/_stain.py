@@ -29,6 +29,10 @@ _FAR_REDDER = -0.25  # the same, where it is wrong whatever the hue of the nucle
 _BLUEST = -0.1  # hue of nuclei (0.27 and more)
 _NUCLEUS, _FEW = 2.0, 0.002  # densities of red cells that are taken for a nucleus; its share
 _ENOUGH_RED = 0.02  # share of pixels: red cells to compare with
+_DARK_RED = 0.45  # density of a red cell for red light (0.26)
+_DARK_GREEN, _LAYERS = 0.5, 3.0  # the same for green, and over that of typical ones (0.4; 3)
+_INK, _INK_BLUER = 0.7, 1.05  # density for red light, and over that for green (0.008 cells of it)
+_STAIN = 0.5  # area in red cells from which what is so dark is no nucleus in a wrong class
 
 
 def check_colours(
@@ -70,8 +74,23 @@ def check_colours(
             texts.append("it is out of focus")
         if _burnt_share(image[red]) > _BURNT_SHARE:
             texts.append("it is over-exposed: its red cells reach the level of white")
+    if _has_dirt(density, red, seen & mask_of(class_map, classes, WHITE), radius):
+        texts.append(
+            "some of its cells are too dark or blue for cells; perhaps ink, dirt or a pointer"
+        )
     stain = _stain(density, red, seen & mask_of(class_map, classes, WHITE), seen)
     return [*texts, stain] if stain else texts
+
+
+def _has_dirt(density: np.ndarray, red: np.ndarray, white: np.ndarray, radius: float) -> bool:
+    """Return whether as much as a cell is too dark for a red one, or too blue for a nucleus."""
+    through_red, through_green = density[..., 0], density[..., 1]
+    layers = _LAYERS * np.median(through_green[red]) if red.any() else 0
+    dirt = red & ((through_red > _DARK_RED) | (through_green > max(_DARK_GREEN, layers)))
+    dirt |= white & (through_red > _INK) & (through_red > _INK_BLUER * through_green)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(dirt.astype(np.uint8), connectivity=4)
+    largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)
+    return bool(largest > _STAIN * np.pi * radius**2)
 
 
 def _stain(density: np.ndarray, red: np.ndarray, white: np.ndarray, seen: np.ndarray) -> str:

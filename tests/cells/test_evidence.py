@@ -14,7 +14,7 @@ from bloodseg.cells._shapes import (
     area_of_dents,
     distance_inside,
     is_convex,
-    radius_of_two_discs,
+    radius_of_discs,
     without_holes,
 )
 
@@ -291,6 +291,44 @@ def test_a_large_cell_that_a_usual_one_touches_is_one(times, distance, rng):
     assert find_cells(class_map).counts["red"] == 16
 
 
+@pytest.mark.parametrize("radius", [11, 12, 16, 20])
+def test_three_cells_around_a_gap_are_three(radius):
+    turns = np.array([0.2, 2.3, 4.4])
+    side = 8 * radius
+    masks = [
+        ellipse(
+            (side, side), *(side / 2 + 1.15 * radius * np.array([np.sin(t), np.cos(t)])), radius
+        )
+        for t in turns
+    ]
+    class_map = np.where(np.any(masks, axis=0), RED, 0)
+    assert find_cells(class_map, red_cell_diameter=2 * radius).counts["red"] == 3
+
+
+@pytest.mark.parametrize(("n_cells", "n_told"), [(5, 3), (8, 3)])
+def test_a_stack_of_cells_is_several(n_cells, n_told):
+    """Rouleaux hide how many they are, but are not one."""
+    side = 24 * RADIUS
+    row = side / 2 + (np.arange(n_cells) - n_cells / 2) * 0.7 * RADIUS
+    stack = np.any([ellipse((side, side), side / 2, x, RADIUS) for x in row], axis=0)
+    assert is_convex(stack)
+    assert radius_of_discs(stack) == pytest.approx(RADIUS, rel=0.05)
+    class_map = field(side, stack)
+    assert find_cells(class_map).counts["red"] - 6 == n_told
+    long = field(side, ellipse((side, side), side / 2, side / 2, 1.5 * RADIUS, 2.5))
+    assert find_cells(long).counts["red"] - 6 == 1
+
+
+def test_lobes_too_small_for_a_white_cell_are_one():
+    """Of each alone it would be said that it is a platelet."""
+    class_map = field(240)
+    for column in (120, 120 + 1.65 * RADIUS):
+        class_map[ellipse(class_map.shape, 120, column, 0.68 * RADIUS)] = WHITE
+    assert find_cells(class_map).counts == {"white": 1, "red": 6}
+    class_map[:, 121 + int(0.68 * RADIUS) :] = 0
+    assert find_cells(class_map).counts == {"white": 0, "red": 6}
+
+
 def test_three_cells_that_overlap_in_the_middle_of_a_field_are_three():
     shape = (180, 180)
     turns = 0.3 + 2 * np.pi * np.arange(3) / 3
@@ -429,16 +467,15 @@ def test_what_is_convex():
 
 
 @pytest.mark.parametrize("radius", [8, 12, 30])
-def test_what_is_two_discs(radius):
+def test_what_is_discs_in_a_row(radius):
     side = 6 * radius
     for ratio in (1.15, 1.3, 1.6, 2):
         assert (
-            radius_of_two_discs(ellipse((side, side), side / 2, side / 2, radius, ratio, 0.4))
-            is None
+            radius_of_discs(ellipse((side, side), side / 2, side / 2, radius, ratio, 0.4)) is None
         )
     for distance in (0.7, 0.9, 1.2):
         discs = pair(side, radius, distance * radius, 0.4)
-        assert radius_of_two_discs(discs) == pytest.approx(radius, rel=0.05)
+        assert radius_of_discs(discs) == pytest.approx(radius, rel=0.05)
 
 
 def test_round_holes_are_filled_and_gaps_are_not():
@@ -447,7 +484,23 @@ def test_round_holes_are_filled_and_gaps_are_not():
     gap = np.ones((60, 60), bool)
     gap[20:40, 29:31] = gap[29:31, 20:40] = False  # a cross
     assert not without_holes(gap, 0).all()
-    assert without_holes(gap, 80).all()
+    assert not without_holes(gap, 80).all()
+    assert without_holes(gap, 80, pallor=False).all()
+    assert without_holes(gap, 800).all()  # too small to have a shape
+
+
+def test_holes_with_something_in_them():
+    """Of a target cell all is the cell; what lies in a gap between cells is another."""
+    cell, hole, dot = (ellipse((60, 60), 30, 30, radius) for radius in (20, 15, 8))
+    assert np.array_equal(without_holes(cell & ~hole | dot, 0), cell)
+    turns = np.arange(6) * np.pi / 3
+    around = [
+        ellipse((120, 120), 60 + 2 * RADIUS * np.sin(turn), 60 + 2 * RADIUS * np.cos(turn), RADIUS)
+        for turn in turns
+    ]
+    clump = np.any(around, axis=0) | ellipse((120, 120), 60, 60, RADIUS - 3)
+    assert np.count_nonzero(without_holes(clump, 0) ^ clump) < 10  # pixels where cells touch
+    assert find_cells(np.where(clump, RED, 0)).counts == {"white": 0, "red": 7}
 
 
 def test_distances_are_roots_of_whole_numbers(rng):

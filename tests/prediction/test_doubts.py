@@ -171,6 +171,25 @@ def drawn():
     return class_map
 
 
+INK = {"black": (10, 10, 10), "blue": (20, 30, 160), "red": (190, 20, 30), "green": (20, 120, 40)}
+
+
+@pytest.mark.parametrize("colour", INK)
+def test_ink_and_dirt_that_are_taken_for_cells(smears, colour):
+    said = "some of its cells are too dark or blue for cells; perhaps ink, dirt or a pointer"
+    place = slice(60, 110), slice(60, 90)
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        inked, found = image.copy(), mask.copy()
+        inked[place] = INK[colour]
+        found[place] = 1 if colour == "blue" else 2
+        assert said in judge(inked, found)
+        found[place] = 0  # no harm is done
+        assert said not in judge(inked, found)
+        small = image.copy()  # a quarter of a red cell
+        small[60:76, 60:80] = INK[colour]
+        assert said not in judge(small, mask)
+
+
 def test_white_cells_of_a_platelets_size(drawn):
     grey = np.full((240, 240), 200, np.uint8)
     assert not any("platelets" in text for text in judge(grey, drawn))

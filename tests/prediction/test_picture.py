@@ -173,3 +173,15 @@ def test_a_surround_is_shown_to_the_network_as_the_mirrored_picture():
     assert next(means) == pytest.approx(next(means), rel=0.05)
     far = picture.pixels[distance > 105 + 140]
     assert len(np.unique(far, axis=0)) == 1  # the colour of the light
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_alpha_that_is_nowhere_says_nothing(smears_in_view, dtype):
+    """Some writers leave it at 0; laid over white, nothing would be seen."""
+    white = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[dtype]
+    image = smears_in_view.images[0].astype(dtype) * dtype(white)
+    hidden = np.dstack([image, np.zeros((SIDE, SIDE), dtype)])
+    assert np.array_equal(find_picture(hidden).pixels, image)
+    assert find_picture(hidden).outside is None
+    hidden[:200, :, 3] = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[dtype]
+    assert find_picture(hidden).outside[200:].all()
