@@ -32,14 +32,14 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         nargs="+",
         type=path,
-        help="image files, or folders of them (PNG, JPEG, TIFF, BMP)",
+        help="image files, or folders of them (PNG, JPEG, TIFF, BMP, slides that are TIFFs, Zarr)",
     )
     parser.add_argument(
         "-r",
         "--recursive",
         action="store_true",
-        help="search the folders' subfolders, too; files written for each image then keep the "
-        "path from there (default: what is left out is named)",
+        help="search subfolders, too; what is written for an image then lies in a subfolder of the "
+        "same name (default: they are left out, and named)",
     )
 
 

@@ -358,12 +358,21 @@ def _normalised(label: str) -> str:
 
 
 def read_rows(path: Path, *, limit: int = 2**26) -> list[dict[str, Any]]:
-    """Read the rows of a CSV file of at most ``limit`` bytes, each by the names of its columns."""
+    """Read the rows of a CSV file of at most ``limit`` bytes, each by the names of its columns.
+
+    Between columns are commas; or semicolons or tabs, which spreadsheets put there where the comma
+    is the decimal sign. The header says which.
+    """
     try:
         text = read_bytes(path, limit=limit).decode("utf-8-sig")
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)  # of none, the comma
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+        raise ValueError(
+            f"{path} cannot be read as a CSV file in UTF-8: {error}. Save it as such; spreadsheets "
+            "call it CSV UTF-8."
+        ) from error
 
 
 def named_in(names: Collection[str], image: str) -> str:

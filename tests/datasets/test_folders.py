@@ -132,6 +132,15 @@ def test_groups_are_read_in_the_order_of_the_names(folder, rows):
     assert load_folder(folder).groups.tolist() == ["p", "q"]
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_of_spreadsheets_without_commas(folder, sign, end):
+    rows = [("image", "remark", "group"), ("a", "x,y", "p"), ("b", "", "Nr. 2, links")]
+    text = "".join(sign.join(row) + end for row in rows)
+    (folder / "groups.csv").write_text(text, encoding="utf-8-sig", newline="")
+    assert load_folder(folder).groups.tolist() == ["p", "Nr. 2, links"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -151,7 +160,9 @@ def test_wrong_groups_are_refused(folder, text, message):
 
 def test_groups_that_are_no_text_are_refused(folder):
     (folder / "groups.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match=r"groups\.csv cannot be read as a CSV file in UTF-8"):
+    with pytest.raises(
+        ValueError, match=r"groups\.csv cannot be read as a CSV file in UTF-8: .*CSV UTF-8\."
+    ):
         load_folder(folder)
 
 
