@@ -62,6 +62,12 @@ def _why_not_written(path: Path) -> str:
     return "cannot be a path (it holds a null byte)" if "\0" in str(path) else ""
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error says that the disk of a file of `written_whole` is full."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full and getattr(error, "filename", None) is not None
+
+
 @contextmanager
 def written_whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Give the name of a file to write, which takes the place of ``path`` once it is complete.

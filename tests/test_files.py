@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bloodseg import _files
-from bloodseg._files import check_place, expanded, written_whole
+from bloodseg._files import check_place, expanded, is_disk_full, written_whole
 
 WRITER = """
 import sys, time
@@ -70,8 +70,10 @@ def test_systems_without_locks_write_files_all_the_same(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
 def test_where_there_is_no_room_the_error_names_the_file(tmp_path, number):
     named = re.escape(f"[Errno {number}] {os.strerror(number)}: {str(tmp_path / 'a')!r}")
-    with pytest.raises(OSError, match=named), written_whole(tmp_path / "a"):
+    with pytest.raises(OSError, match=named) as caught, written_whole(tmp_path / "a"):
         raise OSError(number, os.strerror(number))  # as `write` raises it
+    assert is_disk_full(caught.value) == (number == errno.ENOSPC)
+    assert not is_disk_full(OSError(number, os.strerror(number)))  # of another file
     assert os.listdir(tmp_path) == []
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from .._files import is_disk_full
 from .._progress import track
 from ..datasets import Slide, list_images, list_passed_over
 from ..estimators import BloodCellSegmenter
@@ -98,7 +99,8 @@ class Batch:
         """Do the work on each input, and yield what comes of it.
 
         ``work`` is all that is done for one input, so that whatever it raises is the failure of
-        that input alone, which is named; only a `CommandError` and Ctrl-C end the command.
+        that input alone, which is named. Only a `CommandError` and Ctrl-C end the command, and a
+        full disk, on which the next ones would be worked on in vain.
 
         ``keep`` writes what has been yielded so far. It is called now and then, so that a kill,
         which no process hears of, costs the work of seconds and not of hours.
@@ -111,6 +113,11 @@ class Batch:
             except CommandError:
                 raise
             except Exception as error:
+                if is_disk_full(error):
+                    raise CommandError(
+                        f"{first_line(error)}. What was written before is kept; make room, and run "
+                        "the rest again."
+                    ) from error
                 self.fail(name(each), error)
             else:
                 yield result

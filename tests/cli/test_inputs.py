@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import warnings
+from pathlib import Path
 
 import joblib
 import pytest
@@ -57,6 +58,39 @@ def test_where_only_subfolders_hold_images_the_option_is_named(run, save_smear, 
     assert run("count", "nowhere")[0] == 2
     assert capsys.readouterr().err.endswith("error: none of the inputs is an image.\n")
     assert run("count", "photos", options=["--recursive"])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "method", "first"),
+    [
+        ("predict", ["--no-overlay"], "write_bytes", "a_mask.png"),
+        ("measure", ["--format", "geojson"], "write_text", "a.geojson"),
+    ],
+)
+def test_a_full_disk_ends_the_work(
+    command, options, method, first, run, save_smear, tmp_path, monkeypatch, capsys
+):
+    for name in "abc":
+        save_smear(tmp_path / f"photos/{name}.png")
+    write, written = getattr(Path, method), []
+
+    def write_one(path, content, **settings):
+        written.append(path)
+        if len(written) > 1:
+            raise OSError(28, "No space left on device")
+        return write(path, content, **settings)
+
+    monkeypatch.setattr(Path, method, write_one)
+    code, output = run(command, "photos", options=options)
+    assert code == 2
+    second = first.replace("a", "b", 1)
+    assert capsys.readouterr().err == (
+        f"bloodseg: error: [Errno 28] No space left on device: '{output.name}/{second}'. What was "
+        "written before is kept; make room, and run the rest again.\n"
+    )
+    assert len(written) == 2  # the third was not begun
+    assert (output / first).exists()
+    assert not (output / second).exists()
 
 
 @pytest.mark.parametrize(("given", "expected"), [((), 1), (("--processes", "3"), 3)])

@@ -260,7 +260,8 @@ def test_files_are_written_whole_or_not_at_all(data, model, tmp_path, monkeypatc
     monkeypatch.setattr(Path, "write_bytes", full)
     out = tmp_path / "out"
     assert main(["predict", str(data / "images"), "-q", "-m", str(model), "-o", str(out)]) == 2
-    assert "a.png skipped: [Errno 28] No space left on device" in capsys.readouterr().err
+    said = f"error: [Errno 28] No space left on device: '{out / 'a_mask.png'}'. What was written"
+    assert said in capsys.readouterr().err
     assert visible(out) == set()
     assert not list(out.glob("*.tmp"))
 
