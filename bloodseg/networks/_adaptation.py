@@ -31,18 +31,20 @@ def adapt_statistics(network: Any, images: Tensor, share: float) -> Any:
     .. [1] Schneider et al., "Improving robustness against common corruptions by covariate shift
        adaptation", NeurIPS 2020, equation (2).
     """
-    adapted = copy_with_shared_weights(network)
+    # Bodies of a user's own may normalise in their right-hand sides.
+    adapted = copy_with_shared_weights(network, functions_too=True)
 
     def move(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        hooks.pop(norm).remove()  # once, where a network or a solver comes by time and again
         (x,) = inputs
         variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
         for ours, theirs in ((norm.running_mean, mean), (norm.running_var, variance)):
             ours.lerp_(theirs, share)  # type: ignore[union-attr]
 
     norms = [each for each in adapted.modules() if isinstance(each, nn.BatchNorm2d)]
-    hooks = [each.register_forward_pre_hook(move) for each in norms]
+    hooks = {norm: norm.register_forward_pre_hook(move) for norm in norms}
     with torch.no_grad():
         adapted(images)
-    for hook in hooks:
-        hook.remove()
+    for unused in hooks.values():
+        unused.remove()
     return adapted

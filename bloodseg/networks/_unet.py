@@ -403,29 +403,32 @@ class NODEsUNet(UNet):
 
         A block that rejects its first step time and again pays for it in each prediction. The
         steps found are settings of the model: a prediction does not change them, so it does not
-        depend on those before it.
+        depend on those before it. Nothing else is changed, and nothing at all where it fails.
 
         Parameters
         ----------
         x : Tensor of shape (n, in_channels, H, W)
             Images as `forward` takes them.
         """
-        was_training = self.training
-        self.eval()
-        tols = {position: block.tol for position, block in self.ode_blocks.items()}
-        predict_tols = {position: block.predict_tol for position, block in self.ode_blocks.items()}
+        blocks, found = self.ode_blocks, self.first_steps
+        modes = [(module, module.training) for module in self.modules()]
         costs: dict[int, dict[float | None, float]] = {}
-        self.set_tolerances(tols)
-        for first_step in (None, *_FIRST_STEPS):
-            self.set_first_steps(dict.fromkeys(self.ode_blocks, first_step))
-            self(x)
-            for position, block in self.ode_blocks.items():
-                costs.setdefault(position, {})[first_step] = block.n_evaluations.mean()
-            if first_step is None and not any(b.n_rejected.any() for b in self.ode_blocks.values()):
-                break
-        self.set_first_steps({p: min(of, key=lambda step: of[step]) for p, of in costs.items()})
-        self.set_tolerances(tols, predict_tols)
-        self.train(was_training)
+        self.eval()
+        for block in blocks.values():
+            block.training = True  # so that it, but not its function, goes by training's tolerance
+        try:
+            for first_step in (None, *_FIRST_STEPS):
+                self.set_first_steps(dict.fromkeys(blocks, first_step))
+                self(x)
+                for position, block in blocks.items():
+                    costs.setdefault(position, {})[first_step] = block.n_evaluations.mean()
+                if first_step is None and not any(b.n_rejected.any() for b in blocks.values()):
+                    break
+            found = {p: min(of, key=lambda step: of[step]) for p, of in costs.items()}
+        finally:
+            self.set_first_steps(found)
+            for module, training in modes:
+                module.training = training
 
     def decide_compilation(self, compile: bool | str, n_pixels: int, n_samples: int) -> None:
         """Say which blocks `torch.compile` their solver's sums, from the size of the job.

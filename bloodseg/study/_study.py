@@ -37,6 +37,12 @@ _SET_BY_STUDY = (
     "warm_start",
 )
 
+# Studies that have no use for ode_tol, and what they do instead.
+_TRAINED_AT = {
+    "positions": "whose networks are trained at 0.001 as the paper's are",
+    "tolerance": "which trains at train_tolerances",
+}
+
 
 def run_study(
     study: str,
@@ -126,7 +132,7 @@ def run_study(
       network  seed  evaluations  parameters
     0   U-Net     0          0.0      122103
     """
-    _check(seeds, protocol, parameters)
+    _check(study, seeds, protocol, parameters)
     parameters = {"batch_size": _BATCH_SIZE, **parameters}
     train, test, parameters = _prepare(train, test, protocol, parameters)
     jobs = plan(
@@ -232,6 +238,10 @@ def _check_data(data: Any, name: str) -> Bunch:
     images = check_images(data.images, name=f"{name}.images")
     masks = check_masks(data.masks, images=images, partial=True, name=f"{name}.masks")
     names = getattr(data, "names", range(len(images)))
+    if len(names) != len(images):
+        raise ValueError(
+            f"{name}.names must hold one name for each of {len(images)} images; got {len(names)}."
+        )
     return Bunch(
         images=images,
         masks=masks,
@@ -240,7 +250,7 @@ def _check_data(data: Any, name: str) -> Bunch:
     )
 
 
-def _check(seeds: Sequence[int], protocol: str, parameters: Mapping[str, Any]) -> None:
+def _check(study: str, seeds: Sequence[int], protocol: str, parameters: Mapping[str, Any]) -> None:
     integers = all(isinstance(seed, Integral) and seed >= 0 for seed in seeds)
     if not (len(seeds) and integers and len(set(seeds)) == len(seeds)):
         raise ValueError(
@@ -255,3 +265,8 @@ def _check(seeds: Sequence[int], protocol: str, parameters: Mapping[str, Any]) -
             raise ValueError(
                 f"parameters must be among those of BloodCellSegmenter; {name!r} is not: {reason}."
             )
+    if "ode_tol" in parameters and study in _TRAINED_AT:
+        raise ValueError(
+            "ode_tol is for the NODEs-UNet of the study 'networks'; got it for "
+            f"{study!r}, {_TRAINED_AT[study]}. Leave it out."
+        )

@@ -4,10 +4,42 @@ import pytest
 import torch
 from torch import nn
 
-from bloodseg.networks import FCN, NODEsUNet, ResNetUNet, UNet, adapt_statistics
+from bloodseg.networks import (
+    FCN,
+    FeedbackUNet,
+    NODEsUNet,
+    ResNetUNet,
+    UNet,
+    adapt_statistics,
+    make_plain_body,
+)
+from bloodseg.ode import ODEBlock
 
 
-@pytest.fixture(params=[UNet, ResNetUNet, NODEsUNet, FCN])
+class Normalising(nn.Module):
+    """A right-hand side that normalises."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, t, h):
+        return self.norm(h)
+
+
+def with_normalising_function(**parameters):
+    def body(position, channels):
+        if position == 5:
+            return ODEBlock(Normalising(channels), method="euler", n_steps=3)
+        return make_plain_body(position, channels)
+
+    return UNet(body=body, **parameters)
+
+
+ONCE = [UNet, ResNetUNet, NODEsUNet, FCN]  # through each layer
+
+
+@pytest.fixture(params=[*ONCE, FeedbackUNet, with_normalising_function])
 def network(request):
     network = request.param(width=4).eval()
     for module in network.modules():  # others than those of a new network, which are 0 and 1
@@ -24,6 +56,7 @@ def test_a_share_of_nothing_changes_nothing(network):
     assert adapt_statistics(network, IMAGES, 0.0)(IMAGES).equal(network(IMAGES))
 
 
+@pytest.mark.parametrize("network", ONCE, indirect=True)
 def test_the_whole_way_is_what_training_normalises_by(network):
     adapted = adapt_statistics(network, IMAGES, 1.0)
     for module in network.modules():

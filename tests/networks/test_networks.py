@@ -368,6 +368,30 @@ class TestNODEsUNet(NetworkTester):
         twin.set_first_steps(trained.first_steps)
         assert twin.first_steps == trained.first_steps
 
+    def test_calibration_leaves_all_else_as_it_was(self):
+        network = self.make(ode_tol=1e-2).train()
+        network.stages[0].eval()  # as who freezes a part does
+        modes = [module.training for module in network.modules()]
+        network.calibrate(images(1, 3, 32, 32))
+        assert [module.training for module in network.modules()] == modes
+        for block in network.ode_blocks.values():
+            block.tol = 1e-1
+            assert block.predict_tol == 1e-1  # it still takes that of training
+
+    def test_a_calibration_that_fails_leaves_no_trace(self):
+        network = self.make(ode_tol=1e-2, predict_ode_tol=1e-1).train()
+        steps = dict.fromkeys(network.ode_blocks, 0.5)
+        network.set_first_steps(steps)
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        with network.head.register_forward_hook(interrupt), pytest.raises(KeyboardInterrupt):
+            network.calibrate(images(1, 3, 32, 32))
+        assert network.first_steps == steps
+        assert all(module.training for module in network.modules())
+        assert all(block.predict_tol == 1e-1 for block in network.ode_blocks.values())
+
     @staticmethod
     def at_training_tolerance(network, x):
         looser = {position: block.predict_tol for position, block in network.ode_blocks.items()}

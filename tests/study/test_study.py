@@ -442,6 +442,19 @@ def _after(stop):
         ({"ode_positions": (5,)}, "'ode_positions' is not: the study sets it"),
         # What it compares is scored in the paper's three classes, in their order.
         ({"classes": ("background", "red", "white")}, "'classes' is not: the study sets it"),
+        (
+            {"name": "positions", "ode_tol": 1e-2},
+            r"ode_tol is for the NODEs-UNet of the study 'networks'; got it for 'positions', whose "
+            r"networks are trained at 0.001 as the paper's are. Leave it out.",
+        ),
+        (
+            {"name": "tolerance", "ode_tol": 1e-2},
+            "got it for 'tolerance', which trains at train_tolerances. Leave it out.",
+        ),
+        (
+            {"test": Bunch(images=TEST.images, masks=TEST.masks, names=["one"])},
+            "test.names must hold one name for each of 2 images; got 1.",
+        ),
         ({"predict_tolerances": [-1]}, "predict_tolerances must hold .* positive and finite"),
         ({"train_tolerances": []}, "train_tolerances must hold at least one number"),
     ],
