@@ -49,6 +49,8 @@ def open_tiff(file: Path, name: str) -> Slide:
         readers = [_SegmentReader(each, name) for each in planes]
     else:
         raise unknown_layout(shape, axes)
+    if n_channels == 4 and page.extrasamples[:1] == (tifffile.EXTRASAMPLE.UNSPECIFIED,):
+        n_channels = 3  # near infrared, a stain of its own: anything but alpha
     if not _can_be_unpacked(page):
         try:
             return read_whole(file, name, sides)
@@ -64,7 +66,8 @@ def open_tiff(file: Path, name: str) -> Slide:
                 strips = [reader.rows(start, stop) for reader in readers]
             finally:
                 page.parent.filehandle.close()
-        return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=-1)
+        strip = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=-1)
+        return strip[..., :n_channels]
 
     return Slide(read, (*size, n_channels), page.dtype, sides, name)
 

@@ -218,3 +218,25 @@ def test_a_tiff_is_read_whatever_scanner_its_name_speaks_of(tmp_path, suffix):
     assert np.array_equal(slide[:], PIXELS)
     assert slide.pixel_size == pytest.approx(0.1)
     assert list_images(tmp_path) == [file]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "packbits"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("fourth", ["unspecified", "unassalpha"])
+def test_a_fourth_channel_is_alpha_where_it_is_said_to_be(tmp_path, fourth, planes, compression):
+    """Near infrared, or a channel that is empty, would make cells transparent."""
+    pixels = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 30, np.uint8)])
+    path = tmp_path / "four.tif"
+    tifffile.imwrite(
+        path,
+        pixels if planes == "contig" else np.moveaxis(pixels, -1, 0),
+        photometric="rgb",
+        planarconfig=planes,
+        extrasamples=[fourth],
+        compression=compression,
+        metadata=None,
+    )
+    slide = open_slide(path)
+    expected = PIXELS if fourth == "unspecified" else pixels
+    assert slide.shape == expected.shape
+    assert np.array_equal(slide[10:40], expected[10:40])
