@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ class CellSizeDisplay:
     Parameters
     ----------
     diameters : dict of str to array-like
-        Diameters of the cells of each class, by its name, as "white" and "red".
+        Diameters of the cells of each class, by its name, as "white" and "red", in the order of a
+        model's classes, which tells the colours.
     unit : str, default="pixels"
         What they are measured in.
 
@@ -63,10 +65,18 @@ class CellSizeDisplay:
         -------
         CellSizeDisplay
         """
-        return cls.from_predictions(estimator.measure(images), bins=bins, ax=ax)
+        classes = getattr(estimator, "class_names_", CLASS_NAMES)
+        return cls.from_predictions(estimator.measure(images), classes=classes, bins=bins, ax=ax)
 
     @classmethod
-    def from_predictions(cls, cells: Any, *, bins: Any = 30, ax: Any = None) -> CellSizeDisplay:
+    def from_predictions(
+        cls,
+        cells: Any,
+        *,
+        classes: Sequence[str] = CLASS_NAMES,
+        bins: Any = 30,
+        ax: Any = None,
+    ) -> CellSizeDisplay:
         """Draw the sizes of cells that are measured already, those cut by a border left out.
 
         Parameters
@@ -74,6 +84,9 @@ class CellSizeDisplay:
         cells : DataFrame
             As `bloodseg.BloodCellSegmenter.measure` returns it; its columns class, diameter, unit
             and touches_border are read.
+        classes : sequence of str, default=("background", "white", "red")
+            Names of all classes: ``class_names_`` of the segmenter. Cells of further ones are
+            drawn, too.
         bins, ax
             As for `from_estimator`.
 
@@ -101,7 +114,7 @@ class CellSizeDisplay:
         whole = cells[~cells["touches_border"].astype(bool)]
         diameters = {
             name: whole["diameter"][whole["class"] == name].to_numpy()
-            for name in dict.fromkeys([*CLASS_NAMES[1:], *cells["class"]])
+            for name in dict.fromkeys([*classes[1:], *cells["class"]])
         }
         return cls(diameters, unit=_UNITS[units.pop()]).plot(bins=bins, ax=ax)
 

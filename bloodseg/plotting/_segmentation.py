@@ -26,7 +26,7 @@ class SegmentationDisplay:
     y_pred : ndarray of shape (H, W)
         Class map of labels, places in ``classes``.
     y_true : ndarray of shape (H, W), optional
-        Label map, for ``kind="difference"``.
+        Label map, for ``kind="difference"``; 255 where the class is not known.
     classes : sequence of str, default=("background", "white", "red")
         Names of the labels.
 
@@ -159,7 +159,9 @@ class SegmentationDisplay:
         elif self.y_true is None:
             raise ValueError("kind='difference' needs y_true, the label map to compare with.")
         else:
-            (y_true,) = check_masks([self.y_true], images=images, classes=classes, name="y_true")
+            (y_true,) = check_masks(
+                [self.y_true], images=images, classes=classes, partial=True, name="y_true"
+            )
             picture = difference(images[0], y_true, y_pred, classes=classes)
         (self.ax_,) = axes_for(ax, 1, width=5.5, height=5.5)
         self.figure_ = self.ax_.figure

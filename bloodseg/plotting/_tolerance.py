@@ -76,15 +76,23 @@ class ToleranceCurveDisplay:
         ax : sequence of matplotlib Axes, optional
             Where to draw, one a panel; None makes a figure.
         **curve
-            ``tolerances``, ``n_repeats`` of `bloodseg.model_selection.tolerance_curve`.
+            ``tolerances``, ``metric`` and ``n_repeats`` of
+            `bloodseg.model_selection.tolerance_curve`.
 
         Returns
         -------
         ToleranceCurveDisplay
         """
         found = tolerance_curve(estimator, X, y, **curve)
-        display = cls(found.tolerances, found.scores, found.changed, evaluations=found.evaluations)
-        return display.plot(ax=ax)
+        metric = curve.get("metric")
+        name = "mean IoU" if metric is None else getattr(metric, "__name__", "score")
+        return cls(
+            found.tolerances,
+            found.scores,
+            found.changed,
+            evaluations=found.evaluations,
+            score_name=name.replace("_", " "),
+        ).plot(ax=ax)
 
     @classmethod
     def from_predictions(

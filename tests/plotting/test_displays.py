@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from bloodseg._images import CLASS_NAMES, colours_of
 from bloodseg.cells import find_cells
 from bloodseg.datasets import make_smears
+from bloodseg.metrics import pixel_accuracy
 from bloodseg.plotting import (
     CellSizeDisplay,
     InstanceDisplay,
@@ -138,7 +139,10 @@ def test_a_map_shows_each_class_in_its_colour(smear):
 def test_a_difference_marks_nothing_where_the_truth_is_not_known(smear):
     image, truth = smear
     unknown = np.full_like(truth, 255)
-    assert np.array_equal(difference(image, unknown, truth), difference(image, truth, truth))
+    expected = difference(image, truth, truth)
+    assert np.array_equal(difference(image, unknown, truth), expected)
+    display = SegmentationDisplay.from_predictions(image, truth, unknown, kind="difference")
+    assert np.array_equal(display.image_.get_array(), expected)
 
 
 def test_a_difference_marks_the_wrong_pixels_and_no_others(smear):
@@ -280,6 +284,11 @@ def test_a_tolerance_curve_of_a_model(fitted, smears):
     )
     assert display.tolerances.tolist() == [1e-4, 1e-2]
     assert len(display.axes_) == 3
+    assert display.axes_[0].get_title() == "mean IoU, %"
+    display = ToleranceCurveDisplay.from_estimator(
+        fitted, smears.images[:1], smears.masks[:1], tolerances=[1e-2], metric=pixel_accuracy
+    )
+    assert display.axes_[0].get_title() == "pixel accuracy, %"
 
 
 def test_no_predictions_are_refused():
@@ -364,3 +373,19 @@ def test_sizes_of_all_classes_are_drawn():
         "red cells: 1, median 40 pixels",
         "platelets: 2, median 10 pixels",
     ]
+
+
+def test_sizes_have_the_colours_that_the_classes_have_in_pictures():
+    classes = ("background", "blast", "other")  # of the first, no cell is there
+    cells = pd.DataFrame(
+        {"class": ["other"], "diameter": [40.0], "unit": "px", "touches_border": False}
+    )
+    estimator = SimpleNamespace(measure=lambda images: cells, class_names_=classes)
+    for display in (
+        CellSizeDisplay.from_predictions(cells, classes=classes, bins=1),
+        CellSizeDisplay.from_estimator(estimator, [], bins=1),
+    ):
+        assert list(display.diameters) == ["blast", "other"]
+        (bar,) = display.ax_.containers[1]
+        expected = np.array(colours_of(classes)["other"]) / 255
+        assert to_rgb(bar.get_facecolor()) == pytest.approx(expected)
