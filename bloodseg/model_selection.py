@@ -215,7 +215,7 @@ def cross_val_predict(
         Is cloned for each fold and left as it is.
     X : ndarray of shape (n, H, W, 3), or list of (H, W, 3) ndarrays and paths
         Images.
-    y : ndarray or list
+    y : ndarray, list or DataFrame
         Their label maps or counts.
     groups : array-like of shape (n,), optional
         For the splitter; ``params`` are for ``fit``.
@@ -280,6 +280,8 @@ def _not_once(place: int, found: str) -> str:
 def _take(values: Any, places: np.ndarray) -> Any:
     if isinstance(values, np.ndarray):
         return values[places]
+    if hasattr(values, "iloc"):  # a table of counts: as a list it would be its columns
+        return values.iloc[places]
     listed = list(values)
     return [listed[place] for place in places]
 
@@ -331,13 +333,14 @@ def rank_label_errors(
 
     names = check_classes(classes)
     wanted = f"(H, W, {len(names)})"
+    probabilities = [np.asarray(each) for each in probabilities]
     for index, each in enumerate(probabilities):
-        if np.ndim(each) != 3 or np.shape(each)[2] != len(names):
+        if each.ndim != 3 or each.shape[2] != len(names):
             raise ValueError(
                 f"probabilities[{index}] must have shape {wanted}, as predict_proba gives them for "
-                f"{len(names)} classes; got {np.shape(each)}."
+                f"{len(names)} classes; got {each.shape}."
             )
-    masks = check_masks(y, images=list(probabilities), classes=names, partial=True, name="y")
+    masks = check_masks(y, images=probabilities, classes=names, partial=True, name="y")
     rows = []
     for index, (mask, given) in enumerate(zip(masks, probabilities, strict=True)):
         best = given.argmax(axis=2)

@@ -160,7 +160,7 @@ def test_pixels_without_a_label_are_not_counted():
     expected = confusion_matrix([TRUE[known][None]], [PRED[known][None]])
     assert confusion_matrix(truth, PRED).tolist() == expected.tolist()
     assert expected.sum() == known.sum() < TRUE.size
-    for score in (mean_iou, mean_dice, pixel_accuracy):
+    for score in (mean_iou, mean_dice, pixel_accuracy, segmentation_report):
         with raises("y_true must label at least one pixel; all are 255, not known, so that there"):
             score(np.full((1, 2, 2), 255), np.ones((1, 2, 2), int))
     with raises("y_pred[0] must hold the labels 0 to 2 (background, white, red); got"):

@@ -60,6 +60,20 @@ def test_counts(smears):
     assert cross_val_predict(counter, images, smears.counts, cv=2).shape == (6, 2)
 
 
+def test_counts_may_be_a_table():
+    class Total(BaseEstimator):
+        def fit(self, X, y):
+            self.total_ = y.to_numpy().sum(axis=0)
+            return self
+
+        def predict(self, X):
+            return np.array([self.total_ for _ in X])
+
+    counts = pd.DataFrame({"white": [1, 2, 3, 4], "red": [50, 60, 70, 80]}, index=list("abcd"))
+    found = cross_val_predict(Total(), numbered(4), counts, cv=2)
+    assert found.tolist() == [[7, 150], [7, 150], [3, 110], [3, 110]]
+
+
 @pytest.mark.parametrize(
     ("cv", "text"),
     [
@@ -98,6 +112,8 @@ def test_planted_errors_come_first():
         [1, "background", "red", 10, 5, 5, 6, 15],
     ]
     np.testing.assert_allclose(table["suspicion"], [0.7 * 144, 70, 7])
+    nested = rank_label_errors([truth.tolist(), wrong.tolist()], [sure_of(truth).tolist()] * 2)
+    pd.testing.assert_frame_equal(nested, table)
 
 
 def test_without_a_doubt_there_are_no_rows():

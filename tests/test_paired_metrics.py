@@ -110,6 +110,10 @@ def test_label_images_without_classes_and_one_image(predictions):
     cells = {"true_cells": instances, "first_cells": instances, "second_cells": instances}
     table = compare_predictions(TRUE, *predictions, **cells, n_resamples=5)
     assert set(table[table["of"] == "cells"]["class"]) == {"all"}
+    # What one model alone tells the classes of cannot be compared by class.
+    cells |= {f"{of}_cells": [find_cells(mask) for mask in TRUE] for of in ("true", "second")}
+    table = compare_predictions(TRUE, *predictions, **cells, n_resamples=5)
+    assert set(table[table["of"] == "cells"]["class"]) == {"all"}
     one = compare_predictions(TRUE[:1], *(masks[:1] for masks in predictions))
     assert one[["low", "high"]].isna().all(axis=None)
     without = compare_predictions(TRUE, *predictions, n_resamples=0)

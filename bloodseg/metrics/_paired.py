@@ -70,8 +70,8 @@ def compare_predictions(
         Class maps of the two models.
     true_cells, first_cells, second_cells : sequence of `bloodseg.cells.Cells`, or of label images \
 or boxes, optional
-        The cells of each image, as for `match_cells`: all three, or none. Of ``Cells``, each class
-        is compared, too.
+        The cells of each image, as for `match_cells`: all three, or none. Where all are ``Cells``,
+        each class is compared, too.
     classes : sequence of str, default=("background", "white", "red")
         Names of the labels.
     n_resamples : int, default=1000
@@ -186,7 +186,9 @@ def _rows_of_pixels(
 
 
 def _rows_of_cells(cells: Sequence[FoundCells], draws: np.ndarray) -> list[dict[str, Any]]:
-    of_class = [by_class(each.tables, each.classes) for each in cells]
+    # Of a model whose cells have no classes, scores by class would be those of no cells.
+    known = all(each.classes is not None for each in cells)
+    of_class = [by_class(each.tables, each.classes if known else None) for each in cells]
     names = [name for name in of_class[0] if name != "all"]
     names += [name for name in of_class[1] if name not in of_class[0]]
     rows = []

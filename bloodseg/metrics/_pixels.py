@@ -274,7 +274,8 @@ def segmentation_report(
     Raises
     ------
     ValueError
-        If the two differ in number or size, or hold labels outside the classes.
+        If the two differ in number or size, or hold labels outside the classes, or no pixel is
+        labelled.
 
     Examples
     --------
@@ -285,8 +286,7 @@ def segmentation_report(
     >>> report["iou_white"], report["cpa_background"]
     (0.5, 0.5)
     """
-    matrix = confusion_matrix(y_true, y_pred, n_classes=n_classes, sample_weight=sample_weight)
-    return scores_from_confusion(matrix)
+    return scores_from_confusion(labelled_pixels(y_true, y_pred, n_classes, sample_weight))
 
 
 def pixel_accuracy(
@@ -519,6 +519,8 @@ def mean_dice(
 
 
 # For estimators of any classes: those absent from labels and maps have no say in these scores.
+# They know no names: a platelet counts as wrong where no label map has one, for which the
+# estimator's own score takes it for background.
 pixel_accuracy_scorer = make_scorer(pixel_accuracy, n_classes=NOT_LABELLED)
 """Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `pixel_accuracy`."""
 
