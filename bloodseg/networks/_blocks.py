@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from . import _winograd
 
 # Norm of each filter of a convolution in a right-hand side, on average, and of all filters at most:
 # about as steep as one step of bosh3 carries at tolerance 1e-3, at any number of channels.
@@ -169,12 +172,19 @@ class PreparedODEFunction(nn.Module):
     ----------
     func : ConvODEFunction
         Its weights must not change any more.
+    tol : float
+        The solver's tolerance. A loose one lets a CPU convolve with fewer, rougher products.
     """
 
-    def __init__(self, func: Any):
+    def __init__(self, func: Any, tol: float):
         super().__init__()
         self.func = func
+        self.tol = tol
         self._prepared: dict[torch.dtype | None, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what was prepared: that takes longer to send than to prepare."""
+        return self.__dict__ | {"_prepared": {}}
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """Return dh/dt."""
@@ -185,7 +195,14 @@ class PreparedODEFunction(nn.Module):
         """Return what ``func.prepare`` does, detached and computed once."""
         if dtype not in self._prepared:
             with torch.no_grad():
-                self._prepared[dtype] = self.func.prepare(dtype)
+                weights, evaluate = self.func.prepare(dtype)
+                loose = evaluate is _convolve_twice and self.tol >= _winograd.TOLERANCE
+                if loose and _winograd.pays_for(weights[0]):
+                    evaluate = _convolve_twice_either_way
+                    first, *its, second, bias, time = weights
+                    transform = _winograd.transform_filters
+                    weights += (transform(first), *its, transform(second), bias, time)
+                self._prepared[dtype] = weights, evaluate
         return self._prepared[dtype]
 
 
@@ -197,7 +214,17 @@ def _convolve_twice(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:
     return _convolve(t, inner, *weights[3:])
 
 
+def _convolve_twice_either_way(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:
+    """Convolve with six weights, or with the same transformed, six more, where that pays."""
+    return _convolve_twice(t, h, *(weights[6:] if _winograd.pays_on(h) else weights[:6]))
+
+
 def _convolve(t: Tensor, h: Tensor, filters: Tensor, bias: Tensor, time: Tensor) -> Tensor:
+    """Convolve with filters (K, C, 3, 3), or with transformed ones (36, C, K)."""
+    convolve = _usual_convolution if filters.ndim == 4 else _winograd.convolve
     if len(t) == 1:
-        return functional.conv2d(h, filters, bias + t.flatten() * time, padding=1)
-    return functional.conv2d(h, filters, bias, padding=1) + t * time[:, None, None]
+        return convolve(h, filters, bias + t.flatten() * time)
+    return convolve(h, filters, bias) + t * time[:, None, None]
+
+
+_usual_convolution = partial(functional.conv2d, padding=1)

@@ -21,8 +21,9 @@ def for_prediction(network: Network) -> Network:
     """Return a network of the same output in evaluation mode that computes less.
 
     Batch normalisation is folded into the convolutions before it, weights are cast to the network's
-    precision, and those of the ODE-blocks normalised, once. Not for training, and to be made anew
-    after it.
+    precision, and those of the ODE-blocks normalised, once. On a CPU, in float32, ODE-blocks of 128
+    channels and more whose tolerance is 1e-4 or looser convolve by Winograd's method, see [1]_. Not
+    for training, and to be made anew after it, and for tighter tolerances.
 
     Parameters
     ----------
@@ -32,6 +33,10 @@ def for_prediction(network: Network) -> Network:
     Returns
     -------
     A network of the same class
+
+    References
+    ----------
+    .. [1] A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
     Examples
     --------
@@ -88,7 +93,7 @@ def prepare_for_prediction(network: Network) -> Network:
                 module.to(getattr(torch, precision))
     for block in _ode_blocks(network):
         if hasattr(block.func, "prepare"):
-            block.func = PreparedODEFunction(block.func)
+            block.func = PreparedODEFunction(block.func, block.predict_tol)
     return network
 
 
