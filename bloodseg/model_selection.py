@@ -341,36 +341,42 @@ def rank_label_errors(
                 f"{len(names)} classes; got {each.shape}."
             )
     masks = check_masks(y, images=probabilities, classes=names, partial=True, name="y")
-    rows = []
-    for index, (mask, given) in enumerate(zip(masks, probabilities, strict=True)):
-        best = given.argmax(axis=2)
-        label = np.where(mask == NOT_LABELLED, best, mask)
-        top = np.take_along_axis(given, best[..., np.newaxis], 2)[..., 0]
-        margin = top - np.take_along_axis(given, label[..., np.newaxis], 2)[..., 0]
-        # Regions of one label and one prediction each.
-        pairs = np.where(label == best, 0, 1 + label.astype(int) * len(names) + best)
-        for pair in np.unique(pairs[pairs > 0]):
-            regions, n_regions = ndimage.label(pairs == pair)
-            numbers = np.arange(1, n_regions + 1)
-            suspicion = ndimage.sum_labels(margin, regions, numbers)
-            areas = np.bincount(regions.ravel(), minlength=n_regions + 1)[1:]
-            for (high, wide), doubt, area in zip(
-                ndimage.find_objects(regions), suspicion, areas, strict=True
-            ):
-                rows.append(
-                    {
-                        "image": index,
-                        "label": names[(pair - 1) // len(names)],
-                        "predicted": names[(pair - 1) % len(names)],
-                        "suspicion": float(doubt),
-                        "area": int(area),
-                        **{"top": high.start, "left": wide.start},
-                        **{"bottom": high.stop, "right": wide.stop},
-                    }
-                )
+    rows = [
+        {"image": index, **place}
+        for index, pair in enumerate(zip(masks, probabilities, strict=True))
+        for place in _suspicious_places(*pair, names)
+    ]
     columns = ["image", "label", "predicted", "suspicion", "area", "top", "left", "bottom", "right"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("suspicion", ascending=False, kind="stable", ignore_index=True)
+
+
+def _suspicious_places(
+    mask: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the regions of one label and one prediction each, where these differ."""
+    best = probabilities.argmax(axis=2)
+    label = np.where(mask == NOT_LABELLED, best, mask)
+    of_best, of_label = (
+        np.take_along_axis(probabilities, classes[..., np.newaxis], 2)[..., 0]
+        for classes in (best, label)
+    )
+    pairs = np.where(label == best, 0, 1 + label.astype(int) * len(names) + best)
+    for pair in np.unique(pairs[pairs > 0]):
+        regions, n_regions = ndimage.label(pairs == pair)
+        numbers = np.arange(1, n_regions + 1)
+        suspicions = ndimage.sum_labels(of_best - of_label, regions, numbers)
+        areas = np.bincount(regions.ravel(), minlength=n_regions + 1)[1:]
+        places = ndimage.find_objects(regions)
+        for (rows, columns), suspicion, area in zip(places, suspicions, areas, strict=True):
+            yield {
+                "label": names[(pair - 1) // len(names)],
+                "predicted": names[(pair - 1) % len(names)],
+                "suspicion": float(suspicion),
+                "area": int(area),
+                **{"top": rows.start, "left": columns.start},
+                **{"bottom": rows.stop, "right": columns.stop},
+            }
 
 
 class TimedPrediction(NamedTuple):

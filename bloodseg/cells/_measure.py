@@ -205,12 +205,13 @@ def _finished(
         table = table.iloc[order].drop(columns=["seed_y", "seed_x"]).reset_index(drop=True)
     table["label"] = np.arange(1, len(table) + 1)
     scale = 1.0 if pixel_size is None else float(pixel_size)
-    for names, factor in ((_LENGTHS, scale), (_AREAS, scale**2)):
-        for name in table.columns.intersection(names):
+    for columns, factor in ((_LENGTHS, scale), (_AREAS, scale**2)):
+        for name in table.columns.intersection(columns):
             table[name] *= factor
     table["unit"] = "px" if pixel_size is None else "um"
-    last = [name for name in ("outline",) if name in table]
-    return table[[name for name in table.columns if name not in last] + last]
+    if "outline" in table:
+        table["outline"] = table.pop("outline")  # last: it is the longest
+    return table
 
 
 def _measured(
@@ -237,7 +238,6 @@ def _measured(
     columns |= geometry
     perimeter = np.maximum(geometry["perimeter"], 1e-6)
     circularity = np.minimum(4 * np.pi * geometry["area"] / perimeter**2, 1)
-    columns = _inserted(columns, after="perimeter", circularity=circularity)
     for name in ("top", "bottom", "centroid_y"):
         columns[name] = columns[name] + origin[0]
     for name in ("left", "right", "centroid_x"):
@@ -245,18 +245,10 @@ def _measured(
     if image is not None:
         columns |= _looks(labels, classes, names, geometry["area"], image)
     table = pd.DataFrame(columns)
+    table.insert(table.columns.get_loc("perimeter") + 1, "circularity", circularity)
     if outlines:
         table["outline"] = pd.Series(outlines_of(labels, len(classes), origin), dtype=object)
     return table
-
-
-def _inserted(columns: dict[str, Any], *, after: str, **new: Any) -> dict[str, Any]:
-    result = {}
-    for name, values in columns.items():
-        result[name] = values
-        if name == after:
-            result |= new
-    return result
 
 
 def _looks(
