@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class OptimisticPass:
 
     def __init__(self, network: nn.Module, optimistic: bool | None = None, graphs: bool = True):
         self.network, self.optimistic, self.graphs = network, optimistic, graphs
+        self._turn = threading.Lock()
         self._start_anew(None)
 
     def __reduce__(self) -> Any:
@@ -69,7 +71,9 @@ class OptimisticPass:
     def __call__(self, images: Tensor) -> tuple[Tensor, Counts]:
         """Return the network's answer for images, and the evaluations of f."""
         if not (images.is_cuda if self.optimistic is None else self.optimistic):
-            return self._go_ordinary_way(images)
+            # Blocks keep the counts of their last pass; a network without any needs no turns.
+            with self._turn if self._blocks() else nullcontext():
+                return self._go_ordinary_way(images)
         with _one_at_a_time:
             try:
                 return self._go(images)

@@ -156,8 +156,9 @@ def fingerprint(parameters: dict[str, Any], *data: Any) -> str:
     try:
         return joblib.hash((__version__, parameters, data))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             "checkpoint_dir needs parameters that can be recognised in another process; a lambda, "
             "or a function or class defined inside a function, cannot. Define it at the top of a "
-            f"module, or leave out checkpoint_dir. ({str(error).splitlines()[0][:200]})"
+            f"module, or leave out checkpoint_dir. ({reason[:200]})"
         ) from error

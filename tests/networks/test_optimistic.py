@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -269,6 +270,22 @@ def test_more_steps_than_wanted_are_none():
     interval = Interval(0.0, 1.0, 1e-3, 1e-3, 100, 1 / 4)
     assert expect_steps(interval, 3) is None
     assert len(expect_steps(interval, 4)) == 4
+
+
+def test_threads_get_the_counts_of_their_own_images(images):
+    network = make_network()
+    forward, meeting = OptimisticPass(network, False), threading.Barrier(2)
+
+    def meet(*_):  # behind all blocks, where there is nothing to keep the two apart
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(timeout=0.2)
+
+    network.register_forward_hook(meet)
+    batches = [images[:1], images[:3]]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(forward, batches))
+    for (_, counts), batch in zip(found, batches, strict=True):
+        assert {len(each) for each in counts.values()} == {len(batch)}
 
 
 def test_threads_share_a_pass(images):
