@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from bloodseg import BloodCellSegmenter
 from bloodseg._hardware import choose_device, choose_precision
 from bloodseg.datasets import load_folder, make_smears
 from bloodseg.metrics import mean_iou
-from bloodseg.networks import NODEsUNet, for_prediction, make_network
+from bloodseg.networks import NODEsUNet, _winograd, for_prediction, make_network
 from bloodseg.ode import _replay as replaying
 from bloodseg.ode import solve
 from bloodseg.ode._arithmetic import as_column
@@ -128,6 +129,7 @@ def predictions(given: Networks, precision: str, repeats: int) -> dict[str, Any]
         f"unet {precision} folded": for_prediction(in_precision(unet, precision)),
         f"nodes-unet {precision}": for_prediction(in_precision(nodes, precision)),
         "nodes-unet float32": for_prediction(in_precision(nodes, "float32")),
+        "nodes-unet float32 without Winograd": without_winograd(nodes, given.images),
         "nodes-unet torchdiffeq": on_torchdiffeq(nodes),
     }
     exact = for_prediction(in_precision(nodes, "float32"))
@@ -148,10 +150,19 @@ def predictions(given: Networks, precision: str, repeats: int) -> dict[str, Any]
         "over plain float32 U-Net": seconds[ours] / seconds["unet float32"],
         f"over {precision} U-Net": seconds[ours] / seconds[lowered_unet],
         "torchdiffeq over ours": seconds["nodes-unet torchdiffeq"] / seconds[ours],
+        "float32 without Winograd over with it": seconds["nodes-unet float32 without Winograd"]
+        / seconds["nodes-unet float32"],
         "evaluations": {p: float(b.n_evaluations.mean()) for p, b in blocks.items()},
         "pixels that differ from float32 at 1e-6": share(maps[ours], exact_map),
         f"the U-Net's own in {precision}": share(maps[lowered_unet], maps["unet float32"]),
     }
+
+
+def without_winograd(nodes: NODEsUNet, images: Tensor) -> NODEsUNet:
+    network = for_prediction(in_precision(nodes, "float32"))
+    with patch.object(_winograd, "pays_for", return_value=False), torch.inference_mode():
+        network(images)  # which prepares the weights
+    return network
 
 
 def launches(

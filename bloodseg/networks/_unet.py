@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from .._typing import Tolerances
 from ..ode import ODEBlock, Tableau, check_n_steps, pays_to_compile
-from ._blocks import ConvNormReLU, ConvODEFunction, Dropout, ResidualBlock, SameConv2x2
+from ._blocks import (
+    ConvNormReLU,
+    ConvODEFunction,
+    Dropout,
+    PreparedODEFunction,
+    ResidualBlock,
+    SameConv2x2,
+)
 from ._tolerances import resolve_tolerances
 
 POSITIONS = tuple(range(1, 10))
@@ -386,6 +393,8 @@ class NODEsUNet(UNet):
         for position, block in self.ode_blocks.items():
             block.tol = train[position]
             block.predict_tol = predict[position]
+            if isinstance(block.func, PreparedODEFunction):  # it goes by the tolerance
+                block.func = PreparedODEFunction(block.func.func, block.predict_tol)
 
     @property
     def first_steps(self) -> dict[int, float | None]:
