@@ -108,15 +108,18 @@ def plan(
     Raises
     ------
     ValueError
-        If there is no such study, or network in it.
+        If there is no such study, no such network in it, or ``networks`` names none.
     """
     if study not in STUDIES:
         raise ValueError(f"study must be one of {', '.join(STUDIES)}; got {study!r}.")
     known = network_names(study)
-    unknown = [name for name in networks or () if name not in known]
-    if unknown:
+    if networks is None:
+        networks = _OF_THE_PAPER if study == "networks" else known
+    unknown = [name for name in networks if name not in known]
+    if unknown or not networks:
+        got = unknown[0] if unknown else networks
         raise ValueError(
-            f"networks must be among {', '.join(known)} for the study of {study}; got {unknown[0]}."
+            f"networks must be among {', '.join(known)} for the study of {study}; got {got}."
         )
     default_tol = parameters.get("ode_tol", _POSITION_TOLERANCE)
     trained_at = train_tolerances if study == "tolerance" else (default_tol,)
@@ -130,7 +133,7 @@ def plan(
             tuple(predict_tolerances) if study == "tolerance" else (),
         )
         for seed in seeds
-        for name in (networks or (_OF_THE_PAPER if study == "networks" else known))
+        for name in networks
         for tol in trained_at
     ]
 

@@ -432,6 +432,7 @@ def _after(stop):
     [
         ({"name": "nothing"}, "study must be one of positions, networks, tolerance; got 'nothing'"),
         ({"networks": ["V-Net"]}, "networks must be among U-Net, ResNet, .*; got V-Net"),
+        ({"networks": []}, r"networks must be among U-Net, ResNet, .*; got \[\]\."),
         ({"seeds": []}, r"seeds must be whole numbers of at least 0, none of them twice; got \[\]"),
         ({"seeds": [1, 1]}, "none of them twice"),
         ({"seeds": [0.5]}, "whole numbers"),
