@@ -35,6 +35,7 @@ _WEIGHT, _QUANTILE = 1.5, 0.5  # how peaks are weighed
 _CANDIDATES = np.geomspace(0.65, 1.5, 10)  # radii tried, of the first guess
 _OVAL = 1.1  # radius of a disc of an ellipse's area, over half the short side: less is round
 _LEAST_ARCS = 5  # that tell it
+_LONG, _WIDE = 1.35, 0.8  # where fewer tell it: as `_OVAL`, and the short side over what was voted
 _BLUR = 0.18  # of a radius, of votes
 _ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
 _ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of about so many
@@ -262,9 +263,12 @@ def _red_radius(class_map: Any, guess: float, label: int | None) -> float:
     best = int(np.clip(shares.argmax(), 1, len(radii) - 2))
     shift = peak_shift(*shares[best - 1 : best + 2])
     voted = float(radii[best] * (_CANDIDATES[1] / _CANDIDATES[0]) ** np.clip(shift, -1, 1))
-    if sum(map(len, arcs)) >= _LEAST_ARCS:
+    n_arcs = sum(map(len, arcs))
+    if n_arcs:
         radius, short = np.median(np.concatenate(arcs), axis=0)
-        if radius > _OVAL * short:
+        enough = n_arcs >= _LEAST_ARCS
+        # A few long cells among round ones have shorter sides than those.
+        if radius > (_OVAL if enough else _LONG) * short and (enough or short > _WIDE * voted):
             return max(voted, float(radius))
     return voted
 

@@ -305,6 +305,22 @@ def test_three_cells_around_a_gap_are_three(radius):
     assert find_cells(class_map, red_cell_diameter=2 * radius).counts["red"] == 3
 
 
+def test_long_cells_that_the_border_of_a_small_field_cuts(rng):
+    """Hardly one of them shows enough of itself to tell the size of all."""
+    side, true, found = 7 * RADIUS, 0, 0
+    for _ in range(12):
+        instances = np.zeros((side, side), int)
+        for number in range(1, 60):
+            place, turn = rng.uniform(0, side, 2), rng.uniform(0, np.pi)
+            cell = ellipse(instances.shape, *place, RADIUS, 2.3, turn)
+            if cell.any() and (instances[cell] > 0).mean() < 0.1:
+                instances[cell & (instances == 0)] = number
+        areas = np.bincount(instances.ravel())[1:]
+        true += np.count_nonzero(areas > 0.15 * np.pi * RADIUS**2)
+        found += find_cells(np.where(instances > 0, RED, 0)).counts["red"]
+    assert found == pytest.approx(true, rel=0.25)  # 1.9 times if the short sides tell
+
+
 @pytest.mark.parametrize(("n_cells", "n_told"), [(5, 3), (8, 3)])
 def test_a_stack_of_cells_is_several(n_cells, n_told):
     """Rouleaux hide how many they are, but are not one."""
