@@ -109,7 +109,7 @@ def cells_of(labels, classes):
     places = enumerate(ndimage.find_objects(labels), start=1)
     found = [(number, place) for number, place in places if place is not None]
     boxes = [[side.start for side in place] + [side.stop for side in place] for _, place in found]
-    return np.reshape(boxes, (-1, 4)), [names.get(classes[number], "all") for number, _ in found]
+    return np.reshape(boxes, (-1, 4)), [names.get(classes[number], "cell") for number, _ in found]
 
 
 def true_cells(table, image):
