@@ -45,7 +45,7 @@ def test_block_is_solve_over_the_unit_interval(tol):
 @pytest.mark.parametrize("name", ["tol", "predict_tol"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_tolerances_must_be_positive(name, value):
-    text = f"{name} must be a positive, finite number; got {float(value)!r}."
+    text = f"{name} must be a positive, finite number; got {value!r}."
     with raises(text):
         ODEBlock(Decay(), **{name: value})
     block = ODEBlock(Decay(), tol=1e-2, predict_tol=1e-1)
