@@ -22,8 +22,8 @@ def for_prediction(network: Network) -> Network:
 
     Batch normalisation is folded into the convolutions before it, weights are cast to the network's
     precision, and those of the ODE-blocks normalised, once. On a CPU, in float32, ODE-blocks of 128
-    channels and more whose tolerance is 1e-4 or looser convolve by Winograd's method, see [1]_. Not
-    for training, and to be made anew after it.
+    channels and more whose tolerance is 1e-4 or looser convolve by Winograd's method, see [1]_, if
+    torch has eight threads or fewer. Not for training, and to be made anew after it.
 
     Parameters
     ----------

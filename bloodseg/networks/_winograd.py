@@ -24,6 +24,10 @@ _OUT, _IN = 4, 6  # sides of a tile in the output and in the input
 # With fewer channels, or in smaller maps, the usual way is as fast.
 _LEAST_CHANNELS, _LEAST_PIXELS = 128, 16**2
 
+# Steps between which threads wait for each other are many here. Measured with one and two threads:
+# the gain falls as they grow, so that with many it is not to be counted on.
+_MOST_THREADS = 8
+
 _AT_ONCE = 2**20  # numbers: more leave the processor's caches, and take memory
 
 _OF_INPUT = (
@@ -57,8 +61,9 @@ def pays_for(filters: Tensor) -> bool:
 
 
 def pays_on(h: Tensor) -> bool:
-    """Return whether maps (n, C, H, W) are large enough."""
-    return h.shape[2] * h.shape[3] >= _LEAST_PIXELS
+    """Return whether maps (n, C, H, W) are large enough, and torch's threads few."""
+    large = h.shape[2] * h.shape[3] >= _LEAST_PIXELS
+    return large and torch.get_num_threads() <= _MOST_THREADS
 
 
 def transform_filters(filters: Tensor) -> Tensor:

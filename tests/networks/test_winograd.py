@@ -58,6 +58,7 @@ def counted(monkeypatch):
         return convolve(h, transformed, bias)
 
     monkeypatch.setattr(_winograd, "convolve", count)
+    monkeypatch.setattr(_winograd, "_MOST_THREADS", torch.get_num_threads())  # on any machine
     return sizes
 
 
@@ -82,6 +83,14 @@ def test_it_is_taken_where_it_pays(channels, tol, side, dtype, n_calls, counted)
     assert len(counted) == n_calls
     near = 2e-2 if dtype else 1e-5
     torch.testing.assert_close(slope.float(), expected, atol=near, rtol=near)
+
+
+def test_many_threads_convolve_the_usual_way(counted, monkeypatch):
+    monkeypatch.setattr(_winograd, "_MOST_THREADS", torch.get_num_threads() - 1)
+    weights, evaluate = PreparedODEFunction(ConvODEFunction(128), 1e-2).prepare(None)
+    with torch.no_grad():
+        evaluate(torch.zeros(1, 1, 1, 1), normal(1, 128, 16, 16), *weights)
+    assert counted == []
 
 
 def test_each_sample_has_its_own_time(counted):
