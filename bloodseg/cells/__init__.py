@@ -33,6 +33,7 @@ from ._scale import scale_to as scale_to
 from ._scale import typical_radii as typical_radii
 from ._scale import typical_radius as typical_radius
 from ._shapes import Regions as Regions
+from ._shapes import labels_at_edge as labels_at_edge
 from ._shapes import trace_outlines as trace_outlines
 from ._split import Split as Split
 from ._split import split_cells as split_cells

@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ._shapes import area_of_dents, is_convex, radius_of_discs
+from ._shapes import area_of_dents, is_convex, labels_at_edge, radius_of_discs
 
 _REACH = 0.4  # radii around an end of a cut that tell how the outline bends there
 _POINTS = 6  # looked at along that reach
@@ -187,8 +187,7 @@ def _evidence(
     parted = large | short | ~(ends.sum(axis=0) < _NOTCHES)
     if usual.smallest:
         is_part = areas < usual.smallest
-        for edge in (pieces[[0, -1]], pieces[:, [0, -1]]):
-            is_part[edge] = False
+        is_part[labels_at_edge(pieces)] = False
         parted &= ~(is_part[cuts.first] | is_part[cuts.second])
     if usual.may_be_long:
         looked_at = parted & in_view & ~large & ~short & (sides.min(axis=0) > _SLIVER * cell)

@@ -106,9 +106,8 @@ def without_holes(
 
 
 def _with_islands(shape: np.ndarray) -> np.ndarray:
-    outlines, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     solid = np.zeros(shape.shape, np.uint8)
-    return cv2.drawContours(solid, outlines, -1, 1, cv2.FILLED) > 0
+    return cv2.drawContours(solid, trace_outlines(shape), -1, 1, cv2.FILLED) > 0
 
 
 def _is_round(shape: np.ndarray) -> bool:
@@ -116,6 +115,11 @@ def _is_round(shape: np.ndarray) -> bool:
         return False
     circle = np.pi * half_width(shape) ** 2
     return bool(circle > _ROUND * np.count_nonzero(shape)) and is_convex(shape)
+
+
+def labels_at_edge(labels: np.ndarray) -> np.ndarray:
+    """Return the labels (h, w) of the pixels along the window's four sides, each once."""
+    return np.unique(np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
 
 
 def trace_outlines(mask: np.ndarray) -> list[np.ndarray]:

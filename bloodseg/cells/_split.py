@@ -21,6 +21,7 @@ from ._scale import LARGEST_HOLE, Radii
 from ._shapes import (
     Regions,
     distance_inside,
+    labels_at_edge,
     without_holes,
 )
 
@@ -125,8 +126,7 @@ def _smallest_areas(
     shares = np.full(n_found + 1, _SMALLEST[name])
     if name in _SMALLEST_WHOLE:
         cut = np.zeros(n_found + 1, bool)
-        for edge in (found[[0, -1]], found[:, [0, -1]]):
-            cut[edge] = True
+        cut[labels_at_edge(found)] = True
         if outside is not None:
             cut[found[cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0]] = True
         shares[~cut] = _SMALLEST_WHOLE[name]

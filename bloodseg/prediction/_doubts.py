@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
-from ..cells import Radii, Regions, Split, split_cells, trace_outlines
+from ..cells import Radii, Regions, Split, labels_at_edge, split_cells, trace_outlines
 from ._agreement import STEADY
 from ._stain import check_colours
 
@@ -182,8 +182,7 @@ def _check_split(
 def _check_number(split: Split, radius: float) -> str:
     """Compare the number of white cells that are counted with what their area has room for."""
     areas = np.bincount(split.labels.ravel(), minlength=len(split.classes) + 1)[1:]
-    edges = [split.labels[[0, -1]].ravel(), split.labels[:, [0, -1]].ravel()]
-    whole = np.delete(areas, np.setdiff1d(np.concatenate(edges), [0]) - 1)
+    whole = np.delete(areas, np.setdiff1d(labels_at_edge(split.labels), [0]) - 1)
     room = int(whole.sum() / (_WHITE_AREAS[0] * np.pi * radius**2))
     if len(whole) < 2 or len(whole) <= room:  # one may be a speck
         return ""
