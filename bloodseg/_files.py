@@ -24,7 +24,8 @@ except ImportError:  # Windows, where a file that is held can't take the other's
     fcntl = None  # type: ignore[assignment]
 
 _UNFINISHED = ".bloodseg-", ".tmp"  # what the names of unfinished files start and end with
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = (*_DISK_FULL, errno.EFBIG)
 _swept: set[str] = set()  # folders in which this process has looked for leftovers
 
 
@@ -64,7 +65,7 @@ def _why_not_written(path: Path) -> str:
 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error says that the disk of a file of `written_whole` is full."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(error, OSError) and error.errno in _DISK_FULL
     return full and getattr(error, "filename", None) is not None
 
 

@@ -30,27 +30,40 @@ _MOST_THREADS = 8
 
 _AT_ONCE = 2**20  # numbers: more leave the processor's caches, and take memory
 
-_OF_INPUT = (
-    (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
-    (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
-    (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
-    (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
-    (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
-    (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
+
+def _in_two_axes(matrix: Any) -> Tensor:
+    """Return the matrix that does along rows and columns, flattened, what one does along either."""
+    one = torch.tensor(matrix, dtype=torch.float32, device="cpu")
+    return torch.kron(one, one)
+
+
+_OF_INPUT = _in_two_axes(
+    (
+        (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
+        (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
+        (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
+        (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
+        (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
+        (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
+    )
 )
-_OF_FILTERS = (
-    (1 / 4, 0.0, 0.0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0.0, 0.0, 1.0),
+_OF_FILTERS = _in_two_axes(
+    (
+        (1 / 4, 0.0, 0.0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0.0, 0.0, 1.0),
+    )
 )
-_OF_OUTPUT = (
-    (1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
-    (0.0, 1.0, -1.0, 2.0, -2.0, 0.0),
-    (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
-    (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
+_OF_OUTPUT = _in_two_axes(
+    (
+        (1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+        (0.0, 1.0, -1.0, 2.0, -2.0, 0.0),
+        (0.0, 1.0, 1.0, 4.0, 4.0, 0.0),
+        (0.0, 1.0, -1.0, 8.0, -8.0, 1.0),
+    )
 )
 
 
@@ -70,7 +83,7 @@ def transform_filters(filters: Tensor) -> Tensor:
     """Return filters (K, C, 3, 3) as `convolve` wants them: (36, C, K)."""
     n_out, n_in = filters.shape[:2]
     flat = filters.permute(0, 2, 3, 1).reshape(n_out, 9, n_in)
-    return torch.matmul(_in_two_axes(_OF_FILTERS), flat).permute(1, 2, 0)
+    return torch.matmul(_OF_FILTERS, flat).permute(1, 2, 0)
 
 
 def convolve(h: Tensor, transformed: Tensor, bias: Tensor) -> Tensor:
@@ -108,13 +121,7 @@ def _convolve_rows(strip: Tensor, transformed: Tensor) -> Tensor:
         (row, column, image, _OUT * row, _OUT * column, channel),
         strip.storage_offset(),
     )
-    inputs = _in_two_axes(_OF_INPUT) @ tiles.reshape(_IN * _IN, -1)
+    inputs = _OF_INPUT @ tiles.reshape(_IN * _IN, -1)
     products = torch.bmm(inputs.view(_IN * _IN, -1, channels), transformed)
-    outputs = _in_two_axes(_OF_OUTPUT) @ products.view(_IN * _IN, -1)
+    outputs = _OF_OUTPUT @ products.view(_IN * _IN, -1)
     return outputs.view(_OUT, _OUT, n, down, across, -1).permute(2, 3, 0, 4, 1, 5)
-
-
-def _in_two_axes(matrix: Any) -> Tensor:
-    """Return the matrix that does along rows and columns, flattened, what one does along either."""
-    one = torch.tensor(matrix)
-    return torch.kron(one, one)

@@ -195,7 +195,7 @@ def tile_side(side: Any, shape: tuple[int, ...], device: torch.device) -> int | 
     if side is None:
         return None
     if side == "auto":
-        return _SIDES.get(device.type, 768) if height * width > _WHOLE_PIXELS else None
+        return _SIDES.get(device.type, _SIDES["cpu"]) if height * width > _WHOLE_PIXELS else None
     return int(side) if max(height, width) > side else None
 
 
