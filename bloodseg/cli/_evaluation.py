@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from .._files import write_json
 from .._images import CLASS_NAMES, PLATELET
@@ -162,7 +163,7 @@ class Evaluation:
 class CellOverlaps:
     """The cells of one image: how they overlap, and the classes of the true and found ones."""
 
-    table: np.ndarray
+    table: sparse.csr_array
     true: np.ndarray
     found: np.ndarray
     boxes: bool

@@ -1,8 +1,8 @@
 """Scores of class maps and of cells against labels."""
 
 from ._cells import CellMatch, average_precision, cell_report, match_cells
-from ._cells import overlaps as overlaps
 from ._cells import report_of_overlaps as report_of_overlaps
+from ._overlaps import overlaps as overlaps
 from ._paired import FoundCells as FoundCells
 from ._paired import compare_predictions
 from ._paired import paired_table as paired_table

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
 from sklearn.utils import check_random_state
+
+from ._overlaps import list_pairs, overlaps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,7 +244,7 @@ def cell_report(
 
 
 def report_of_overlaps(
-    tables: Sequence[np.ndarray],
+    tables: Sequence[sparse.csr_array],
     classes: Sequence[tuple[Any, Any]] | None = None,
     *,
     iou: float = 0.5,
@@ -287,10 +290,10 @@ def interval(values: ArrayLike, n_images: int) -> tuple[float, float]:
 
 
 def by_class(
-    tables: Sequence[np.ndarray], classes: Sequence[tuple[Any, Any]] | None
-) -> dict[Any, Sequence[np.ndarray]]:
+    tables: Sequence[sparse.csr_array], classes: Sequence[tuple[Any, Any]] | None
+) -> dict[Any, Sequence[sparse.csr_array]]:
     """Return what `overlaps` returned of each image, for the cells of each class, and of "all"."""
-    of_class: dict[Any, Sequence[np.ndarray]] = {}
+    of_class: dict[Any, Sequence[sparse.csr_array]] = {}
     if classes is not None:
         sides = [
             tuple(_check_classes(*each) for each in zip(pair, table.shape, strict=True))
@@ -329,49 +332,54 @@ _RATES = (
 )
 
 
-def overlaps(true: Any, found: Any) -> np.ndarray:
-    """Return the intersection over union of each true (row) with each found cell (column)."""
-    cells = [_checked(true, "true"), _checked(found, "found")]
-    if not any(map(_is_boxes, cells)):
-        return _label_overlaps(*cells)
-    a, b = (each if _is_boxes(each) else _boxes(each) for each in cells)
-    a = a[:, np.newaxis]
-    shared = np.minimum(a[..., 2:], b[:, 2:]) - np.maximum(a[..., :2], b[:, :2])
-    both = shared.clip(0).prod(axis=-1)
-    sizes = [(each[..., 2:] - each[..., :2]).prod(axis=-1) for each in (a, b)]
-    return np.asarray(both / (sizes[0] + sizes[1] - both))
+def _matched(table: sparse.csr_array, iou: float) -> CellMatch:
+    rows, columns, ious = list_pairs(table)
+    right = ious >= iou  # what is no match has no say
+    rows, columns, ious = rows[right], columns[right], ious[right]
+    # Most pairs are of cells that fit no other ones; the rest falls into groups apart.
+    alone = (_times(rows) == 1) & (_times(columns) == 1)
+    chosen = [np.flatnonzero(alone)]
+    chosen += [
+        group[_best(rows[group], columns[group], ious[group])]
+        for group in _groups(rows, columns, np.flatnonzero(~alone), table.shape)
+    ]
+    kept = np.sort(np.concatenate(chosen))
+    return CellMatch(np.stack([rows[kept], columns[kept]], axis=1), ious[kept], *table.shape)
 
 
-def _label_overlaps(true: np.ndarray, found: np.ndarray) -> np.ndarray:
-    if true.shape != found.shape:
-        raise ValueError(
-            f"found must have the shape of true, {true.shape}; got {found.shape}. Pass the label "
-            "images of one image."
-        )
-    rows, columns = (1 + each.max(initial=0) for each in (true, found))
-    both = np.bincount((true * columns + found).ravel(), minlength=rows * columns)
-    both = both.reshape(rows, columns)
-    union = both.sum(axis=1, keepdims=True) + both.sum(axis=0) - both
-    return np.asarray(both[1:, 1:] / union[1:, 1:])
+def _times(numbers: np.ndarray) -> np.ndarray:
+    """Return of each number how often it occurs."""
+    return np.asarray(np.bincount(numbers, minlength=1)[numbers])
 
 
-def _boxes(labels: np.ndarray) -> np.ndarray:
-    places = ndimage.find_objects(labels)
-    boxes = [[side.start for side in place] + [side.stop for side in place] for place in places]
-    return np.array(boxes, float).reshape(-1, 4)
+def _groups(
+    rows: np.ndarray, columns: np.ndarray, pairs: np.ndarray, shape: tuple[int, int]
+) -> list[np.ndarray]:
+    """Return the pairs in groups, of which no two have a cell in common."""
+    ends = rows[pairs], shape[0] + columns[pairs]
+    n_cells = sum(shape)
+    linked = sparse.coo_array((np.ones(len(pairs)), ends), shape=(n_cells, n_cells))
+    _, group_of_cell = connected_components(linked, directed=False)
+    group = group_of_cell[ends[0]]
+    in_order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[in_order])) + 1
+    return np.split(pairs[in_order], starts)
 
 
-def _matched(table: np.ndarray, iou: float) -> CellMatch:
-    right = table >= iou
-    # The number of pairs counts before the sum of what they share; what is no match has no say.
-    gain = np.where(right, 1 + table / (2 * max(min(table.shape), 1)), 0)
-    rows, columns = linear_sum_assignment(gain, maximize=True)
-    kept = right[rows, columns]
-    pairs = np.stack([rows[kept], columns[kept]], axis=1)
-    return CellMatch(pairs, table[rows[kept], columns[kept]], *table.shape)
+def _best(rows: np.ndarray, columns: np.ndarray, ious: np.ndarray) -> np.ndarray:
+    """Return which of some pairs make the most, and of those the largest sum of ious."""
+    (own_rows, i), (own_columns, j) = (
+        np.unique(each, return_inverse=True) for each in (rows, columns)
+    )
+    gain = np.zeros((len(own_rows), len(own_columns)))
+    # The number of pairs counts before the sum of what they share.
+    gain[i, j] = 1 + ious / (2 * min(gain.shape))
+    chosen = np.zeros(gain.shape, bool)
+    chosen[linear_sum_assignment(gain, maximize=True)] = True
+    return chosen[i, j]
 
 
-def counts_of(tables: Sequence[np.ndarray], thresholds: Sequence[float]) -> np.ndarray:
+def counts_of(tables: Sequence[sparse.csr_array], thresholds: Sequence[float]) -> np.ndarray:
     """Return an image a row: true, found, sum of the ious at the first threshold, tp at each."""
     rows = []
     for table in tables:
@@ -408,37 +416,6 @@ def scores_of_counts(counts: np.ndarray) -> dict[str, float]:
 
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
-
-
-def _is_boxes(checked: np.ndarray) -> bool:
-    return checked.dtype.kind == "f"
-
-
-def _checked(cells: Any, name: str) -> np.ndarray:
-    """Return boxes as floating point, or a label image whose labels have become 1 to n."""
-    array = np.asarray(getattr(cells, "labels", cells))
-    if array.size == 0 and array.ndim == 1:
-        array = array.reshape(0, 4)  # no boxes
-    if array.ndim != 2 or array.dtype.kind not in "buif":
-        raise ValueError(
-            f"{name} must be a label image of shape (H, W) or boxes of shape (n, 4); got shape "
-            f"{array.shape} and dtype {array.dtype}. Pass the `labels` of what find_cells returns."
-        )
-    if array.shape[1] == 4 and not hasattr(cells, "labels"):
-        boxes = array.astype(float)
-        if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
-            raise ValueError(
-                f"{name} must hold boxes as top, left, bottom, right, the last two larger than the "
-                "first; at least one is not so. Width and height in their place must be added."
-            )
-        return boxes
-    if array.dtype.kind == "f" or (array < 0).any():
-        raise ValueError(
-            f"{name} must hold labels: integers, 0 where there is no cell; got dtype "
-            f"{array.dtype}{'' if array.dtype.kind == 'f' else ' with numbers below 0'}."
-        )
-    labels, places = np.unique(array, return_inverse=True)
-    return places.reshape(array.shape) + np.any(labels[:1] > 0)
 
 
 def _check_iou(iou: Any) -> float:

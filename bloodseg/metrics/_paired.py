@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils import check_random_state
 
 from .._images import CLASS_NAMES, check_classes
@@ -17,10 +18,10 @@ from ._cells import (
     check_same_number,
     counts_of,
     interval,
-    overlaps,
     own_classes,
     scores_of_counts,
 )
+from ._overlaps import overlaps
 from ._pixels import as_masks_know, confusion_matrices, scores_of_each
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ class FoundCells(NamedTuple):
 
     Attributes
     ----------
-    tables : sequence of ndarray of shape (n_true, n_found)
+    tables : sequence of sparse array of shape (n_true, n_found)
         What `overlaps` returns.
     classes : sequence of (array-like, array-like), or None
         Classes of the true and of the found cells.
     """
 
-    tables: Sequence[np.ndarray]
+    tables: Sequence[sparse.csr_array]
     classes: Sequence[tuple[Any, Any]] | None
 
 
@@ -206,13 +207,15 @@ def _rows_of_cells(cells: Sequence[FoundCells], draws: np.ndarray) -> list[dict[
 
 
 def _counts(
-    found: Mapping[Any, Sequence[np.ndarray]], name: Any, other: Mapping[Any, Sequence[np.ndarray]]
+    found: Mapping[Any, Sequence[sparse.csr_array]],
+    name: Any,
+    other: Mapping[Any, Sequence[sparse.csr_array]],
 ) -> np.ndarray:
     """Return the counts of a class, of which the other model may be the only one to know cells."""
     if name in found:
         return counts_of(found[name], _THRESHOLDS)
     # No cell is of this class, neither a true one nor one that this model has found.
-    return counts_of([np.zeros((0, 0)) for _ in other[name]], _THRESHOLDS)
+    return counts_of([sparse.csr_array((0, 0)) for _ in other[name]], _THRESHOLDS)
 
 
 def _row(
