@@ -297,7 +297,7 @@ def exact_gradient_of(func: nn.Module, y0: Tensor, direction: Tensor) -> Tensor:
         replaying.ReplayedGradient.apply = original
     _, tableau, _, chunks, size, *_ = taken[0]
     exact = copy.deepcopy(func).double()
-    weights, evaluate = exact.prepare(None)
+    weights, evaluate = exact.prepare(None, 0.0)
     y = y0.detach().double().requires_grad_()
     end = torch.cat(
         [

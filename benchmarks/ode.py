@@ -97,7 +97,7 @@ def theirs(
     n_steps: int | None = None,
 ) -> Callable[[], Tensor]:
     """Return torchdiffeq's solve of the same f, its weights prepared once, as ours are."""
-    weights, evaluate = problem.func.prepare(dtype)
+    weights, evaluate = problem.func.prepare(dtype, 0.0)
     y0 = problem.y0 if channels_last else problem.y0.contiguous()
     ends = torch.tensor([0.0, 1.0], device=y0.device)
     options: dict[str, Any] = {}
@@ -131,7 +131,7 @@ def tuned(problem: Problem, error: float) -> tuple[Any, str]:
 
 def bare(problem: Problem, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
     """Return evaluations of f for the whole batch, at once and sample by sample."""
-    weights, evaluate = problem.func.prepare(dtype)
+    weights, evaluate = problem.func.prepare(dtype, 0.0)
     y = problem.y0.to(dtype)
     t = problem.y0.new_zeros(len(y), 1, 1, 1)
     samples = y.split(1)

@@ -155,13 +155,16 @@ class ConvODEFunction(nn.Module):
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
         """Return dh/dt at time t, of shape (n, 1, 1, 1), and state h, (n, C, H, W)."""
-        weights, evaluate = self.prepare(None)
+        weights, evaluate = self.prepare(None, 0.0)
         return evaluate(t, h, *weights)
 
     def prepare(
-        self, dtype: torch.dtype | None
+        self, dtype: torch.dtype | None, tol: float
     ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
-        """Return the weights, normalised and cast once for a whole solve, and what takes them."""
+        """Return the weights, normalised and cast once for a whole solve, and what takes them.
+
+        The same for any tolerance: what is rougher has no gradient (`PreparedODEFunction`).
+        """
         return (*self.first.weights(dtype), *self.second.weights(dtype)), _convolve_twice
 
 
@@ -172,15 +175,12 @@ class PreparedODEFunction(nn.Module):
     ----------
     func : ConvODEFunction
         Its weights must not change any more.
-    tol : float
-        The solver's tolerance. A loose one lets a CPU convolve with fewer, rougher products.
     """
 
-    def __init__(self, func: Any, tol: float):
+    def __init__(self, func: Any):
         super().__init__()
         self.func = func
-        self.tol = tol
-        self._prepared: dict[torch.dtype | None, Any] = {}
+        self._prepared: dict[Any, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without what was prepared: that takes longer to send than to prepare."""
@@ -191,19 +191,23 @@ class PreparedODEFunction(nn.Module):
         slope: Tensor = self.func(t, h)
         return slope
 
-    def prepare(self, dtype: torch.dtype | None) -> Any:
-        """Return what ``func.prepare`` does, detached and computed once."""
-        if dtype not in self._prepared:
+    def prepare(self, dtype: torch.dtype | None, tol: float) -> Any:
+        """Return what ``func.prepare`` does, detached and computed once.
+
+        A loose tolerance lets a CPU convolve with fewer, rougher products.
+        """
+        loose = tol >= _winograd.TOLERANCE
+        if (dtype, loose) not in self._prepared:
             with torch.no_grad():
-                weights, evaluate = self.func.prepare(dtype)
-                loose = evaluate is _convolve_twice and self.tol >= _winograd.TOLERANCE
-                if loose and _winograd.pays_for(weights[0]):
+                # For the tightest tolerance that asks for it, so that it serves the others.
+                weights, evaluate = self.func.prepare(dtype, _winograd.TOLERANCE if loose else 0.0)
+                if loose and evaluate is _convolve_twice and _winograd.pays_for(weights[0]):
                     evaluate = _convolve_twice_either_way
                     first, *its, second, bias, time = weights
                     transform = _winograd.transform_filters
                     weights += (transform(first), *its, transform(second), bias, time)
-                self._prepared[dtype] = weights, evaluate
-        return self._prepared[dtype]
+                self._prepared[dtype, loose] = weights, evaluate
+        return self._prepared[dtype, loose]
 
 
 def _convolve_twice(t: Tensor, h: Tensor, *weights: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def prepare_for_prediction(network: Network) -> Network:
                 module.to(getattr(torch, precision))
     for block in _ode_blocks(network):
         if hasattr(block.func, "prepare"):
-            block.func = PreparedODEFunction(block.func, block.predict_tol)
+            block.func = PreparedODEFunction(block.func)
     return network
 
 

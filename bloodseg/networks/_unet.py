@@ -16,7 +16,6 @@ from ._blocks import (
     ConvNormReLU,
     ConvODEFunction,
     Dropout,
-    PreparedODEFunction,
     ResidualBlock,
     SameConv2x2,
 )
@@ -393,8 +392,6 @@ class NODEsUNet(UNet):
         for position, block in self.ode_blocks.items():
             block.tol = train[position]
             block.predict_tol = predict[position]
-            if isinstance(block.func, PreparedODEFunction):  # it goes by the tolerance
-                block.func = PreparedODEFunction(block.func.func, block.predict_tol)
 
     @property
     def first_steps(self) -> dict[int, float | None]:

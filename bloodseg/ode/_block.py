@@ -226,7 +226,7 @@ class ODEBlock(nn.Module):
         y0 = h if h.dtype == torch.float64 else h.float()
         precision = settle_precision(self._precision(y0), tol, self.name)
         with fix_arithmetic(y0.device, precision):
-            rhs = RightHandSide(self.func, precision)
+            rhs = RightHandSide(self.func, precision, tol)
             return estimate_error(rhs, tableau, y0, rtol=tol, atol=tol)
 
     @property

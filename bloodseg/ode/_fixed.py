@@ -59,8 +59,9 @@ class FixedStepBlock(nn.Module):
         check_count(n_steps, "n_steps")
         self.tableau = choose_tableau(math.inf, method)
         self.n_steps = n_steps
-        # Weights that are prepared once are kept once, however often the steps use them.
-        weights, evaluate = func.prepare(None) if hasattr(func, "prepare") else ((), func)
+        # Weights that are prepared once are kept once, however often the steps use them. They are
+        # exact: no tolerance is known that would allow for less.
+        weights, evaluate = func.prepare(None, 0.0) if hasattr(func, "prepare") else ((), func)
         self._evaluate: Callable[..., Any] = evaluate
         self.weights = nn.ParameterList(
             nn.Parameter(w.detach(), requires_grad=False) for w in weights

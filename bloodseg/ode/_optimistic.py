@@ -152,7 +152,7 @@ class Tape:
     ) -> Tensor:
         """Return the state at the end of the expected steps, and note what to judge them by."""
         with torch.no_grad(), fix_arithmetic(y0.device, precision):
-            rhs = RightHandSide(block.func, precision)
+            rhs = RightHandSide(block.func, precision, expected.interval.tolerance)
             tableau = expected.tableau
             start = make_dense(y0)
             end = torch.empty_like(start)

@@ -17,9 +17,10 @@ from ._strays import Watch
 class RightHandSide:
     """``func(t, y)`` with the weights that a gradient may be asked for.
 
-    A module may offer ``prepare(dtype) -> (weights, evaluate)``: tensors computed once for a whole
-    solve (normalised, cast) and a function ``evaluate(t, y, *weights)`` whose value may be in
-    ``dtype``. The gradient reaches the module's parameters through the prepared weights.
+    A module may offer ``prepare(dtype, tol) -> (weights, evaluate)``: tensors computed once for a
+    whole solve (normalised, cast) and a function ``evaluate(t, y, *weights)`` whose value may be in
+    ``dtype`` and as rough as ``tol`` allows. The gradient reaches the module's parameters through
+    the prepared weights.
 
     Parameters
     ----------
@@ -27,6 +28,8 @@ class RightHandSide:
         ``func(t, y)``.
     precision : str or None
         One of `bloodseg.ode.PRECISIONS`; None is the state's own.
+    tol : float
+        The solver's tolerance.
 
     Attributes
     ----------
@@ -36,14 +39,14 @@ class RightHandSide:
         What y may come in; None is the state's own.
     """
 
-    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], precision: str | None):
+    def __init__(self, func: Callable[[Tensor, Tensor], Tensor], precision: str | None, tol: float):
         dtype = find_lower_dtype(precision)
         self.input_dtype: torch.dtype | None = None
         self.weights: tuple[Tensor, ...]
         self._evaluate: Callable[..., Tensor]
         if hasattr(func, "prepare"):
             self.input_dtype = dtype
-            self.weights, self._evaluate = func.prepare(dtype)
+            self.weights, self._evaluate = func.prepare(dtype, tol)
         else:
             named = _find_trainable(func) if isinstance(func, nn.Module) else {}
             self.weights = tuple(named.values())

@@ -176,7 +176,7 @@ def solve(
     if tableau.adaptive:
         _warn_of_rounding(interval, y0.dtype, name)
     with fix_arithmetic(y0.device, precision):
-        rhs = RightHandSide(func, precision)
+        rhs = RightHandSide(func, precision, interval.tolerance)
         wanted = gradient if _needs_gradient(rhs, y0, interval, gradient) else None
         _check_trainable(wanted is not None, precision, name)
         slopes = choose_slopes(compile, y0)

@@ -332,9 +332,9 @@ class TestNODEsUNet(NetworkTester):
         seen = set()
 
         def watched(prepare):
-            def note(dtype):
+            def note(dtype, tol):
                 seen.add(dtype)
-                return prepare(dtype)
+                return prepare(dtype, tol)
 
             return note
 

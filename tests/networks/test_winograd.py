@@ -77,7 +77,7 @@ def test_it_is_taken_where_it_pays(channels, tol, side, dtype, n_calls, counted)
         torch.manual_seed(0)
         func = ConvODEFunction(channels)
     t, h = torch.full((1, 1, 1, 1), 0.3), normal(1, channels, side, side)
-    weights, evaluate = PreparedODEFunction(func, tol).prepare(dtype)
+    weights, evaluate = PreparedODEFunction(func).prepare(dtype, tol)
     with torch.no_grad():
         slope, expected = evaluate(t, h, *weights), func(t, h)
     assert len(counted) == n_calls
@@ -87,7 +87,7 @@ def test_it_is_taken_where_it_pays(channels, tol, side, dtype, n_calls, counted)
 
 def test_many_threads_convolve_the_usual_way(counted, monkeypatch):
     monkeypatch.setattr(_winograd, "_MOST_THREADS", torch.get_num_threads() - 1)
-    weights, evaluate = PreparedODEFunction(ConvODEFunction(128), 1e-2).prepare(None)
+    weights, evaluate = PreparedODEFunction(ConvODEFunction(128)).prepare(None, 1e-2)
     with torch.no_grad():
         evaluate(torch.zeros(1, 1, 1, 1), normal(1, 128, 16, 16), *weights)
     assert counted == []
@@ -97,7 +97,7 @@ def test_each_sample_has_its_own_time(counted):
     func = ConvODEFunction(128)
     torch.nn.init.ones_(func.first.time)
     t, h = torch.tensor([0.1, 0.9]).view(2, 1, 1, 1), normal(2, 128, 16, 16)
-    weights, evaluate = PreparedODEFunction(func, 1e-3).prepare(None)
+    weights, evaluate = PreparedODEFunction(func).prepare(None, 1e-3)
     with torch.no_grad():
         torch.testing.assert_close(evaluate(t, h, *weights), func(t, h), atol=1e-5, rtol=1e-5)
     assert len(counted) == 2
@@ -119,11 +119,23 @@ def test_a_network_predicts_as_without_it(counted, monkeypatch):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_prepared_network_goes_by_the_tolerance_that_a_block_is_given(counted):
+    network = for_prediction(NODEsUNet(width=8, ode_positions=(5,), ode_tol=1e-3).eval())
+    (block,) = network.ode_blocks.values()
+    images = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    for tol, goes_winograds_way in ((1e-3, True), (1e-5, False), (1e-2, True)):
+        block.predict_tol = tol
+        counted.clear()
+        with torch.inference_mode():
+            network(images)
+        assert bool(counted) == goes_winograds_way
+
+
 def test_what_was_prepared_is_not_sent_to_other_processes():
-    prepared = PreparedODEFunction(ConvODEFunction(128), 1e-3)
+    prepared = PreparedODEFunction(ConvODEFunction(128))
     before = len(pickle.dumps(prepared))
-    weights, _ = prepared.prepare(None)
+    weights, _ = prepared.prepare(None, 1e-3)
     assert sum(weight.nbytes for weight in weights) > before
     assert len(pickle.dumps(prepared)) == before
-    again, _ = copy.deepcopy(prepared).prepare(None)
+    again, _ = copy.deepcopy(prepared).prepare(None, 1e-3)
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, again, strict=True))

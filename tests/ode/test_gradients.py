@@ -229,7 +229,7 @@ class Prepared(nn.Module):
     def forward(self, t, y):
         return self.evaluate(t, y, self.standardised(), self.bias, self.frozen)
 
-    def prepare(self, dtype):
+    def prepare(self, dtype, tol):
         self.n_prepared += 1
         weights = self.standardised(), self.bias, self.frozen
         return tuple(w if dtype is None else w.to(dtype) for w in weights), self.evaluate
