@@ -52,7 +52,7 @@ class OptimisticPass:
     Parameters
     ----------
     network : Module
-        In evaluation mode. Threads may share this object.
+        In evaluation mode, with the ODE-blocks that it keeps. Threads may share this object.
     optimistic : bool, optional
         Whether to be optimistic at all; None is on CUDA.
     graphs : bool
@@ -61,6 +61,8 @@ class OptimisticPass:
 
     def __init__(self, network: nn.Module, optimistic: bool | None = None, graphs: bool = True):
         self.network, self.optimistic, self.graphs = network, optimistic, graphs
+        # Once: to look for them at each call takes as long as a convolution of a small image.
+        self._blocks = [module for module in network.modules() if isinstance(module, ODEBlock)]
         self._turn = threading.Lock()
         self._start_anew(None)
 
@@ -72,7 +74,7 @@ class OptimisticPass:
         """Return the network's answer for images, and the evaluations of f."""
         if not (images.is_cuda if self.optimistic is None else self.optimistic):
             # Blocks keep the counts of their last pass; a network without any needs no turns.
-            with self._turn if self._blocks() else nullcontext():
+            with self._turn if self._blocks else nullcontext():
                 return self._go_ordinary_way(images)
         with _one_at_a_time:
             try:
@@ -125,15 +127,12 @@ class OptimisticPass:
 
     def _go_again(self, images: Tensor, rows: np.ndarray, answer: Tensor) -> None:
         """Give some images to the network in the ordinary way, and put in what comes out."""
-        counts = [(block, block.n_evaluations, block.n_rejected) for block in self._blocks()]
+        counts = [(block, block.n_evaluations, block.n_rejected) for block in self._blocks]
         on_device = torch.from_numpy(rows).to(images.device)
         answer[on_device] = self.network(images[on_device])
         for block, n_evaluations, n_rejected in counts:
             n_evaluations[rows], n_rejected[rows] = block.n_evaluations, block.n_rejected
             block.n_evaluations, block.n_rejected = n_evaluations, n_rejected
-
-    def _blocks(self) -> list[ODEBlock]:
-        return [module for module in self.network.modules() if isinstance(module, ODEBlock)]
 
     def _counts(self) -> Counts:
         blocks: dict[int, ODEBlock] = getattr(self.network, "ode_blocks", {})
