@@ -20,9 +20,17 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from ._images import CLASS_NAMES, NOT_LABELLED, check_classes, check_masks, in_container_of
+from ._images import (
+    CLASS_NAMES,
+    NOT_LABELLED,
+    PLATELET,
+    check_classes,
+    check_masks,
+    in_container_of,
+    label_of,
+)
 from ._typing import Images, Masks, Tolerances
-from .metrics import mean_iou_as_masks_know
+from .metrics import score_as_masks_know
 
 __all__ = ["choose_tolerance", "cross_val_predict", "rank_label_errors", "tolerance_curve"]
 
@@ -100,7 +108,7 @@ def tolerance_curve(
     if not isinstance(n_repeats, Integral) or n_repeats < 1:
         raise ValueError(f"n_repeats must be a whole number of at least 1; got {n_repeats!r}.")
     if metric is None:
-        metric = partial(mean_iou_as_masks_know, classes=last_step(estimator).class_names_)
+        metric = partial(score_as_masks_know, classes=last_step(estimator).class_names_)
     scores, seconds, evaluations, changed = [], [], [], []
     predict_at(estimator, X[:1], given[0])  # what is done once is not any tolerance's cost
     tightest: Images | None = None
@@ -297,7 +305,8 @@ def rank_label_errors(
     Parameters
     ----------
     y : ndarray of shape (n, H, W) or list of (H, W) ndarrays
-        Label maps; what is labelled 255 is passed over.
+        Label maps; what is labelled 255 is passed over. Where none holds a platelet, they do not
+        know platelets: what a model takes for one counts as background.
     probabilities : sequence of ndarray of shape (H, W, n_classes)
         What models that have not seen an image say of it, as from `cross_val_predict` with
         ``method="predict_proba"``.
@@ -341,14 +350,27 @@ def rank_label_errors(
                 f"{len(names)} classes; got {each.shape}."
             )
     masks = check_masks(y, images=probabilities, classes=names, partial=True, name="y")
+    platelet = label_of(names, PLATELET)
+    if platelet is not None and any((mask == platelet).any() for mask in masks):
+        platelet = None  # one like all others
     rows = [
         {"image": index, **place}
-        for index, pair in enumerate(zip(masks, probabilities, strict=True))
-        for place in _suspicious_places(*pair, names)
+        for index, (mask, each) in enumerate(zip(masks, probabilities, strict=True))
+        for place in _suspicious_places(mask, _with_background(each, platelet), names)
     ]
     columns = ["image", "label", "predicted", "suspicion", "area", "top", "left", "bottom", "right"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("suspicion", ascending=False, kind="stable", ignore_index=True)
+
+
+def _with_background(probabilities: np.ndarray, label: int | None) -> np.ndarray:
+    """Return probabilities in which a class, if any, is part of the background."""
+    if label is None:
+        return probabilities
+    joined = np.array(probabilities)
+    joined[..., 0] += joined[..., label]
+    joined[..., label] = 0
+    return joined
 
 
 def _suspicious_places(

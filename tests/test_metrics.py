@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from messages import raises
 from sklearn import metrics as sk
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.pipeline import Pipeline
 
 from bloodseg.metrics import (
     class_pixel_accuracy,
@@ -285,6 +287,47 @@ def test_scorers_work_on_lists_of_any_sizes(scorer, score, images_of_several_siz
     ]
     np.testing.assert_allclose(folds, expected)
     assert (folds < 1).all()
+
+
+class KnowsPlatelets(Threshold):
+    """Finds a platelet wherever `Threshold` finds a red cell that is bright."""
+
+    def fit(self, X, y):
+        self.class_names_ = ("background", "white", "red", "platelet")
+        return self
+
+    def predict(self, X):
+        return [np.where(image > 0.9, 3, np.where(image > self.level, 2, 0)) for image in X]
+
+
+@pytest.mark.parametrize(
+    ("scorer", "score"),
+    [
+        (mean_iou_scorer, mean_iou),
+        (pixel_accuracy_scorer, pixel_accuracy),
+        (mean_dice_scorer, mean_dice),
+    ],
+)
+def test_scorers_take_platelets_for_background_where_no_mask_has_one(
+    scorer, score, images_of_several_sizes
+):
+    images, masks = images_of_several_sizes
+    model = KnowsPlatelets().fit(images, masks)
+    as_background = [np.where(found == 3, 0, found) for found in model.predict(images)]
+    expected = score(masks, as_background)
+    pipeline = Pipeline([("same", "passthrough"), ("model", model)])
+    search = GridSearchCV(pipeline, {"model__level": [0.5]}, cv=2, scoring=scorer, refit=True)
+    search.fit(images, masks)
+    for estimator in (model, pipeline, search):
+        assert scorer(estimator, images, masks) == pytest.approx(expected)
+    both = cross_validate(model, images, masks, cv=[([0], range(6))], scoring={"a": scorer})
+    assert both["test_a"] == pytest.approx([expected])
+    # Where one mask has a platelet, they know them.
+    known = [*masks[:-1], np.where(images[-1] > 0.9, 3, masks[-1])]
+    assert scorer(model, images, known) == pytest.approx(
+        score(known, model.predict(images), n_classes=4)
+    )
+    assert str(pickle.loads(pickle.dumps(scorer))) == str(scorer)
 
 
 def test_grid_search_finds_the_threshold(images_of_several_sizes):

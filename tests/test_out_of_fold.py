@@ -124,6 +124,20 @@ def test_without_a_doubt_there_are_no_rows():
     assert "suspicion" in table
 
 
+def test_platelets_are_no_errors_of_masks_that_know_none():
+    classes = ("background", "white", "red", "platelet")
+    found = np.zeros((8, 8), int)
+    found[2:4, 2:4] = 3
+    mask, with_red = np.zeros((2, 8, 8), int)
+    with_red[2:4, 2:4] = 2
+    said = [sure_of(found, 4)] * 2
+    table = rank_label_errors([mask, with_red], said, classes=classes)
+    assert table[["image", "label", "predicted"]].values.tolist() == [[1, "red", "background"]]
+    # One that is labelled says that they are known.
+    table = rank_label_errors([mask, found], said, classes=classes)
+    assert table[["image", "label", "predicted"]].values.tolist() == [[0, "background", "platelet"]]
+
+
 def test_probabilities_that_do_not_fit():
     mask = np.zeros((4, 4), np.uint8)
     with raises("probabilities[0] must have shape (H, W, 3), as predict_proba gives them for 3"):

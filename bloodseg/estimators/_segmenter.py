@@ -31,7 +31,7 @@ from ..cells import (
     is_diameter,
 )
 from ..datasets import open_slide
-from ..metrics import mean_iou_as_masks_know
+from ..metrics import score_as_masks_know
 from ..models import find_model, list_models, model_file
 from ..networks import NETWORKS, Start, new_network
 from ..ode import one_warning_each, warn_caller
@@ -738,7 +738,7 @@ class BloodCellSegmenter(NetworkEstimator):
         """
         maps, names = self.predict(images), self.class_names_
         masks = read_masks(masks, names)
-        return mean_iou_as_masks_know(masks, maps, names, sample_weight)
+        return score_as_masks_know(masks, maps, classes=names, sample_weight=sample_weight)
 
     def _make_predictor(self) -> Predictor:
         """Return what predicts as the parameters say, with a network of its own."""

@@ -13,17 +13,15 @@ from ._pixels import (
     dice_per_class,
     iou_per_class,
     mean_dice,
-    mean_dice_scorer,
     mean_iou,
-    mean_iou_scorer,
     pixel_accuracy,
-    pixel_accuracy_scorer,
     scores_from_confusion,
     segmentation_report,
 )
 from ._pixels import know_platelets as know_platelets
-from ._pixels import mean_iou_as_masks_know as mean_iou_as_masks_know
 from ._pixels import scores_of_each as scores_of_each  # `as`: for other rooms, not public
+from ._scorers import mean_dice_scorer, mean_iou_scorer, pixel_accuracy_scorer
+from ._scorers import score_as_masks_know as score_as_masks_know
 
 __all__ = [
     "CellMatch",

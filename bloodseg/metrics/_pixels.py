@@ -12,7 +12,6 @@ from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import make_scorer
 
 from .._images import (
     NOT_LABELLED,
@@ -170,17 +169,6 @@ def as_masks_know(
     known[:, 0] += known[:, label]
     known[:, label] = 0
     return known
-
-
-def mean_iou_as_masks_know(
-    y_true: Masks,
-    y_pred: Masks,
-    classes: Sequence[str],
-    sample_weight: ArrayLike | None = None,
-) -> float:
-    """Return the mean IoU of maps of these classes, see `as_masks_know`."""
-    matrix = labelled_pixels(y_true, y_pred, len(classes), sample_weight)
-    return scores_from_confusion(as_masks_know(matrix, classes), classes=classes)["mean_iou"]
 
 
 def scores_from_confusion(
@@ -516,19 +504,6 @@ def mean_dice(
     0.333
     """
     return float(_mean_of_present(_dice(labelled_pixels(y_true, y_pred, n_classes, sample_weight))))
-
-
-# For estimators of any classes: those absent from labels and maps have no say in these scores.
-# They know no names: a platelet counts as wrong where no label map has one, for which the
-# estimator's own score takes it for background.
-pixel_accuracy_scorer = make_scorer(pixel_accuracy, n_classes=NOT_LABELLED)
-"""Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `pixel_accuracy`."""
-
-mean_iou_scorer = make_scorer(mean_iou, n_classes=NOT_LABELLED)
-"""Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `mean_iou`."""
-
-mean_dice_scorer = make_scorer(mean_dice, n_classes=NOT_LABELLED)
-"""Scorer for ``cross_val_score``, ``GridSearchCV`` and their kin: `mean_dice`."""
 
 
 def _check_matrix(matrix: ArrayLike) -> np.ndarray:
