@@ -25,7 +25,7 @@ from ._options import (
     add_strict,
 )
 from ._output import PROGRAM
-from ._values import class_names, formats, names_of_classes, path, port, step_numbers
+from ._values import class_names, classes, formats, path, port, step_numbers
 
 _EPILOG = """\
 exit codes:
@@ -349,7 +349,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes",
         metavar="NAMES",
-        type=class_names,
+        type=classes,
         default=CLASS_NAMES,
         help="what the labels 0, 1, ... stand for, background first (default: "
         f"{','.join(CLASS_NAMES)}); platelets are background where they are no class",
@@ -357,7 +357,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-names",
         metavar="TEXT=CLASS",
-        type=names_of_classes,
+        type=class_names,
         help='classes of the texts in IN that are not known, "Neutrophil=white,blast cell=white"; '
         "those that are to be left out are background",
     )

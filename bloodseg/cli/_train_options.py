@@ -13,8 +13,8 @@ from ._parameter_options import add_machine, add_parameter, default_of, shown
 from ._values import (
     batch_size,
     choice,
-    class_names,
     class_weights,
+    classes,
     diameter,
     or_none,
     path,
@@ -68,7 +68,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "classes",
         'what the labels 0, 1, ... stand for, background first: "background,white,red,platelet", '
         "or names of your own",
-        type=class_names,
+        type=classes,
         metavar="NAMES",
     )
     group.add_argument(

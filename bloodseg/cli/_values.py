@@ -101,12 +101,12 @@ def class_weights(text: str) -> Any:
         ) from None
 
 
-def class_names(text: str) -> tuple[str, ...]:
+def classes(text: str) -> tuple[str, ...]:
     """Parse names of classes: "background,white,red"."""
     return tuple(part.strip() for part in text.split(","))
 
 
-def names_of_classes(text: str) -> dict[str, str]:
+def class_names(text: str) -> dict[str, str]:
     """Parse classes of label texts: "Neutrophil=white,blast cell=white"."""
     try:
         return {label.strip(): name.strip() for label, name in _pairs(text)}

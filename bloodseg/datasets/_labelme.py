@@ -37,7 +37,7 @@ _N_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
 
 def load_labelme(
     path: str | os.PathLike,
-    label_names: Mapping[str, str | int] | None = None,
+    class_names: Mapping[str, str | int] | None = None,
     *,
     classes: Sequence[str] = CLASS_NAMES,
 ) -> Bunch:
@@ -51,7 +51,7 @@ def load_labelme(
     ----------
     path : str or path-like
         A folder of LabelMe's JSON files, or one such file.
-    label_names : mapping from str to str or int, optional
+    class_names : mapping from str to str or int, optional
         Classes of label texts, or their numbers, beside those that are known: the names of the
         classes; red, RBC, red cell, erythrocyte; white, WBC, white cell, leukocyte; platelet (where
         it is no class, background), and the like. Case, ``_`` and ``-`` do not matter.
@@ -117,13 +117,13 @@ def load_labelme(
     12
     """
     names = check_classes(classes)
-    known = check_class_map(label_names, names, name="label_names")
+    known = check_class_map(class_names, names, name="class_names")
     files = find_annotations(
         expanded(path), ".json", holds="LabelMe's JSON files", kind="JSON file of LabelMe"
     )
     documents = {name: (file, _read_document(file)) for name, file in files.items()}
     labels = [shape["label"] for _, document in documents.values() for shape in document["shapes"]]
-    check_labels_known(labels, known, names, name="label_names")
+    check_labels_known(labels, known, names, name="class_names")
     images, drawn = [], []
     for file, document in documents.values():
         images.append(_read_annotated_image(file, document))

@@ -11,10 +11,10 @@ from bloodseg import BloodCellSegmenter
 from bloodseg.cli import main
 from bloodseg.cli._arguments import make_parser
 from bloodseg.cli._values import (
+    class_names,
     class_weights,
     diameter,
     micrometres,
-    names_of_classes,
     positions,
     tolerances,
 )
@@ -53,7 +53,7 @@ def test_what_is_not_given_is_left_to_the_estimator(capsys):
         (class_weights, "balanced", "balanced"),
         (class_weights, "1,3,1", (1, 3, 1)),
         (class_weights, "white=3", {"white": 3}),
-        (names_of_classes, "blast cell=white, x=red", {"blast cell": "white", "x": "red"}),
+        (class_names, "blast cell=white, x=red", {"blast cell": "white", "x": "red"}),
         (micrometres, "0.1", 0.1),
         (diameter, "auto", "auto"),
         (diameter, "72.5", 72.5),

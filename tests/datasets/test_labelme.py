@@ -120,19 +120,19 @@ def test_fields_that_say_nothing_are_like_absent_ones(save):
     assert data.counts.tolist() == [[0, 1]]
 
 
-def test_label_names_add_to_the_known_ones(save):
+def test_class_names_add_to_the_known_ones(save):
     shapes = [
         _shape([[1, 1], [3, 3]], "rectangle", "Neutro-phil"),
         _shape([[6, 1], [8, 3]], "rectangle", "Dirt"),
         _shape([[11, 1], [13, 3]], "rectangle", "erythrocyte"),
     ]
     file = save(shapes)
-    data = load_labelme(file, label_names={"neutro phil": "white", "dirt": 0})
+    data = load_labelme(file, class_names={"neutro phil": "white", "dirt": 0})
     assert data.counts.tolist() == [[1, 1]]
     with pytest.raises(
         ValueError,
-        match=r"label_names must say what 'Dirt', 'Neutro-phil' is; the files hold the labels "
-        r"'Dirt', 'Neutro-phil', 'erythrocyte'\. Pass label_names=\{'Dirt': \"white\"\}",
+        match=r"class_names must say what 'Dirt', 'Neutro-phil' is; the files hold the labels "
+        r"'Dirt', 'Neutro-phil', 'erythrocyte'\. Pass class_names=\{'Dirt': \"white\"\}",
     ):
         load_labelme(file)
 
@@ -140,15 +140,15 @@ def test_label_names_add_to_the_known_ones(save):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({"x": 3}, r"label_names\['x'\] must be one of 'background', 'white', 'red'.*; got 3"),
+        ({"x": 3}, r"class_names\['x'\] must be one of 'background', 'white', 'red'.*; got 3"),
         ({"x": True}, "must be one of"),
         ({"x": "purple"}, "got 'purple'"),
-        (["x"], "label_names must be a dict .*; got list"),
+        (["x"], "class_names must be a dict .*; got list"),
     ],
 )
-def test_wrong_label_names_are_refused(save, names, message):
+def test_wrong_class_names_are_refused(save, names, message):
     with pytest.raises(ValueError, match=message):
-        load_labelme(save([]), label_names=names)
+        load_labelme(save([]), class_names=names)
 
 
 def test_embedded_images_come_first(save):
@@ -410,7 +410,7 @@ def test_shapes_may_have_classes_of_ones_own(save):
     assert data.counts.tolist() == [[2]]
     with pytest.raises(
         ValueError,
-        match=r"label_names must say what 'rbc', 'ring form' is; .* Pass label_names=\{'rbc': "
+        match=r"class_names must say what 'rbc', 'ring form' is; .* Pass class_names=\{'rbc': "
         r"\"parasite\"\}, with 'background', 'parasite' for each, or name it in classes\.",
     ):
         load_labelme(file, classes=names)
