@@ -13,8 +13,8 @@ from ..datasets import Annotated
 from ..estimators import BloodCellSegmenter
 from ..metrics import FoundCells, paired_table
 from ._batch import Batch
-from ._evaluate import list_images_of
-from ._evaluation import Evaluation, show_score, time_prediction
+from ._evaluate import count_left, list_images_of, say_left_out
+from ._evaluation import Evaluation, ScoredImage, score_image, show_score
 from ._model import load_segmenter
 from ._output import CommandError, check_output, reported, say
 from ._tables import write_csv
@@ -44,30 +44,47 @@ def run(arguments: argparse.Namespace) -> int:
             f"{', '.join(second.class_names_)}. Score each by `bloodseg evaluate`."
         )
     classes = first.class_names_
-    results = Evaluation(classes), Evaluation(classes)
-
-    def score(annotated: Annotated) -> None:
-        image, mask, cells = annotated.read()
-        both = [time_prediction(model, image, annotated.name) for model in (first, second)]
-        for result, (found, cost) in zip(results, both, strict=True):
-            batch.judge(found)
-            result.add(annotated.name, mask, found.class_map[:], **cost)
-            if cells is not None:
-                result.add_cells(cells, found.cells())
-
     images = list_images_of(arguments.data, batch, classes)
-    for _ in batch.run(images, score, doing="comparing", name=attrgetter("name")):
-        pass
-    if not results[0].about:
+    pairs: list[tuple[ScoredImage, ScoredImage]] = []
+
+    def score(annotated: Annotated) -> tuple[ScoredImage, ScoredImage]:
+        read = annotated.read()
+        one, other = (score_image(model, annotated.name, *read) for model in (first, second))
+        batch.judge(one[1])
+        batch.judge(other[1])
+        return one[0], other[0]
+
+    def evaluations() -> tuple[Evaluation, Evaluation]:
+        return (
+            Evaluation(classes, [pair[0] for pair in pairs]),
+            Evaluation(classes, [pair[1] for pair in pairs]),
+        )
+
+    def keep() -> None:
+        if arguments.output is not None:
+            with reported(arguments.output):
+                write_csv(arguments.output, _compare(evaluations(), arguments))
+
+    try:
+        for pair in batch.run(images, score, doing="comparing", name=attrgetter("name"), keep=keep):
+            pairs.append(pair)
+    finally:  # also on Ctrl-C: what was scored is not lost
+        if pairs:
+            keep()
+            results = evaluations()
+            rows = _compare(results, arguments)
+            say(
+                f"A: {arguments.first}",
+                f"B: {arguments.second}",
+                "",
+                *_table(rows),
+                *_notes(results),
+            )
+            say_left_out(batch, count_left(images, results[0], batch))
+            if arguments.output is not None:
+                say(f"Table: {arguments.output}")
+    if not pairs:
         raise CommandError(f"no image of {arguments.data} could be compared.")
-    rows = _compare(results, arguments)
-    if arguments.output is not None:
-        with reported(arguments.output):
-            write_csv(arguments.output, rows)
-    say(f"A: {arguments.first}", f"B: {arguments.second}", "", *_table(rows))
-    say(*_notes(results, batch))
-    if arguments.output is not None:
-        say(f"Table: {arguments.output}")
     return batch.exit_code
 
 
@@ -78,14 +95,14 @@ def _load(arguments: argparse.Namespace, model: Any) -> BloodCellSegmenter:
 def _compare(
     results: tuple[Evaluation, Evaluation], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    first, second = (np.stack(result.matrices) for result in results)
+    first, second = (np.stack([image.matrix for image in result.images]) for result in results)
     cells = [
         FoundCells([each.table for each in kept], [(each.true, each.found) for each in kept])
         for kept in (result.known_cells for result in results)
     ]
     table = paired_table(
         (first, second),
-        cells if results[0].cells else None,
+        cells if cells[0].tables else None,
         results[0].classes,
         random_state=arguments.random_state,
     )
@@ -106,8 +123,8 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{title:<36}{one:>10}{other:>10}{difference:>10}   [{low}, {high}]"
 
 
-def _notes(results: tuple[Evaluation, Evaluation], batch: Batch) -> Iterator[str]:
-    n_images = len(results[0].about)
+def _notes(results: tuple[Evaluation, Evaluation]) -> Iterator[str]:
+    n_images = len(results[0].images)
     seconds = [result.seconds / n_images for result in results]
     yield ""
     yield (
@@ -118,5 +135,3 @@ def _notes(results: tuple[Evaluation, Evaluation], batch: Batch) -> Iterator[str
         "Where the interval holds 0, these images do not tell which is better. It says nothing of "
         "other trainings."
     )
-    if batch.failed:
-        yield f"{len(batch.failed)} left out, see the messages."

@@ -14,7 +14,7 @@ from ..plotting import legend, overlay_of
 from ..prediction import Segmented
 from ._annotations import unreadable
 from ._batch import Batch
-from ._evaluation import METRICS_FILES, Evaluation, time_prediction
+from ._evaluation import METRICS_FILES, Evaluation, ScoredImage, score_image
 from ._model import load_segmenter
 from ._output import (
     CommandError,
@@ -36,35 +36,53 @@ def run(arguments: argparse.Namespace) -> int:
     images = list_images_of(arguments.data, batch, classes)
     overlays = _prepare(arguments, [each.name for each in images])
 
-    def score(annotated: Annotated) -> None:
-        name = annotated.name
+    def score(annotated: Annotated) -> ScoredImage:
         image, mask, cells = annotated.read()
-        found, cost = time_prediction(segmenter, image, name)
+        scored, found = score_image(segmenter, annotated.name, image, mask, cells)
         batch.judge(found)
-        doubts = "; ".join(found.doubts())
-        result.add(name, mask, found.class_map[:], **cost, doubts=doubts)
-        if cells is not None:
-            result.add_cells(cells, found.cells())
         if overlays:
-            _write_overlay(overlays[name], image, found)
+            _write_overlay(overlays[annotated.name], image, found)
+        return scored
 
-    for _ in batch.run(images, score, doing="evaluating", name=attrgetter("name")):
-        pass
-    if not result.about:
+    def keep() -> None:
+        if overlays:
+            result.write(
+                arguments.output,
+                model=str(arguments.model),
+                data=str(arguments.data),
+                failed=batch.failed,
+                n_left=count_left(images, result, batch),
+            )
+
+    try:
+        for scored in batch.run(
+            images, score, doing="evaluating", name=attrgetter("name"), keep=keep
+        ):
+            result.images.append(scored)
+    finally:  # also on Ctrl-C: what was scored is not lost
+        if result.images:
+            keep()
+            say(*result.table())
+            say_left_out(batch, count_left(images, result, batch))
+            if overlays:
+                say(f"Results: {arguments.output} (overlays: {legend(classes)})")
+    if not result.images:
         raise CommandError(f"no image of {arguments.data} could be evaluated.")
-    if overlays:
-        result.write(
-            arguments.output,
-            model=str(arguments.model),
-            data=str(arguments.data),
-            failed=batch.failed,
-        )
-    say(*result.table())
+    return batch.exit_code
+
+
+def count_left(images: Sequence[Annotated], result: Evaluation, batch: Batch) -> int:
+    """Return how many images have not been worked on yet."""
+    done = {each.about["image"] for each in result.images}
+    return sum(each.name not in done and each.name not in batch.failed for each in images)
+
+
+def say_left_out(batch: Batch, n_left: int) -> None:
+    """Say how many images the scores are without."""
     if batch.failed:
         say(f"{len(batch.failed)} left out, see the messages.")
-    if overlays:
-        say(f"Results: {arguments.output} (overlays: {legend(classes)})")
-    return batch.exit_code
+    if n_left:
+        say(f"Stopped before {n_left} more: the scores are without them.")
 
 
 def list_images_of(folder: Path, batch: Batch, classes: Sequence[str]) -> list[Annotated]:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +33,36 @@ from ._tables import write_csv
 METRICS_FILES = ("metrics.json", "metrics.csv")
 
 
+@dataclass(frozen=True)
+class ScoredImage:
+    """The scores of one image, of which nothing is kept unless all is known.
+
+    Attributes
+    ----------
+    about : dict of str to object
+        Its name, ``image``, and what predicting it took; columns of a table.
+    matrix : ndarray of shape (K, K)
+        Its confusion matrix.
+    cells : CellOverlaps or None
+        Its cells, where single ones are known.
+    """
+
+    about: dict[str, Any]
+    matrix: np.ndarray
+    cells: CellOverlaps | None = None
+
+
 @dataclass
 class Evaluation:
     """Scores of images as they come, pooled and one by one: of pixels, and of cells where known."""
 
     classes: Sequence[str] = CLASS_NAMES
-    matrices: list[np.ndarray] = field(default_factory=list)
-    cells: list[CellOverlaps] = field(default_factory=list)
-    about: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, name: str, mask: Any, predicted: Any, seconds: float, **more: Any) -> None:
-        """Add one image."""
-        self.matrices.append(confusion_matrix([mask], [predicted], n_classes=len(self.classes)))
-        self.about.append({"image": name, "seconds": seconds, **more})
-
-    def add_cells(self, true: TrueCells, found: Cells) -> None:
-        """Add the cells of one image."""
-        table = overlaps(true.cells, found.labels)
-        self.cells.append(CellOverlaps(table, true.classes, found.names, true.cells.shape[1] == 4))
+    images: list[ScoredImage] = field(default_factory=list)
 
     @property
     def confusion(self) -> np.ndarray:
         """Confusion matrix over all pixels of all images."""
-        return np.sum(self.matrices, axis=0)
+        return np.sum([image.matrix for image in self.images], axis=0)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -68,8 +74,12 @@ class Evaluation:
         """What there is to say of each image."""
         of_set = self.confusion
         return [
-            {"image": about["image"], **self._scores_of(matrix, of_set), **about}
-            for matrix, about in zip(self.matrices, self.about, strict=True)
+            {
+                "image": image.about["image"],
+                **self._scores_of(image.matrix, of_set),
+                **image.about,
+            }
+            for image in self.images
         ]
 
     def _scores_of(self, matrix: np.ndarray, of_set: np.ndarray) -> dict[str, float]:
@@ -79,29 +89,30 @@ class Evaluation:
     @property
     def known_cells(self) -> list[CellOverlaps]:
         """The cells of each image; without platelets, no mistake where none is annotated."""
-        known = any(PLATELET in image.true for image in self.cells)
-        return [image if known else image.without(PLATELET) for image in self.cells]
+        cells = [image.cells for image in self.images if image.cells is not None]
+        known = any(PLATELET in each.true for each in cells)
+        return [each if known else each.without(PLATELET) for each in cells]
 
-    @cached_property
+    @property
     def cell_rows(self) -> list[dict[str, Any]]:
         """Rows of `bloodseg.metrics.cell_report`; none where no cells are known."""
         kept = self.known_cells
         if not kept:
             return []
         report = report_of_overlaps(
-            [image.table for image in kept], [(image.true, image.found) for image in kept]
+            [each.table for each in kept], [(each.true, each.found) for each in kept]
         )
         return report.to_dict("records")
 
     @property
     def seconds(self) -> float:
         """Time that the predictions took."""
-        return sum(about["seconds"] for about in self.about)
+        return sum(image.about["seconds"] for image in self.images)
 
     def table(self) -> list[str]:
         """Return the lines of the pooled scores in print."""
         lines = [*self._pixel_lines(), *self._cell_lines()]
-        n = len(self.about)
+        n = len(self.images)
         lines.append(f"{'seconds an image':<36}{self.seconds / n:>12.2f}")
         lines += ["", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
         if not know_platelets(self.confusion, self.classes):
@@ -127,7 +138,7 @@ class Evaluation:
         rows = self.cell_rows
         if not rows:
             return
-        of = "boxes" if any(image.boxes for image in self.cells) else "cells"
+        of = "boxes" if any(each.boxes for each in self.known_cells) else "cells"
         yield ""
         yield f"{f'cells, IoU of {of} at least 0.5':<36}" + "".join(
             f"{row['class']:>24}" for row in rows
@@ -136,8 +147,8 @@ class Evaluation:
             yield f"{title:<36}" + "".join(f"{row[key]:>24}" for row in rows)
         for title, key in _RATED.items():
             yield f"{title:<36}" + "".join(f"{_with_interval(row, key):>24}" for row in rows)
-        if len(self.cells) > 1:
-            yield f"in brackets what 95 % of {len(self.cells)} images drawn anew give"
+        if len(self.images) > 1:
+            yield f"in brackets what 95 % of {len(self.images)} images drawn anew give"
         yield ""
 
     def write(self, folder: Path, **more: Any) -> None:
@@ -148,7 +159,7 @@ class Evaluation:
         report = {
             **more,
             "classes": self.classes,
-            "n_images": len(self.about),
+            "n_images": len(self.images),
             "seconds": self.seconds,
             "scores": self.scores,
             "confusion_matrix": self.confusion.tolist(),
@@ -167,6 +178,12 @@ class CellOverlaps:
     true: np.ndarray
     found: np.ndarray
     boxes: bool
+
+    @classmethod
+    def of(cls, true: TrueCells, found: Cells) -> CellOverlaps:
+        """Compare annotated cells to found ones."""
+        is_boxes = true.cells.shape[1] == 4
+        return cls(overlaps(true.cells, found.labels), true.classes, found.names, is_boxes)
 
     def without(self, name: str) -> CellOverlaps:
         """Return the same without found cells of a class."""
@@ -207,14 +224,22 @@ def show_score(score: float) -> str:
     return "-" if math.isnan(score) else f"{score:.4f}"
 
 
-def time_prediction(
-    segmenter: BloodCellSegmenter, image: np.ndarray, name: str
-) -> tuple[Segmented, dict[str, Any]]:
-    """Return what the network says of an image, and what that cost."""
+def score_image(
+    segmenter: BloodCellSegmenter,
+    name: str,
+    image: np.ndarray,
+    mask: np.ndarray,
+    cells: TrueCells | None,
+) -> tuple[ScoredImage, Segmented]:
+    """Return the scores of what the network says of an image, and that itself."""
     started = time.perf_counter()
     found = segment_one(segmenter, _name_image(image, name))
     seconds = time.perf_counter() - started
-    return found, {"seconds": seconds, **list_evaluations(found)}
+    about = {"image": name, "seconds": seconds, **list_evaluations(found)}
+    about["doubts"] = "; ".join(found.doubts())
+    matrix = confusion_matrix([mask], [found.class_map[:]], n_classes=len(found.classes))
+    overlaps = None if cells is None else CellOverlaps.of(cells, found.cells())
+    return ScoredImage(about, matrix, overlaps), found
 
 
 def _name_image(pixels: np.ndarray, name: str) -> Slide:

@@ -77,6 +77,24 @@ def test_what_cannot_be_read_is_left_out_for_both(models, tmp_path, capsys):
     assert f"no image of {tmp_path / 'data'} could be compared." in capsys.readouterr().err
 
 
+def test_a_stop_keeps_the_images_that_both_have_seen(models, data, tmp_path, capsys, each_segment):
+    def stop_at_the_last(number, image):
+        if number == 6:  # of the third image only the first model has said anything
+            raise KeyboardInterrupt
+
+    each_segment(stop_at_the_last)
+    assert run(*models, data, "-o", tmp_path / "c.csv") == 130
+    out = capsys.readouterr().out
+    assert "\n2 images; " in out
+    assert "Stopped before 1 more: the scores are without them.\n" in out
+    with (tmp_path / "c.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    first, second = map(BloodCellSegmenter.load, models)
+    images, masks = SMEARS.images[:2], SMEARS.masks[:2]
+    expected = compare_predictions(masks, first.predict(images), second.predict(images))
+    assert float(rows[0]["difference"]) == pytest.approx(expected["difference"][0], abs=0.02)
+
+
 def test_models_of_other_classes_are_refused(models, data, tmp_path, capsys):
     classes = ("background", "red")
     masks = [(mask == 2).astype("u1") for mask in SMEARS.masks]

@@ -13,8 +13,8 @@ from shell import SMEARS, raiser, rows_of
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import Cells
-from bloodseg.cli import main
-from bloodseg.cli._evaluation import Evaluation
+from bloodseg.cli import _batch, main
+from bloodseg.cli._evaluation import CellOverlaps, Evaluation, ScoredImage
 from bloodseg.datasets import TrueCells
 from bloodseg.metrics import cell_report, mean_iou
 
@@ -93,17 +93,39 @@ def test_platelets_are_no_mistake_where_none_is_annotated():
     )
     boxes = TrueCells(np.array([[5.0, 5, 20, 20]]), np.array(["red"]))
     platelet = TrueCells(np.array([[25.0, 40, 35, 50]]), np.array(["platelet"]))
-    result = Evaluation(classes)
-    result.add_cells(boxes, found)
+    images = [
+        ScoredImage({}, np.eye(4, dtype=int), CellOverlaps.of(true, found))
+        for true in (boxes, platelet)
+    ]
+    result = Evaluation(classes, images[:1])
     assert [(row["class"], row["tp"], row["fp"]) for row in result.cell_rows] == [
         ("red", 1, 0),
         ("all", 1, 0),
     ]
-    result = Evaluation(classes)
-    result.add_cells(boxes, found)
-    result.add_cells(platelet, found)
-    rows = {row["class"]: row for row in result.cell_rows}
+    rows = {row["class"]: row for row in Evaluation(classes, images).cell_rows}
     assert (rows["platelet"]["tp"], rows["platelet"]["fp"]) == (1, 1)
+
+
+def test_a_stop_keeps_the_scores(data, model, tmp_path, capsys, each_segment, monkeypatch):
+    kept = []
+
+    def stop_at_the_third(number, image):
+        if number == 3:
+            kept.append(json.loads((tmp_path / "metrics.json").read_text()))  # as a kill leaves it
+            raise KeyboardInterrupt
+
+    each_segment(stop_at_the_third)
+    monkeypatch.setattr(_batch, "_KEPT_EVERY", 0)
+    monkeypatch.setattr(_batch, "_KEPT_SHARE", 0)
+    assert main(["evaluate", str(data), "-m", str(model), "-o", str(tmp_path), "-q"]) == 130
+    out = capsys.readouterr().out
+    assert "\n2 images, " in out
+    assert "Stopped before 2 more: the scores are without them.\n" in out
+    kept.append(json.loads((tmp_path / "metrics.json").read_text()))
+    for report in kept:
+        assert [image["image"] for image in report["images"]] == ["a", "b"]
+        assert report["n_left"] == 2
+    assert len(rows_of(tmp_path / "metrics.csv")) == 3
 
 
 def test_evaluate_leaves_out_what_it_cannot_read(broken, model, tmp_path, capsys):
