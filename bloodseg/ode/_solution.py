@@ -18,14 +18,18 @@ class Status(IntEnum):
 
 
 class SolverError(RuntimeError):
-    """The torchdiffeq backend could not reach the end of the interval."""
+    """The torchdiffeq backend could not reach the end of the interval, or in backward its start."""
 
 
-def make_not_finite_error(name: str, what: str, n_evaluations: int) -> FloatingPointError:
-    """Return the error to raise where a state or a slope is not finite."""
+def make_not_finite_error(
+    name: str,
+    what: str,
+    n_evaluations: int,
+    remedy: str = "Lower the learning rate; look for NaN in the layers before.",
+) -> FloatingPointError:
+    """Return the error to raise where a state, a slope or a gradient is not finite."""
     return FloatingPointError(
-        f"{name}: {what} is not finite after {n_evaluations} evaluations. "
-        "Lower the learning rate; look for NaN in the layers before."
+        f"{name}: {what} is not finite after {n_evaluations} evaluations. {remedy}"
     )
 
 

@@ -143,7 +143,7 @@ def solve(
     FloatingPointError
         If ``y0``, the right-hand side or the solution is not finite.
     SolverError
-        If torchdiffeq gives up.
+        If torchdiffeq gives up, here or, for the adjoint gradient, in backward.
     ImportError
         If torchdiffeq is asked for and not installed.
 

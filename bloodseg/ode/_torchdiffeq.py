@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ._arithmetic import as_column
 from ._control import Interval
@@ -21,6 +23,19 @@ from .methods import Tableau
 
 # Where its names are others. Its fehlberg2, an error estimate 512 times too small, is left out.
 _NAMES = {"heun": "adaptive_heun"}
+
+
+# What messages say of each direction.
+_REMEDY = (
+    "The right-hand side has grown stiff: loosen the tolerance, raise max_steps, or train with a "
+    "lower learning rate."
+)
+_BACKWARD = " in the backward solve of gradient='adjoint'"
+_BACKWARD_REMEDY = (
+    "What is calm forward may grow without bound backward: take gradient='checkpoint', which "
+    "solves nothing backward; or loosen the tolerance, raise max_steps, or train with a lower "
+    "learning rate."
+)
 
 
 def solve_with_torchdiffeq(
@@ -147,34 +162,106 @@ def _integrate(
             options["first_step"] = (t[1] - t[0]).abs()
         elif interval.first_step is not None:
             options["first_step"] = t.new_tensor(min(interval.first_step, interval.length))
-    if adjoint and torch.is_grad_enabled():
+    with_gradient = adjoint and torch.is_grad_enabled()
+    if with_gradient:
         integrate = torchdiffeq.odeint_adjoint
         if "step_t" in options:
             extra = {"adjoint_options": {**options, "step_t": t[:1]}}
-    tolerances = {"rtol": interval.rtol, "atol": interval.atol}
-    try:
-        y1 = integrate(
+
+    def call(y0: Tensor) -> Tensor:
+        end: Tensor = integrate(
             counted,
             y0,
             t,
-            **tolerances,
+            rtol=interval.rtol,
+            atol=interval.atol,
             method=_NAMES.get(tableau.name, tableau.name),
             options=options,
             **extra,
         )[-1]
-    except AssertionError as error:  # torchdiffeq's way to report failure
-        if counted.slope is not None and not torch.isfinite(counted.slope).all():
-            raise make_not_finite_error(
-                name, "the right-hand side", counted.n_evaluations
-            ) from error
-        raise SolverError(
-            f"{name}: torchdiffeq gave up after {counted.n_evaluations} evaluations at tolerance "
-            f"{interval.tolerance:g} with {tableau.name} ({error}). The right-hand side "
-            "has grown stiff: train with a lower learning rate, or use a looser tolerance."
-        ) from error
+        return end
+
+    setting = f"at tolerance {interval.tolerance:g} with {tableau.name}"
+    with _explain_failure(counted, setting):
+        if with_gradient:
+            weights = [weight for weight in counted.parameters() if weight.requires_grad]
+            apply: Callable[..., Tensor] = _AdjointGradient.apply
+            y1 = apply(call, counted, setting, y0, *weights)
+        else:
+            y1 = call(y0)
     if not torch.isfinite(y1).all():
         raise make_not_finite_error(name, "the solution", counted.n_evaluations)
     return y1, np.array([counted.n_evaluations, counted.n_accepted, counted.n_rejected])
+
+
+class _AdjointGradient(torch.autograd.Function):
+    """Hand out what torchdiffeq found; in backward let its adjoint solve, and explain failures.
+
+    Without it, they would come out of autograd as torchdiffeq's assertions, of no block.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: Callable[[Tensor], Tensor],
+        counted: _Counted,
+        setting: str,
+        y0: Tensor,
+        *weights: Tensor,
+    ) -> Tensor:
+        """Return y1; ``setting`` is what messages say of method and tolerance."""
+        inputs = [y0.detach().requires_grad_(y0.requires_grad), *weights]
+        with torch.enable_grad():
+            end = call(inputs[0])
+        ctx.inputs, ctx.end, ctx.counted, ctx.setting = inputs, end, counted, setting
+        return end.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """Return the gradients of y0 and the weights."""
+        counted = ctx.counted
+        if not torch.isfinite(gradient).all():
+            raise FloatingPointError(
+                f"{counted.name}: the gradient that enters the backward solve of "
+                "gradient='adjoint' is not finite. Lower the learning rate; look for NaN in the "
+                "loss and in the layers after."
+            )
+        counted.n_evaluations = 0
+        wanted = [each for each in ctx.inputs if each.requires_grad]
+        with _explain_failure(counted, ctx.setting, backward=True):
+            found = torch.autograd.grad(
+                ctx.end, wanted, gradient, retain_graph=True, allow_unused=True
+            )
+        if not all(torch.isfinite(each).all() for each in found if each is not None):
+            raise _make_backward_error(counted, "a gradient")
+        rest = iter(found)
+        return (*[None] * 3, *(next(rest) if each.requires_grad else None for each in ctx.inputs))
+
+
+@contextmanager
+def _explain_failure(counted: _Counted, setting: str, *, backward: bool = False) -> Iterator[None]:
+    """Turn the failures of torchdiffeq, which are assertions, into errors that say what to do."""
+    try:
+        yield
+    except AssertionError as error:
+        if backward and "non-finite" in str(error):
+            raise _make_backward_error(counted, "the state or its gradient") from error
+        if not backward and counted.slope is not None and not torch.isfinite(counted.slope).all():
+            raise make_not_finite_error(
+                counted.name, "the right-hand side", counted.n_evaluations
+            ) from error
+        where, remedy = (_BACKWARD, _BACKWARD_REMEDY) if backward else ("", _REMEDY)
+        raise SolverError(
+            f"{counted.name}: torchdiffeq gave up{where} after {counted.n_evaluations} evaluations "
+            f"{setting} ({error}). {remedy}"
+        ) from error
+
+
+def _make_backward_error(counted: _Counted, what: str) -> FloatingPointError:
+    return make_not_finite_error(
+        counted.name, what + _BACKWARD, counted.n_evaluations, _BACKWARD_REMEDY
+    )
 
 
 def _import_torchdiffeq() -> Any:

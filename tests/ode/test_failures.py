@@ -173,7 +173,80 @@ def test_torchdiffeq_gives_up_with_an_error():
             name="block 5",
         )
     assert "at tolerance 2e-05 with dopri5 (max_num_steps exceeded" in str(info.value)
+    assert str(info.value).endswith(
+        "The right-hand side has grown stiff: loosen the tolerance, raise max_steps, or train with "
+        "a lower learning rate."
+    )
     assert isinstance(info.value, RuntimeError)
+
+
+class Power(torch.nn.Module):
+    """dy/dt = -rate * y ** power: calm forward, a blow-up backward."""
+
+    def __init__(self, rate, power=3):
+        super().__init__()
+        self.rate, self.power = torch.nn.Parameter(torch.tensor(rate)), power
+
+    def forward(self, t, y):
+        return -self.rate * y**self.power
+
+
+def solve_with_adjoint(func, y0=2.0, **settings):
+    y0 = torch.full((1, 3), y0, requires_grad=True)
+    return solve(func, y0, gradient="adjoint", name="block 5", **settings).y
+
+
+BACKWARD_REMEDY = (
+    "What is calm forward may grow without bound backward: take gradient='checkpoint', which "
+    "solves nothing backward; or loosen the tolerance, raise max_steps, or train with a lower "
+    "learning rate."
+)
+
+
+@pytest.mark.parametrize(
+    ("rate", "max_steps", "reason"),
+    [(100.0, 1000, "underflow in dt"), (50.0, 20, "max_num_steps exceeded (20>=20)")],
+)
+def test_an_adjoint_that_gives_up_in_backward_says_so(rate, max_steps, reason):
+    settings = {"rtol": 1e-4, "atol": 1e-4, "method": "dopri5"}
+    y1 = solve_with_adjoint(Power(rate), max_steps=max_steps, **settings)
+    text = "block 5: torchdiffeq gave up in the backward solve of gradient='adjoint' after "
+    with raises(text, SolverError) as info:
+        y1.sum().backward()
+    assert f" evaluations at tolerance 0.0001 with dopri5 ({reason}" in str(info.value)
+    assert str(info.value).endswith(BACKWARD_REMEDY)
+
+
+@pytest.mark.parametrize("method", ["bosh3", "rk4"])
+def test_a_state_that_blows_up_in_the_adjoint_s_backward_is_an_error(method):
+    y1 = solve_with_adjoint(Power(100.0, power=1), method=method)
+    what = "a gradient" if method == "rk4" else "the state or its gradient"
+    text = f"block 5: {what} in the backward solve of gradient='adjoint' is not finite after "
+    with raises(text, FloatingPointError) as info:
+        y1.sum().backward()
+    assert str(info.value).endswith(f" evaluations. {BACKWARD_REMEDY}")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", ["bosh3", "rk4"])
+def test_a_gradient_that_is_not_finite_never_enters_the_adjoint(method, value):
+    y1 = solve_with_adjoint(Power(1.0), method=method)
+    text = (
+        "block 5: the gradient that enters the backward solve of gradient='adjoint' is not finite. "
+        "Lower the learning rate; look for NaN in the loss and in the layers after."
+    )
+    with raises(text, FloatingPointError):
+        y1.backward(torch.full_like(y1, value))
+
+
+def test_an_infinite_derivative_is_an_error_of_the_adjoint():
+    class Root(torch.nn.Module):
+        def forward(self, t, y):
+            return -torch.sqrt(y)
+
+    text = "block 5: a gradient in the backward solve of gradient='adjoint' is not finite after "
+    with raises(text, FloatingPointError):
+        solve_with_adjoint(Root(), 0.0).sum().backward()
 
 
 @pytest.mark.parametrize("method", ADAPTIVE)

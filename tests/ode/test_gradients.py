@@ -143,6 +143,23 @@ def test_adjoint_comes_close_to_direct():
         assert torch.allclose(expected, got, rtol=1e-4, atol=1e-5)
 
 
+def test_second_derivatives_of_the_adjoint_are_refused():
+    y0 = double([[0.3, -0.2, 0.9]]).requires_grad_()
+    y1 = solve(Dense(), y0, gradient="adjoint").y
+    (first,) = torch.autograd.grad(y1.square().sum(), y0, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_the_adjoint_s_backward_can_be_asked_twice():
+    func, y0 = Dense(), double([[0.3, -0.2, 0.9]])
+    y1 = solve(func, y0, gradient="adjoint").y.sum()
+    weights = list(func.parameters())
+    first = torch.autograd.grad(y1, weights, retain_graph=True)
+    again = torch.autograd.grad(y1, weights)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
 def test_torchdiffeq_s_gradient_comes_close():
     y0 = double([[0.3, -0.2, 0.9], [1.0, 0.5, -0.7]])
     common = {"rtol": 1e-8, "atol": 1e-8, "method": "dopri5"}
