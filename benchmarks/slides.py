@@ -102,7 +102,8 @@ def of_cells(folder, side, arguments):
         ]
 
     def measure():
-        return measure_blocks(KeptBlocks(class_map, typical_radii(class_map)), None, slide)
+        blocks = KeptBlocks(class_map, typical_radii(class_map), n_threads=torch.get_num_threads())
+        return measure_blocks(blocks, None, slide)
 
     table, seconds = timed(measure, arguments.processes)
     return speeds(side, len(table), seconds)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
 from .._images import CLASS_NAMES
 from ._frame import EXCLUDED_SIDES, CountingFrame, counting_frame
@@ -67,11 +67,12 @@ def blocks_of_cells(
     classes: Sequence[str] = CLASS_NAMES,
     outside: Any = None,
     side: int = _CORE,
+    n_threads: int = 1,
 ) -> Iterator[Block]:
     """Yield the blocks that make up an image, row by row.
 
-    A `joblib.parallel_config` around the loop says where the blocks of a row are split, while the
-    caller works on those before.
+    Threads split them while the caller works on those before; a `joblib.parallel_config` for more
+    than one worker around the loop says where they are split instead.
 
     Parameters
     ----------
@@ -85,32 +86,53 @@ def blocks_of_cells(
         What is no picture, read by strips of rows.
     side : int
         Side of the cores in pixels.
+    n_threads : int
+        That split blocks; of an image of one block, none.
     """
     if radii is None:
         return
+    one_block = max(class_map.shape) <= side
+    if one_block or effective_n_jobs(None) > 1:
+        workers = Parallel(return_as="generator")
+    else:
+        workers = Parallel(n_threads, prefer="threads", return_as="generator")
+    windows = _windows(class_map, radii, outside, side)
+    yield from workers(
+        delayed(_split_block)(*window, radii=radii, classes=classes) for window in windows
+    )
+
+
+def _windows(
+    class_map: Any, radii: Radii, outside: Any, side: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], np.ndarray, np.ndarray | None]]:
+    """Yield window and core of each block, its class map, and what is no picture in it."""
     height, width = class_map.shape
     margin = int(np.ceil(radii.reach))
     for top in range(0, height, side):
         rows, core_rows = _with_margin(top, side, height, margin)
         strip = np.asarray(class_map[rows])
         hidden = None if outside is None else np.asarray(outside[rows])
-        lefts = range(0, width, side)
-        across = [_with_margin(left, side, width, margin) for left in lefts]
-        splits = Parallel(return_as="generator")(
-            delayed(split_cells)(
-                strip[:, columns],
-                radii,
-                (rows.start, columns.start),
-                classes=classes,
-                outside=None if hidden is None else hidden[:, columns],
-            )
-            for columns, _ in across
-        )
-        for left, (columns, core_columns), split in zip(lefts, across, splits, strict=True):
-            row, column = split.seeds.T
-            owned = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-            core = core_rows, core_columns
-            yield Block((rows, columns), core, strip[:, columns], split, owned)
+        for left in range(0, width, side):
+            columns, core_columns = _with_margin(left, side, width, margin)
+            no_picture = None if hidden is None else hidden[:, columns]
+            yield (rows, columns), (core_rows, core_columns), strip[:, columns], no_picture
+
+
+def _split_block(
+    window: tuple[slice, slice],
+    core: tuple[slice, slice],
+    class_map: np.ndarray,
+    outside: np.ndarray | None,
+    *,
+    radii: Radii,
+    classes: Sequence[str],
+) -> Block:
+    origin = window[0].start, window[1].start
+    split = split_cells(class_map, radii, origin, classes=classes, outside=outside)
+    owned = np.ones(len(split.seeds), bool)
+    for seeds, start, own in zip(split.seeds.T, origin, core, strict=True):
+        owned &= (seeds >= start + own.start) & (seeds < start + own.stop)
+    return Block(window, core, class_map, split, owned)
 
 
 class KeptBlocks:
@@ -120,7 +142,7 @@ class KeptBlocks:
 
     Parameters
     ----------
-    class_map, radii, classes, outside
+    class_map, radii, classes, outside, n_threads
         As for `blocks_of_cells`.
     """
 
@@ -131,11 +153,13 @@ class KeptBlocks:
         classes: Sequence[str] = CLASS_NAMES,
         *,
         outside: Any = None,
+        n_threads: int = 1,
     ):
         self.classes = tuple(classes)
         self._class_map = class_map
         self.outside = outside
         self.radii = radii
+        self._n_threads = n_threads
         self._kept: list[tuple[Block, bytes]] | None = None
 
     @property
@@ -152,7 +176,11 @@ class KeptBlocks:
         if self._kept is None:
             kept = []
             for block in blocks_of_cells(
-                self._class_map, self.radii, classes=self.classes, outside=self.outside
+                self._class_map,
+                self.radii,
+                classes=self.classes,
+                outside=self.outside,
+                n_threads=self._n_threads,
             ):
                 kept.append(
                     (_without_pixels(block), zlib.compress(block.split.labels.tobytes(), level=1))

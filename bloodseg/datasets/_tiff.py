@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ _REDUCED, _MASK = 1, 4  # bits of the tag NewSubfileType
 _BESIDE_THE_IMAGE = re.compile("thumbnail|label|macro|overview|map|probability", re.IGNORECASE)
 _SCANNERS = ("svs", "ndpi", "scn", "bif", "qpi", "philips")
 _PACKINGS = {8: "zlib", 32946: "zlib", 34925: "lzma"}
+# Strips of rows that are read one after the other share tiles: a row of those of most slides.
+_KEPT_BYTES = 2**27
 # What tifffile unpacks without imagecodecs: nothing, PackBits, and what Python itself can.
 _PLAIN = {1, 8, 32773, 32946, 34925}
 
@@ -179,6 +182,8 @@ class _SegmentReader:
         self._width = page.tilewidth if page.is_tiled else page.imagewidth
         n_values = self._height * self._width * self._n_samples
         self._n_bytes = n_values * np.dtype(page.dtype).itemsize
+        self._checked: set[int] = set()
+        self._decoded: OrderedDict[int, Any] = OrderedDict()
         if not page.is_memmappable:
             check_part(self._n_bytes, "tiles or strips")
 
@@ -190,7 +195,7 @@ class _SegmentReader:
         first_index = self._plane * across * -(-page.imagelength // height)
         result = np.zeros((stop - start, page.imagewidth, self._n_samples), page.dtype)
         for index in range(start // height * across, -(-stop // height) * across):
-            segment, (_, _, top, left, _), shape = self._segment(first_index + index)
+            segment, (_, _, top, left, _), shape = self._kept_segment(first_index + index)
             if segment is None:  # left out: nothing but the fill value
                 continue
             first, last = max(start, top), min(stop, top + shape[1])
@@ -211,6 +216,14 @@ class _SegmentReader:
         pixels = np.frombuffer(data, dtype).reshape(-1, page.imagewidth, self._n_samples)
         return pixels.astype(page.dtype, copy=False)
 
+    def _kept_segment(self, index: int) -> Any:
+        """Return a segment, decoded again only if it was not among the last ones."""
+        segment = self._decoded.pop(index, None) or self._segment(index)
+        self._decoded[index] = segment
+        while len(self._decoded) * self._n_bytes > _KEPT_BYTES:
+            self._decoded.popitem(last=False)
+        return segment
+
     def _segment(self, index: int) -> Any:
         page = self._page
         data = None
@@ -219,8 +232,9 @@ class _SegmentReader:
             handle.seek(page.dataoffsets[index])
             data = handle.read(page.databytecounts[index])
             packing = _PACKINGS.get(page.compression)
-            if packing:
+            if packing and index not in self._checked:
                 check_unpacked(packing, data, len(data), self._n_bytes)
+                self._checked.add(index)
         try:
             return page.decode(data, index, jpegtables=page.jpegtables)
         except ValueError as error:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from .._files import ArrayFile
 from .._images import CLASS_NAMES, every_nth, to_bytes
@@ -111,7 +112,13 @@ class Segmented:
 
     @cached_property
     def _blocks(self) -> KeptBlocks:
-        return KeptBlocks(self.class_map, self.radii, self.classes, outside=self.outside)
+        return KeptBlocks(
+            self.class_map,
+            self.radii,
+            self.classes,
+            outside=self.outside,
+            n_threads=torch.get_num_threads(),
+        )
 
     @cached_property
     def mean_confidence(self) -> float:

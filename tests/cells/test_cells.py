@@ -276,7 +276,8 @@ def test_cells_are_split_once_however_often_they_are_asked_for(smear, monkeypatc
     assert count_cells(blocks) == first.counts
 
 
-def test_blocks_are_split_side_by_side(smear, monkeypatch):
+@pytest.mark.parametrize("configured", [False, True])
+def test_blocks_are_split_side_by_side(smear, monkeypatch, configured):
     radii, threads, split = typical_radii(smear.masks[0]), [], split_cells
     monkeypatch.setattr(blocks_of_cells, "__kwdefaults__", {"side": 90})
 
@@ -286,8 +287,11 @@ def test_blocks_are_split_side_by_side(smear, monkeypatch):
 
     expected = assemble(KeptBlocks(smear.masks[0], radii), None)
     monkeypatch.setattr("bloodseg.cells._blocks.split_cells", noted)
-    with parallel_config("threading", n_jobs=2):
-        found = assemble(KeptBlocks(smear.masks[0], radii), None)
+    if configured:
+        with parallel_config("threading", n_jobs=2):
+            found = assemble(KeptBlocks(smear.masks[0], radii), None)
+    else:
+        found = assemble(KeptBlocks(smear.masks[0], radii, n_threads=2), None)
     assert np.array_equal(found.labels, expected.labels)
     assert threading.get_ident() not in threads
     assert len(threads) == 12

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import roifile
+from skimage.measure import regionprops_table
 
 from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson, to_imagej_rois
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
@@ -50,6 +51,29 @@ def test_a_disc(radius):
     assert box == (60 - radius, 62 - radius, 61 + radius, 63 + radius)
     assert row["class"] == "red"
     assert row["unit"] == "px"
+
+
+def test_shapes_are_those_of_scikit_image(smear):
+    cells = find_cells(smear.masks[0])
+    table = measure_cells(cells)
+    same = {
+        "area": "area",
+        "equivalent_diameter_area": "diameter",
+        "perimeter_crofton": "perimeter",
+        "eccentricity": "eccentricity",
+        "orientation": "orientation",
+        "bbox-0": "top",
+        "bbox-1": "left",
+        "bbox-2": "bottom",
+        "bbox-3": "right",
+        "centroid-0": "centroid_y",
+        "centroid-1": "centroid_x",
+    }
+    expected = regionprops_table(
+        cells.labels, properties=sorted({name.partition("-")[0] for name in same})
+    )
+    for theirs, ours in same.items():
+        assert table[ours].to_numpy() == pytest.approx(expected[theirs], abs=1e-9), ours
 
 
 @pytest.mark.parametrize("angle", [-1.2, -0.5, 0.3, 1.0])

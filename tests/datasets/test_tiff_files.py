@@ -240,3 +240,31 @@ def test_a_fourth_channel_is_alpha_where_it_is_said_to_be(tmp_path, fourth, plan
     expected = PIXELS if fourth == "unspecified" else pixels
     assert slide.shape == expected.shape
     assert np.array_equal(slide[10:40], expected[10:40])
+
+
+def test_tiles_that_strips_of_rows_share_are_unpacked_once(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (192, 100, 3)).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, tile=(64, 64), compression="zlib", photometric="rgb"
+    )
+    decoded, decode = [], tifffile.TiffPage.decode.func
+
+    def noted(page):
+        def note(data, index, **options):
+            decoded.append(index)
+            return decode(page)(data, index, **options)
+
+        return note
+
+    monkeypatch.setattr(tifffile.TiffPage, "decode", property(noted))
+    slide = open_slide(tmp_path / "a.tif")
+    for start in range(0, 192, 30):
+        assert np.array_equal(slide[start : start + 50], pixels[start : start + 50])
+    assert decoded == [0, 1, 2, 3, 4, 5]
+    for kept in (0, 3 * pixels[:64, :64].nbytes):  # no more of them than memory set aside holds
+        monkeypatch.setattr("bloodseg.datasets._tiff._KEPT_BYTES", kept)
+        decoded.clear()
+        slide = open_slide(tmp_path / "a.tif")
+        for start in (0, 64, 0):
+            assert np.array_equal(slide[start : start + 64], pixels[start : start + 64])
+        assert decoded == [0, 1, 2, 3, 0, 1]
