@@ -31,6 +31,7 @@ from ._classes import (
 )
 from ._lazy import LazyImage, LazyImages, RecentImages, change_image, made_ahead
 from ._marks import find_marks, paint_over
+from ._orientation import check_orientation, turned, turned_corners, turned_shape
 from ._rescaling import (
     ScaledRows,
     every_nth,
@@ -61,6 +62,7 @@ __all__ = [
     "check_image",
     "check_images",
     "check_masks",
+    "check_orientation",
     "check_sample_weight",
     "colours_of",
     "cut_spans",
@@ -85,5 +87,8 @@ __all__ = [
     "split_batch",
     "to_bytes",
     "to_rgb",
+    "turned",
+    "turned_corners",
+    "turned_shape",
     "with_labels",
 ]

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from .._images import CLASS_NAMES, NOT_LABELLED, check_images, to_rgb
+from .._images import CLASS_NAMES, NOT_LABELLED, check_images, check_orientation, to_rgb
 from ._bounds import check_whole_size
 from ._pixel_size import in_micrometres, pixel_sides
 
@@ -173,10 +173,9 @@ def label_colours(data: bytes, n_classes: int) -> dict[int, tuple[int, ...]]:
 def orientation_of(data: bytes) -> int:
     """Return how a picture is to be turned to be shown, from 1 (not at all) to 8."""
     try:
-        orientation = _open(data).getexif().get(_ORIENTATION, 1)
+        return check_orientation(_open(data).getexif().get(_ORIENTATION))
     except Exception:  # damaged metadata says nothing
         return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 def sides_in(data: bytes) -> tuple[float, float] | None:
@@ -191,17 +190,6 @@ def sides_in(data: bytes) -> tuple[float, float] | None:
         return pixel_sides(*(in_micrometres(1 / float(each), "inch") for each in (down, across)))
     except Exception:  # damaged metadata says nothing
         return None
-
-
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return stored pixels (H, W, ...) as they are shown."""
-    if orientation >= 5:  # rows are columns
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._images import check_images, to_rgb
 from ._bounds import MAX_IMAGE_BYTES
-from ._decoding import decode, sides_in
+from ._decoding import decode, orientation_of, sides_in
 from ._files import read_bytes
 
 
@@ -34,6 +34,9 @@ class Slide:
         Height of a pixel over its width; 1 where they are not known.
     name : str
         The path, as it was given.
+    orientation : int
+        How viewers turn the pixels to show them, as EXIF has it: from 1, not at all, to 8. Here
+        they come as they are stored.
     """
 
     def __init__(
@@ -43,12 +46,14 @@ class Slide:
         dtype: Any,
         pixel_sides: tuple[float, float] | None,
         name: str,
+        orientation: int = 1,
     ):
         self.read = read
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self.pixel_sides = pixel_sides
         self.name = name
+        self.orientation = orientation
 
     @property
     def pixel_size(self) -> float | None:
@@ -92,7 +97,12 @@ def read_whole(file: Path, name: str, pixel_sides: tuple[float, float] | None = 
     if not is_transparent(pixels):
         pixels = as_rgb(pixels)
     return Slide(
-        lambda start, stop: pixels[start:stop], pixels.shape, pixels.dtype, pixel_sides, name
+        lambda start, stop: pixels[start:stop],
+        pixels.shape,
+        pixels.dtype,
+        pixel_sides,
+        name,
+        orientation_of(data),
     )
 
 

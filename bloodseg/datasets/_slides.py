@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .._files import expanded
-from ._bounds import MAX_IMAGE_BYTES, check_whole_size
-from ._decoding import format_of, orientation_of, turned
-from ._files import check_file, is_zarr, read_bytes, read_start
+from .._images import turned
+from ._bounds import check_whole_size
+from ._decoding import format_of
+from ._files import check_file, is_zarr, read_start
 from ._slide import Slide, as_rgb, read_whole
 from ._tiff import open_tiff
 from ._zarr import open_zarr
@@ -123,18 +124,23 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
     ...     read_image(file.name).shape
     (4, 6, 3)
     """
+    pixels, orientation = _read_as_stored(path)
+    return turned(pixels, orientation) if upright else pixels
+
+
+def _read_as_stored(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """Return the pixels of an image file as RGB, and how they are turned to be shown."""
     file = expanded(path)
     if not is_zarr(file):
         check_file(file)
     slide = open_slide(path)
     try:
         check_whole_size(*slide.shape[:2])
-        pixels = as_rgb(slide.read(0, slide.shape[0]))
+        return as_rgb(slide.read(0, slide.shape[0])), slide.orientation
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # as in open_slide
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    return turned(pixels, _orientation_in(file)) if upright else pixels
 
 
 def read_as_drawn_on(
@@ -160,7 +166,7 @@ def read_as_drawn_on(
     ndarray of shape (H, W, 3)
         As from `read_image`; turned where the size does not tell.
     """
-    pixels, orientation = read_image(file), _orientation_in(file)
+    pixels, orientation = _read_as_stored(file)
     shown = turned(pixels, orientation)
     if orientation == 1 or (size == pixels.shape[:2] and size != shown.shape[:2]):
         return pixels
@@ -173,7 +179,3 @@ def read_as_drawn_on(
             stacklevel=3,
         )
     return shown
-
-
-def _orientation_in(file: Path) -> int:
-    return 1 if file.is_dir() else orientation_of(read_bytes(file, limit=MAX_IMAGE_BYTES))

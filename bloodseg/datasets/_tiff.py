@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from .._images import check_orientation
 from ._bounds import check_part, check_size, check_unpacked
 from ._pixel_size import in_micrometres, pixel_sides, sides_of_aperio
 from ._slide import Slide, read_whole, unknown_layout
@@ -36,6 +37,7 @@ def open_tiff(file: Path, name: str) -> Slide:
         index, planes, axes, shape = _the_image(tiff, pages)
         page = planes[0]
         sides = _sides_of(tiff, page, index)
+        orientation = check_orientation(page.tags.valueof("Orientation"))
         check_size(page.imagelength, page.imagewidth, file.stat().st_size)
     if not _decodes_to_colours(page):
         return read_whole(file, name, sides)
@@ -72,7 +74,7 @@ def open_tiff(file: Path, name: str) -> Slide:
         strip = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=-1)
         return strip[..., :n_channels]
 
-    return Slide(read, (*size, n_channels), page.dtype, sides, name)
+    return Slide(read, (*size, n_channels), page.dtype, sides, name, orientation)
 
 
 def _open(file: Path) -> tifffile.TiffFile:

@@ -249,6 +249,7 @@ class Predictor:
             guessed_diameter=image.scaling.guessed,
             measured_diameter=self._ruler.given == "auto",
             classes=self.network.classes,
+            orientation=opened.orientation,
         )
 
     def _probabilities(self, image: PreparedImage) -> np.ndarray:

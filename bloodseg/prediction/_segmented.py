@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from .._files import ArrayFile
-from .._images import CLASS_NAMES, every_nth, to_bytes
+from .._images import (
+    CLASS_NAMES,
+    every_nth,
+    to_bytes,
+    turned,
+    turned_corners,
+    turned_shape,
+)
 from ..cells import (
     EXCLUDED_SIDES,
     SHOWN_SIDE,
@@ -73,6 +80,9 @@ class Segmented:
     adapted : bool
         Whether the network was so unsteady about the image that its normalisation was leant
         towards it, which made it steadier.
+    orientation : int
+        How viewers turn the image to show it, as EXIF has it, from 1, not at all, to 8. Both maps,
+        and coordinates in tables, are those of the pixels as they are stored.
     """
 
     name: str | int
@@ -90,6 +100,7 @@ class Segmented:
     classes: tuple[str, ...] = CLASS_NAMES
     agreement: float | None = None
     adapted: bool = False
+    orientation: int = 1
 
     def __repr__(self) -> str:
         """Return what it is of, without the arrays."""
@@ -233,7 +244,11 @@ class Segmented:
         outlines, names, counts = [], [], {}
         if height * width <= _SHOWN_PIXELS:  # what is shown at once must not take minutes
             table = self.measure(outlines=True)
-            outlines, names = table["outline"].tolist(), table["class"].tolist()
+            outlines = [
+                turned_corners(outline, (height, width), self.orientation)
+                for outline in table["outline"]
+            ]
+            names = table["class"].tolist()
             counts = count_cells(self._blocks)
         else:
             doubts.insert(0, "Large images are not counted here: call count().")
@@ -241,10 +256,10 @@ class Segmented:
             self.label if isinstance(self.name, int) else str(self.name),
             outlines,
             names,
-            shape=(height, width),
+            shape=turned_shape((height, width), self.orientation),
             counts=counts,
             classes=self.classes,
-            photo=photo,
+            photo=turned(photo, self.orientation),
             notes=doubts,
         )
 

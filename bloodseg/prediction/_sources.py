@@ -57,7 +57,9 @@ class Source:
         pixels: Any = slide
         if height * width <= _READ_WHOLE:
             pixels = _read_whole(slide)
-        return OpenImage(self, pixels, slide.pixel_size, slide.pixel_aspect)
+        return OpenImage(
+            self, pixels, slide.pixel_size, slide.pixel_aspect, orientation=slide.orientation
+        )
 
     def read(self) -> np.ndarray:
         """Return the checked pixels, however large the image."""
@@ -79,12 +81,15 @@ class OpenImage:
         Side of a pixel in micrometres, as the file says.
     pixel_aspect : float
         Its height over its width.
+    orientation : int
+        How viewers turn the pixels to show them, as EXIF has it.
     """
 
     source: Source
     pixels: np.ndarray | Slide
     pixel_size: float | None
     pixel_aspect: float = 1.0
+    orientation: int = 1
 
 
 def check_sources(images: Sources, *, name: str = "images") -> list[Source]:

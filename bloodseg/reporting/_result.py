@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .._images import CLASS_NAMES, every_nth
+from .._images import CLASS_NAMES, every_nth, turned, turned_corners, turned_shape
 from ..cells import EXCLUDED_SIDES, outlines_of
 from ..plotting import overlay
 from ._view import MAX_PIXELS, make_photo, to_jpeg, trace_all
@@ -82,6 +82,9 @@ class ImageResult:
     ) -> ImageResult:
         """Return what was found in an image of any size, its pictures drawn.
 
+        They are turned as the EXIF data of the image's file say, as other viewers show it; tables
+        and files have the coordinates of the pixels as they are stored.
+
         Parameters
         ----------
         segmented : Segmented
@@ -96,13 +99,16 @@ class ImageResult:
         height, width = shape = segmented.class_map.shape
         whole = height * width <= _OUTLINED_PIXELS
         step = 1 if whole else -(-max(height, width) // _MAX_SIDE)
-        cells = segmented.measure(outlines=True)
-        paths = trace_all(cells["outline"])
+        cells, orientation = segmented.measure(outlines=True), segmented.orientation
+        paths = trace_all(
+            turned_corners(outline, shape, orientation) for outline in cells["outline"]
+        )
         picture = _draw(
             every_nth(segmented.image, height, step),
             every_nth(segmented.class_map, height, step),
             segmented.cells().labels if whole else None,
             segmented.classes,
+            orientation,
         )
         return cls(
             name=name,
@@ -110,12 +116,12 @@ class ImageResult:
             class_map=None,
             labels=cells["label"].to_numpy()[: len(paths)],
             cells=cells.drop(columns="outline"),
-            shape=shape,
+            shape=turned_shape(shape, orientation),
             seconds=seconds,
             pixel_size=segmented.pixel_size,
             doubts=segmented.doubts(),
             picture=picture,
-            photo=make_photo(segmented.image, shape, max_pixels),
+            photo=make_photo(segmented.image, shape, max_pixels, orientation),
             outlines=tuple(zip(cells["class"], paths, strict=False)),
             classes=segmented.classes,
             counts=segmented.count(excluded_sides=EXCLUDED_SIDES),
@@ -171,11 +177,15 @@ class ImageResult:
 
 
 def _draw(
-    image: np.ndarray, class_map: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]
+    image: np.ndarray,
+    class_map: np.ndarray,
+    labels: np.ndarray | None,
+    classes: Sequence[str],
+    orientation: int = 1,
 ) -> bytes:
     """Return an image with its cells outlined, as a JPEG file of a size fit for the page."""
     step = -(-max(image.shape[:2]) // _MAX_SIDE)
     picture = Image.fromarray(overlay(image, class_map, labels, classes=classes))
     if step > 1:
         picture = picture.reduce(step)
-    return to_jpeg(np.asarray(picture), _JPEG_QUALITY)
+    return to_jpeg(turned(np.asarray(picture), orientation), _JPEG_QUALITY)

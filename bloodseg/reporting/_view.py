@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .._images import every_nth, to_bytes
+from .._images import every_nth, to_bytes, turned
 from ..cells import svg_path
 
 MAX_PIXELS = 2**24
@@ -20,10 +20,10 @@ _QUALITY = 85
 _MOST_OUTLINES = 20_000  # of one image: more would be slow to draw, and make the page large
 
 
-def make_photo(image: Any, shape: tuple[int, int], max_pixels: int) -> bytes:
+def make_photo(image: Any, shape: tuple[int, int], max_pixels: int, orientation: int = 1) -> bytes:
     """Return an image (H, W[, C]), read by strips of rows, as JPEG of at most so many pixels."""
     step = math.ceil(math.sqrt(max(1.0, math.prod(shape) / max_pixels)))
-    return to_jpeg(to_bytes(every_nth(image, shape[0], step)), _QUALITY)
+    return to_jpeg(turned(to_bytes(every_nth(image, shape[0], step)), orientation), _QUALITY)
 
 
 def to_jpeg(pixels: np.ndarray, quality: int) -> bytes:

@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from messages import raises
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage.draw import polygon2mask
 
 from bloodseg.datasets import make_smears
+from bloodseg.prediction import Segmented
+from bloodseg.prediction._sources import check_sources
 from bloodseg.reporting import ImageResult, render_report
 from bloodseg.reporting._histogram import _round_numbers
 
@@ -263,6 +265,37 @@ def test_the_photo_keeps_its_pixels_up_to_a_limit(fitted, smears):
     for max_pixels, size in ((2**24, (32, 32)), (32 * 32, (32, 32)), (300, (16, 16))):
         photo = ImageResult.of(segmented, "a", 0.5, max_pixels=max_pixels).photo
         assert Image.open(io.BytesIO(photo)).size == size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_other_viewers_show_the_photo(orientation, tmp_path):
+    y, x = np.mgrid[:60, :100]
+    class_map = (2 * ((y - 20) ** 2 + (x - 30) ** 2 < 15**2)).astype(np.uint8)
+    image = np.stack([2 * x, 4 * y, 50 + class_map], axis=-1).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
+    (opened,) = check_sources([tmp_path / "a.png"])
+    opened = opened.open()
+    assert np.array_equal(opened.pixels, image)
+    assert opened.orientation == orientation
+    confidence = np.full((60, 100), 255, np.uint8)
+    found = Segmented("a", image, class_map, confidence, None, orientation=orientation)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    cell = upright[..., 2] == 52
+    shown = ImageResult.of(found, "a", 0.5)
+    in_notebook = found._repr_html_()
+    embedded = base64.b64decode(in_notebook.partition("base64,")[2].partition('"')[0])
+    for photo in (shown.photo, embedded):
+        assert np.abs(np.asarray(Image.open(io.BytesIO(photo))).astype(int) - upright).max() < 12
+    assert Image.open(io.BytesIO(shown.picture)).size == upright.shape[1::-1]
+    ((_, path),) = shown.outlines
+    assert path in in_notebook
+    different = polygon2mask(cell.shape, _corners(path)[:, ::-1] - 0.5) != cell
+    assert different.sum() <= 0.04 * cell.sum()
+    assert shown.shape == cell.shape
+    # Coordinates in tables are those of the pixels as they are stored.
+    assert found.measure()["centroid_x"].round().tolist() == [30]
 
 
 def test_the_viewer_outlines_each_cell_by_itself():
