@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ._arithmetic import to_device
+from ._derivatives import first_derivatives_only
 from ._precision import fix_arithmetic
 from ._rhs import RightHandSide
 from ._search import AcceptedStep
@@ -63,7 +63,7 @@ class ReplayedGradient(torch.autograd.Function):
         return y1[0]
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Return the gradients of y0 and the weights."""
         _, *weights = ctx.saved_tensors

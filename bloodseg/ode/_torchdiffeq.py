@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ._arithmetic import as_column
 from ._control import Interval
+from ._derivatives import first_derivatives_only
 from ._precision import autocast_to, find_lower_dtype, fix_arithmetic, keep_arithmetic
 from ._rhs import evaluate, watch_module
 from ._solution import ODESolution, SolverError, make_not_finite_error
@@ -217,7 +217,7 @@ class _AdjointGradient(torch.autograd.Function):
         return end.detach()
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Return the gradients of y0 and the weights."""
         counted = ctx.counted
