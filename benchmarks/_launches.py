@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,29 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bloodseg.networks import OptimisticPass
+from bloodseg.networks._optimistic import _Graph
 
 from ._timing import interleaved, seconds_of
 
 _SHOWN = 12  # kinds of kernels
-
-
-class Captured:
-    """A network as a CUDA graph for one batch, with nothing around it."""
-
-    def __init__(self, network: nn.Module, images: Tensor):
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(3):
-                network(images)
-        torch.cuda.current_stream().wait_stream(aside)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.answer = network(images)
-
-    def __call__(self) -> Tensor:
-        self.graph.replay()
-        return self.answer
 
 
 def count_multiplications(network: nn.Module, images: Tensor) -> int:
@@ -77,7 +60,7 @@ def compare_launches(
         passes |= {f"{name}, compiled sums": OptimisticPass(twin, *ways[name]) for name in ways}
     calls: dict[str, Callable[[], Any]] = {"unet": lambda: unet(images)}
     if images.is_cuda:
-        calls["unet, graph"] = Captured(unet, images)
+        calls["unet, graph"] = partial(_Graph(unet, images, None).replay, images)
     calls |= {name: (lambda each=each: each(images)) for name, each in passes.items()}
     first = {name: seconds_of(call, device) for name, call in calls.items()}
     for call in calls.values():  # the second pass of a size is captured
