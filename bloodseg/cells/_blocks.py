@@ -16,6 +16,7 @@ from ._scale import Radii
 from ._split import Split, split_cells
 
 _CORE = 2048  # side of a block, its margin aside; bounds the memory
+_MOST_THREADS = 2  # and the caller's: more wait for Python's lock, and each takes 0.2 GB
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def blocks_of_cells(
     side : int
         Side of the cores in pixels.
     n_threads : int
-        That split blocks; of an image of one block, none.
+        That may split blocks; two are enough.
     """
     if radii is None:
         return
@@ -95,7 +96,10 @@ def blocks_of_cells(
     if one_block or effective_n_jobs(None) > 1:
         workers = Parallel(return_as="generator")
     else:
-        workers = Parallel(n_threads, prefer="threads", return_as="generator")
+        n_threads = min(n_threads, _MOST_THREADS)
+        workers = Parallel(
+            n_threads, prefer="threads", return_as="generator", pre_dispatch=n_threads
+        )
     windows = _windows(class_map, radii, outside, side)
     yield from workers(
         delayed(_split_block)(*window, radii=radii, classes=classes) for window in windows
