@@ -226,9 +226,10 @@ def merge_results(path: Any, table: pd.DataFrame) -> None:
     """Put rows into a file of results, in place of those of the same run, and keep all others."""
     file = expanded(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    tables = [load_results(file), table] if file.exists() else [table]
-    merged = pd.concat(tables, ignore_index=True).drop_duplicates(KEYS, keep="last")
-    write_table(file, merged)
+    with FileLock(file.with_name(f".{file.name}.lock")):  # other studies may write there, too
+        tables = [load_results(file), table] if file.exists() else [table]
+        merged = pd.concat(tables, ignore_index=True).drop_duplicates(KEYS, keep="last")
+        write_table(file, merged)
 
 
 def write_table(file: Path, table: pd.DataFrame) -> None:

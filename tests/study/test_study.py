@@ -20,7 +20,7 @@ from bloodseg.datasets import make_smears
 from bloodseg.metrics import confusion_matrix, segmentation_report
 from bloodseg.networks import NETWORKS, make_network
 from bloodseg.study import _run as running
-from bloodseg.study import load_results, report_study, run_study
+from bloodseg.study import _store, load_results, report_study, run_study
 from bloodseg.study._plans import network_names, plan
 from bloodseg.study._store import COLUMNS, KEYS, Store, merge_results
 
@@ -209,6 +209,25 @@ def test_rows_merge_into_a_table(finished, tmp_path):
     assert merged[merged.study == "positions"].cpa_white.isna().all()
     ours = merged[merged.study == "networks"]
     assert np.allclose(ours.seconds, table.seconds, rtol=1e-5)
+
+
+def test_studies_that_merge_side_by_side_lose_no_row(finished, tmp_path, monkeypatch):
+    _, table = finished
+    load = _store.load_results
+
+    def load_slowly(file):
+        rows = load(file)
+        time.sleep(0.02)  # in which the others would read the same rows
+        return rows
+
+    monkeypatch.setattr(_store, "load_results", load_slowly)
+    file = tmp_path / "results.csv"
+    merge_results(file, table)
+    others = [table.assign(dataset=f"other {number}") for number in range(5)]
+    joblib.Parallel(5, backend="threading")(
+        joblib.delayed(merge_results)(file, each) for each in others
+    )
+    assert len(load(file)) == 6 * len(table)
 
 
 def test_controls_are_as_large_or_as_slow_as_the_paper_s_network():
