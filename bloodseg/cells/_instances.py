@@ -14,7 +14,7 @@ from ._frame import EXCLUDED_SIDES, CountingFrame, check_excluded_sides
 from ._scale import LEAST_DIAMETER, MOST_DIAMETER, is_diameter, typical_radii
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Cells:
     """The single cells of an image.
 

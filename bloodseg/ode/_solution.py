@@ -33,7 +33,7 @@ def make_not_finite_error(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class ODESolution:
     """What a solve found and what it cost.
 

@@ -41,7 +41,7 @@ from ._picture import Picture
 _SHOWN_PIXELS = 2**24  # of an image whose cells a notebook shows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Segmented:
     """An image and what the network says of it.
 

@@ -20,7 +20,7 @@ _JPEG_QUALITY = 88
 _OUTLINED_PIXELS = 2**22  # of larger images, only a small copy is kept, without single outlines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class ImageResult:
     """What was found in one image.
 

@@ -1,5 +1,6 @@
 """Prediction owns what it changes: fitted networks stay, and warnings name the caller's line."""
 
+import copy
 import io
 import pickle
 import threading
@@ -237,3 +238,11 @@ def test_an_optimistic_network_finds_the_same(fitted, tile_size):
     assert predictor.network.forward._n_seen
     for position, theirs in counts.items():
         assert predictor.n_function_evaluations[position].tolist() == theirs.tolist()
+
+
+def test_results_are_compared_as_objects(fitted, smears):
+    (found,) = fitted.segment(smears.images[:1])
+    again = pickle.loads(pickle.dumps(found))
+    assert again.count() == copy.deepcopy(found).count() == found.count()
+    assert len({found, again, found}) == 2
+    assert found != again
