@@ -1,7 +1,9 @@
 """Scores of cells against hand-worked values; error texts."""
 
+import copy
 import itertools
 import math
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -187,6 +189,20 @@ def test_a_report_by_class():
     assert every.average_precision == pytest.approx(np.mean([3 / 4] * 7 + [2 / 5] * 3))
 
 
+def test_platelets_are_left_out_where_none_is_annotated():
+    box = [[0, 0, 10, 10]]
+    found = [[[0, 0, 10, 10], [20, 20, 24, 24]]] * 2
+    of_found = [["red", "platelet"]] * 2
+    report = cell_report([box] * 2, found, true_classes=[["red"]] * 2, found_classes=of_found)
+    assert report[["class", "found", "fp"]].values.tolist() == [["red", 2, 0], ["all", 2, 0]]
+    # One that is annotated, in any of the images, says that they are known.
+    true = [box, [[20, 20, 24, 24]]]
+    report = cell_report(
+        true, found, true_classes=[["red"], ["platelet"]], found_classes=of_found
+    ).set_index("class")
+    assert report["fp"].to_dict() == {"platelet": 1, "red": 1, "all": 2}
+
+
 def test_intervals_come_of_drawing_images_anew():
     good, bad = [[0, 0, 10, 10]], [[0, 50, 10, 60]]
     same = cell_report([good] * 5, [good] * 5).iloc[0]
@@ -238,6 +254,16 @@ def test_other_bad_arguments():
         cell_report([[[0, 0, 1, 1]]], [[]], true_classes=[[1, 2]], found_classes=[[]])
     with raises("n_resamples must be an integer of at least 0; got -1."):
         cell_report([[]], [[]], n_resamples=-1)
+
+
+def test_results_are_compared_as_objects():
+    cells = find_cells(make_smears(1, 96, 1, red_cell_diameter=20, white_cells=(1, 1)).masks[0])
+    match = match_cells(cells, cells)
+    for each in (cells, match):
+        again = pickle.loads(pickle.dumps(each))
+        assert repr(again) == repr(copy.deepcopy(each)) == repr(each)
+        assert len({each, again, each}) == 2
+        assert each != again
 
 
 def test_cells_know_their_labels_and_classes():

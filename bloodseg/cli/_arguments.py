@@ -21,11 +21,12 @@ from ._options import (
     add_overwrite,
     add_pixel_size,
     add_prediction,
+    add_processes,
     add_quiet,
     add_strict,
 )
 from ._output import PROGRAM
-from ._values import class_names, classes, formats, path, port, step_numbers
+from ._values import class_names, classes, formats, path, port, seed, step_numbers
 
 _EPILOG = """\
 exit codes:
@@ -33,7 +34,8 @@ exit codes:
   1    done in part: some inputs failed or were skipped, or training ended early; with --strict,
        also where the result for an image is in doubt
   2    nothing could be done: wrong usage, a missing model, no readable image
-  130  stopped by Ctrl-C (in training, Ctrl-C keeps the best weights and saves the model)
+  130  stopped by Ctrl-C; what was done by then is written (in training, Ctrl-C keeps the best
+       weights, saves the model and ends with 1)
 """
 
 _COMMANDS = {
@@ -163,11 +165,12 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random-state",
         metavar="N",
-        type=int,
+        type=seed,
         default=0,
         help="seed of the images that are drawn anew for the intervals (default: 0)",
     )
     add_prediction(parser)
+    add_processes(parser)
     add_overwrite(parser)
     add_strict(parser)
     add_quiet(parser)
@@ -319,7 +322,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random-state",
         metavar="N",
-        type=int,
+        type=seed,
         default=0,
         help="seed of smears and weights (default: 0)",
     )

@@ -98,7 +98,7 @@ def _compare(
     first, second = (np.stack([image.matrix for image in result.images]) for result in results)
     cells = [
         FoundCells([each.table for each in kept], [(each.true, each.found) for each in kept])
-        for kept in (result.known_cells for result in results)
+        for kept in (result.cells for result in results)
     ]
     table = paired_table(
         (first, second),

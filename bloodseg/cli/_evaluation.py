@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +87,17 @@ class Evaluation:
         return scores_from_confusion(known, classes=self.classes)
 
     @property
-    def known_cells(self) -> list[CellOverlaps]:
-        """The cells of each image; without platelets, no mistake where none is annotated."""
-        cells = [image.cells for image in self.images if image.cells is not None]
-        known = any(PLATELET in each.true for each in cells)
-        return [each if known else each.without(PLATELET) for each in cells]
+    def cells(self) -> list[CellOverlaps]:
+        """The cells of each image; none where single ones are not known."""
+        return [image.cells for image in self.images if image.cells is not None]
 
     @property
     def cell_rows(self) -> list[dict[str, Any]]:
         """Rows of `bloodseg.metrics.cell_report`; none where no cells are known."""
-        kept = self.known_cells
-        if not kept:
+        if not self.cells:
             return []
         report = report_of_overlaps(
-            [each.table for each in kept], [(each.true, each.found) for each in kept]
+            [each.table for each in self.cells], [(each.true, each.found) for each in self.cells]
         )
         return report.to_dict("records")
 
@@ -138,7 +135,7 @@ class Evaluation:
         rows = self.cell_rows
         if not rows:
             return
-        of = "boxes" if any(each.boxes for each in self.known_cells) else "cells"
+        of = "boxes" if any(each.boxes for each in self.cells) else "cells"
         yield ""
         yield f"{f'cells, IoU of {of} at least 0.5':<36}" + "".join(
             f"{row['class']:>24}" for row in rows
@@ -184,11 +181,6 @@ class CellOverlaps:
         """Compare annotated cells to found ones."""
         is_boxes = true.cells.shape[1] == 4
         return cls(overlaps(true.cells, found.labels), true.classes, found.names, is_boxes)
-
-    def without(self, name: str) -> CellOverlaps:
-        """Return the same without found cells of a class."""
-        kept = self.found != name
-        return replace(self, table=self.table[:, kept], found=self.found[kept])
 
 
 _COUNTED = {

@@ -66,6 +66,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         f"{list_models()[0]})",
     )
     add_prediction(parser)
+    add_processes(parser)
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add ``--processes``."""
     parser.add_argument(
         "--processes",
         metavar="N",

@@ -20,18 +20,20 @@ def default_of(callable_: Callable[..., Any], name: str) -> Any:
     return inspect.signature(callable_).parameters[name].default
 
 
-def add_parameter(group: Any, name: str, text: str, **settings: Any) -> None:
+def add_parameter(
+    group: Any, name: str, text: str, *, default_shown: str | None = None, **settings: Any
+) -> None:
     """Add a parameter of `BloodCellSegmenter` as an option.
 
     What is not given is left out of what is parsed: the estimator, a model that training starts
-    from, or a study has a default of its own.
+    from, or a study has a default of its own; ``default_shown`` says a study's in words.
     """
     if settings.get("action") is None:
         default = default_of(BloodCellSegmenter, name)
         if default is None:
             settings["type"] = or_none(settings["type"])
         settings.setdefault("metavar", None if "choices" in settings else _metavar(name))
-        text += f" (default: {shown(default)})"
+        text += f" (default: {shown(default) if default_shown is None else default_shown})"
     flag = "--" + name.replace("_", "-")
     group.add_argument(flag, help=text, default=argparse.SUPPRESS, **settings)
 

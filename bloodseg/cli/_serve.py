@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         server = serving.make_server(host, port, app, threaded=True)
     except (OSError, SystemExit) as error:  # werkzeug ends the process where a port is taken
         raise CommandError(
-            f"port {port} of {host} cannot be used; another program may have it. Choose another "
-            "with --port."
+            f"{host} cannot be served at port {port}: another program has the port, or this "
+            "machine has no such address. Choose others with --port and --host."
         ) from error
     address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
     if host not in _LOCAL:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..study import PREDICT_TOLERANCES, TRAIN_TOLERANCES, network_names
+from ..estimators import BloodCellSegmenter
+from ..study import (
+    BATCH_SIZE,
+    PAPER_CROP,
+    PREDICT_TOLERANCES,
+    TRAIN_TOLERANCES,
+    network_names,
+)
 from ._options import add_quiet
-from ._parameter_options import add_machine, add_parameter
+from ._parameter_options import add_machine, add_parameter, default_of, shown
 from ._values import batch_size, path, tolerances
 
 _STUDIES = {
@@ -25,8 +32,10 @@ def add_study(parser: argparse.ArgumentParser) -> None:
             parsers.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False),
             name,
         )
-    text = "tables, verdicts and figures of the studies in a folder"
-    report = parsers.add_parser("report", help=text, description=f"{text}.", allow_abbrev=False)
+    text = "write the tables, verdicts and figures of the studies in a folder"
+    report = parsers.add_parser(
+        "report", help=text, description=f"{text.capitalize()}.", allow_abbrev=False
+    )
     report.add_argument("output", metavar="DIR", type=path, help="output folder of studies")
 
 
@@ -50,6 +59,7 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
         "goes on where it was broken off, and several may share a folder",
     )
     group = parser.add_argument_group("study")
+    default = "the first four, which are the paper's" if study == "networks" else "all"
     group.add_argument(
         "--dataset", metavar="NAME", help="name of the data in tables (default: TRAIN's own)"
     )
@@ -58,7 +68,7 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
         metavar="NAME",
         nargs="+",
         choices=network_names(study),
-        help=f"some of the networks: {', '.join(network_names(study))} (default: all)",
+        help=f"some of the networks: {', '.join(network_names(study))} (default: {default})",
     )
     group.add_argument(
         "--seeds",
@@ -66,7 +76,8 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
         type=int,
         nargs="+",
         default=[0, 1, 2, 3, 4],
-        help="fewer than five come to no verdict (default: 0 1 2 3 4)",
+        help="seeds, a training of each network for each; fewer than five come to no verdict "
+        "(default: 0 1 2 3 4)",
     )
     if study == "tolerance":
         _add_tolerances(group)
@@ -95,7 +106,7 @@ def _add_tolerances(group: Any) -> None:
             type=float,
             nargs="+",
             default=values,
-            help=f"(default: {' '.join(f'{value:g}' for value in values)})",
+            help=f"tolerances to {flag} at (default: {' '.join(f'{value:g}' for value in values)})",
         )
 
 
@@ -105,8 +116,12 @@ def _add_study_training(parser: argparse.ArgumentParser, study: str) -> None:
     add_parameter(group, "width", "channels of the first stage", type=int)
     if study == "networks":
         add_parameter(group, "ode_tol", "tolerance of NODEs-UNet in training", type=tolerances)
-    add_parameter(group, "crop_size", "side of the training crops in pixels", type=int)
-    add_parameter(group, "batch_size", "crops a training step", type=batch_size)
+    text = "side of the training crops in pixels"
+    usual = shown(default_of(BloodCellSegmenter, "crop_size"))
+    default = f"{usual}; with --protocol paper {PAPER_CROP}"
+    add_parameter(group, "crop_size", text, type=int, default_shown=default)
+    text = "crops a training step"
+    add_parameter(group, "batch_size", text, type=batch_size, default_shown=str(BATCH_SIZE))
     add_parameter(group, "max_epochs", "epochs", type=int)
     add_parameter(group, "learning_rate", "highest learning rate", type=float)
     group = parser.add_argument_group("machine")

@@ -67,6 +67,15 @@ def processes(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """Parse a seed of random numbers: 0 to 2**32 - 1, as NumPy takes them."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(
+            f"a seed is a whole number from 0 to {2**32 - 1}; got {text!r}"
+        )
+    return int(text)
+
+
 def port(text: str) -> int:
     """Parse a port: 1 to 65535, or 0 for any that is free."""
     if not text.isdecimal() or int(text) > 65535:

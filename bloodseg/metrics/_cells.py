@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import check_random_state
 
+from .._images import PLATELET
 from ._overlaps import list_pairs, overlaps
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ AVERAGED = tuple(np.arange(50, 100, 5) / 100)
 _PERCENTILES = 2.5, 97.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class CellMatch:
     """Found cells matched to true ones, one to one.
 
@@ -188,7 +189,8 @@ def cell_report(
     true_classes, found_classes : sequence of array-like of shape (n,), optional
         Class of each box, or of each label that occurs in ascending order, for each image: numbers
         on both sides, or names. `bloodseg.cells.Cells` know theirs, by name. Where one of the two
-        has no classes, all cells are of one class.
+        has no classes, all cells are of one class. Where no true cell of any image is a
+        "platelet", platelets are not annotated, and those found are left out.
     iou : float, default=0.5
         Intersection over union that a match has at least, above 0 and at most 1.
     n_resamples : int, default=1000
@@ -292,13 +294,21 @@ def interval(values: ArrayLike, n_images: int) -> tuple[float, float]:
 def by_class(
     tables: Sequence[sparse.csr_array], classes: Sequence[tuple[Any, Any]] | None
 ) -> dict[Any, Sequence[sparse.csr_array]]:
-    """Return what `overlaps` returned of each image, for the cells of each class, and of "all"."""
+    """Return what `overlaps` returned of each image, for the cells of each class, and of "all".
+
+    Without platelets that were found where no true cell is one: most annotations of blood smears
+    leave platelets out.
+    """
     of_class: dict[Any, Sequence[sparse.csr_array]] = {}
     if classes is not None:
         sides = [
             tuple(_check_classes(*each) for each in zip(pair, table.shape, strict=True))
             for pair, table in zip(classes, tables, strict=True)
         ]
+        if not any(PLATELET in true.tolist() for true, _ in sides):
+            kept = [found != PLATELET for _, found in sides]
+            tables = [table[:, each] for table, each in zip(tables, kept, strict=True)]
+            sides = [(true, found[each]) for (true, found), each in zip(sides, kept, strict=True)]
         names = {name for pair in sides for each in pair for name in each.tolist()}
         if len({isinstance(name, str) for name in names}) > 1:
             raise ValueError(

@@ -72,7 +72,7 @@ def compare_predictions(
     true_cells, first_cells, second_cells : sequence of `bloodseg.cells.Cells`, or of label images \
 or boxes, optional
         The cells of each image, as for `match_cells`: all three, or none. Where all are ``Cells``,
-        each class is compared, too.
+        each class is compared, too, and platelets count as in `cell_report`.
     classes : sequence of str, default=("background", "white", "red")
         Names of the labels.
     n_resamples : int, default=1000

@@ -7,6 +7,8 @@ from ._protocol import paper_protocol
 from ._report import report_study
 from ._statistics import compare
 from ._store import load_results
+from ._study import BATCH_SIZE as BATCH_SIZE
+from ._study import PAPER_CROP as PAPER_CROP
 from ._study import run_study
 from ._work import work_of_blocks
 

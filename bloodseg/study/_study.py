@@ -23,8 +23,8 @@ from ._run import BUSY, DONE, run_job
 from ._store import Store, merge_results
 
 _PROTOCOLS = ("folder", "paper")
-_PAPER_CROP = 256
-_BATCH_SIZE = 4  # on every machine, so that rows of several can be compared
+PAPER_CROP = 256
+BATCH_SIZE = 4  # on every machine, so that rows of several can be compared
 _SET_BY_STUDY = (
     "accelerator",
     "checkpoint_dir",
@@ -133,7 +133,7 @@ def run_study(
     0   U-Net     0          0.0      122103
     """
     _check(study, seeds, protocol, parameters)
-    parameters = {"batch_size": _BATCH_SIZE, **parameters}
+    parameters = {"batch_size": BATCH_SIZE, **parameters}
     train, test, parameters = _prepare(train, test, protocol, parameters)
     jobs = plan(
         study,
@@ -220,7 +220,7 @@ def _prepare(
         return train, _check_data(test, "test"), parameters
     if test is not None:
         raise ValueError("test must be None where protocol is 'paper', which keeps its own.")
-    parameters = {"crop_size": _PAPER_CROP, "augment": False, **parameters}
+    parameters = {"crop_size": PAPER_CROP, "augment": False, **parameters}
     crops = paper_crops(
         train.images, train.masks, groups=train.groups, crop_size=parameters["crop_size"]
     )

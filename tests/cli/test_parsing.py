@@ -39,6 +39,18 @@ def test_what_is_not_given_is_left_to_the_estimator(capsys):
     assert "how much images are shrunk before (default: 0.5)" in out
 
 
+def test_a_study_shows_its_own_defaults(capsys):
+    main(["study", "networks", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "crops a training step (default: 4)" in out
+    assert "(default: 128; with --protocol paper 256)" in out
+    assert "(default: the first four, which are the paper's)" in out
+    main(["study", "tolerance", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "some of the networks: NODEs-UNet (default: all)" in out
+    assert "tolerances to predict at (default: 1e-05 " in out
+
+
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
@@ -120,6 +132,11 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
             ["convert", "x", "y", "--to", "coco", "--class-names", "white"],
             "classes of texts are written as \"Neutrophil=white,blast cell=white\"; got 'white'",
         ),
+        (
+            ["compare", "x", "y", "z", "--random-state", "-1"],
+            "a seed is a whole number from 0 to 4294967295; got '-1'",
+        ),
+        (["demo", "--random-state", "4294967296"], "a seed is a whole number from 0 to 4294967295"),
         (
             ["count", "x", "--excluded-sides", "right"],
             "choose from 'bottom,right', 'bottom,left', 'top,right', 'top,left', 'none'; got 'r",

@@ -134,7 +134,10 @@ def test_the_command(monkeypatch, capsys):
         f"Open http://127.0.0.1:{port}/ in a browser. Ctrl-C ends it.\n"
     )
     assert main(["serve", "--port", str(port)]) == 2  # taken
-    assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
+    assert (
+        f"127.0.0.1 cannot be served at port {port}: another program has the port"
+        in capsys.readouterr().err
+    )
     server.server_close()
     assert main(["serve", "--port", "99999"]) == 2
     assert "a port is a whole number up to 65535; got '99999'" in capsys.readouterr().err
