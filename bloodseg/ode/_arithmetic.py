@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 def make_dense(y: Tensor) -> Tensor:
     """Return a state whose samples lie in memory without gaps; channels_last is kept."""
-    if y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last):
+    channels_last = _CHANNELS_LAST.get(y.ndim)
+    if channels_last is not None and y.is_contiguous(memory_format=channels_last):
         return y
     return y.contiguous()
 

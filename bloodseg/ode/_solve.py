@@ -304,6 +304,12 @@ def _make_interval(
     t0: float, t1: float, rtol: float, atol: float, max_steps: int, first_step: float | None
 ) -> Interval:
     """Return what they say, in Python's numbers: the caller's may be numpy's or torch's."""
+    if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in (t0, t1)):
+        raise ValueError(
+            f"t0 and t1 must not need gradients, for none reach them; got t0={t0!r}, t1={t1!r}. "
+            "Detach them; or, for the gradient of a length of time, solve from 0 to 1 and let func "
+            "multiply dy/dt by it."
+        )
     finite = all(is_number(t) and math.isfinite(t) for t in (t0, t1))
     if not finite or float(t0) == float(t1):
         raise ValueError(f"t0 and t1 must be finite and differ; got t0={t0!r}, t1={t1!r}.")

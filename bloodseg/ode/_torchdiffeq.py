@@ -126,7 +126,10 @@ def _solve_one(
 ) -> tuple[Tensor, np.ndarray]:
     tableau = settings["tableau"]
     counted = _Counted(func, dtype, watch, settings["name"], adaptive=tableau.adaptive)
-    if interval.first_step is None and tableau.tries_whole_interval(interval.tolerance):
+    tries_whole = tableau.tries_whole_interval(interval.tolerance)
+    # It takes no second estimate: a step over the whole interval would go unguarded.
+    guarded = tableau.guard_weights is not None
+    if interval.first_step is None and tries_whole and not guarded:
         try:
             return _integrate(counted, y0, interval, whole_interval_first=True, **settings)
         except (SolverError, FloatingPointError):  # a step that large may have overflowed

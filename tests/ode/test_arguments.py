@@ -54,6 +54,18 @@ def test_states_that_are_refused(y0, text):
         solve(decay, y0)
 
 
+def test_ends_that_need_gradients_are_refused():
+    end = torch.tensor(1.0, requires_grad=True)
+    with raises(
+        f"t0 and t1 must not need gradients, for none reach them; got t0=0.0, t1={end!r}. Detach "
+        "them; or, for the gradient of a length of time, solve from 0 to 1 and let func multiply "
+        "dy/dt by it."
+    ):
+        solve(decay, torch.ones(1, 1), t1=end)
+    with torch.no_grad():
+        assert solve(decay, torch.ones(1, 1), t1=end.detach()).status.tolist() == [0]
+
+
 def test_slopes_that_are_no_tensors():
     with raises("func must return dy/dt as a torch.Tensor of y's shape (1, 1); got float."):
         solve(lambda t, y: -1.0, torch.ones(1, 1))

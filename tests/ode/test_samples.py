@@ -156,9 +156,12 @@ def test_a_finished_sample_keeps_its_state():
     assert np.allclose(end[:, 0], [v / (1 + v) for v in values], rtol=0, atol=1e-4)
 
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def laid_out(values, layout):
     if layout == "channels_last":
-        return values.contiguous(memory_format=torch.channels_last)
+        return values.contiguous(memory_format=CHANNELS_LAST[values.ndim])
     if layout == "strided":
         return torch.stack([values, values], dim=-1)[..., 0]
     if layout == "transposed":
@@ -177,7 +180,7 @@ def laid_out(values, layout):
     seed=st.integers(0, 9),
 )
 def test_any_shape_dtype_and_layout(shape, dtype, layout, method, tol, chunk_bytes, seed):
-    if layout == "channels_last" and len(shape) != 4:
+    if layout == "channels_last" and len(shape) not in CHANNELS_LAST:
         layout = "plain"
     values = torch.randn(shape, dtype=dtype, generator=torch.manual_seed(seed))
     values *= torch.linspace(0.1, 6, shape[0], dtype=dtype).reshape(-1, *[1] * (len(shape) - 1))
@@ -190,7 +193,7 @@ def test_any_shape_dtype_and_layout(shape, dtype, layout, method, tol, chunk_byt
         assert y.shape[1:] == y0.shape[1:]
         assert t.dtype == y.dtype == dtype
         if layout == "channels_last":
-            assert y.is_contiguous(memory_format=torch.channels_last)
+            assert y.is_contiguous(memory_format=CHANNELS_LAST[y.ndim])
         return braked(t, y)
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
@@ -202,12 +205,17 @@ def test_any_shape_dtype_and_layout(shape, dtype, layout, method, tol, chunk_byt
     assert solution.y.shape == y0.shape
     assert solution.y.dtype == dtype
     if layout == "channels_last":
-        assert solution.y.is_contiguous(memory_format=torch.channels_last)
+        assert solution.y.is_contiguous(memory_format=CHANNELS_LAST[y0.ndim])
     elif layout == "plain":
         assert solution.y.is_contiguous()
     for count in COUNTS:
         assert getattr(solution, count).shape == (len(y0),)
     assert torch.allclose(solution.y[-1:], alone.y, rtol=1e-5, atol=1e-6)
+
+
+def test_channels_last_is_kept_of_volumes():
+    y0 = laid_out(torch.ones(2, 3, 4, 5, 6), "channels_last")
+    assert solve(braked, y0).y.stride() == y0.stride()
 
 
 @pytest.mark.parametrize("gradient", ["direct", "checkpoint"])

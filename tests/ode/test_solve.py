@@ -167,6 +167,22 @@ def test_a_first_step_over_the_whole_interval_keeps_the_tolerance(method, tol, r
     assert end.y.item() == pytest.approx(np.exp(-rate), abs=10 * tol)
 
 
+@pytest.mark.parametrize("settings", [{"backend": "torchdiffeq"}, {"gradient": "adjoint"}])
+def test_torchdiffeq_passes_no_step_whose_estimate_vanishes_by_chance(settings):
+    # That of bosh3 does for one step over the interval, which would be off by 0.8.
+    rate = 2.4
+
+    class Braked(torch.nn.Module):
+        def forward(self, t, y):
+            return -rate * y**2
+
+    y0 = double([[1.0]]).requires_grad_()
+    end = solve(Braked(), y0, rtol=1e-3, atol=1e-3, method="bosh3", **settings).y
+    assert end.item() == pytest.approx(1 / (1 + rate), abs=5e-3)
+    end.sum().backward()
+    assert y0.grad.item() == pytest.approx(1 / (1 + rate) ** 2, abs=2e-2)
+
+
 @pytest.mark.parametrize(("rtol", "atol"), [(1e-6, 1e-12), (1e-12, 1e-6)])
 def test_relative_and_absolute_tolerance_both_count(rtol, atol):
     # The state is a million times larger or smaller than 1: only one of the two has a say.
