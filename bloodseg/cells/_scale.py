@@ -38,7 +38,8 @@ _LEAST_ARCS = 5  # that tell it
 _LONG, _WIDE = 1.35, 0.8  # where fewer tell it: as `_OVAL`, and the short side over what was voted
 _BLUR = 0.18  # of a radius, of votes
 _ALIKE = 0.05  # what differs by less is left as it is: networks bear more, resampling costs detail
-_ENOUGH = 2**24  # pixels that tell the scale well; of larger maps, strips of about so many
+# Pixels that tell the scale well: of larger maps, strips of so many, so many of them of the class.
+_ENOUGH, _ENOUGH_OF_CLASS = 2**24, 2**18
 
 # The numbers above were chosen on smear256/train: label maps, and those of two networks.
 
@@ -179,11 +180,12 @@ def _are_specks(class_map: Any, red_over_white: float, labels: Sequence[int | No
     """Return whether what is red is too small for cells, and too little to have a say."""
     if red_over_white > _LEAST_RED:
         return False
-    red, white = (
-        sum(np.count_nonzero(mask[inner]) for mask, inner in _strips(class_map, label, 0))
-        for label in labels
-    )
-    return bool(red < _LITTLE_RED * white)
+    n_red = n_white = 0
+    red, white = labels
+    for strip, inner in _strips(class_map, white, 0):
+        n_red += np.count_nonzero(strip[inner] == red)
+        n_white += np.count_nonzero(strip[inner] == white)
+    return n_red < _LITTLE_RED * n_white
 
 
 class _Thinned:
@@ -200,15 +202,35 @@ class _Thinned:
 
 
 def _strips(class_map: Any, label: int | None, margin: int) -> Iterator[tuple[np.ndarray, slice]]:
-    """Yield the mask of a class by strips with a margin, and the rows that are no margin."""
+    """Yield strips of a class map with a margin, and the rows of each that are no margin.
+
+    Of large maps some of the strips that show the class, spread over the map: at the edges of a
+    slide there may be no cell.
+    """
     height, width = class_map.shape
     step = 8 * _MAX_RADIUS
     tops = range(0, height, step)
-    every = max(1, len(tops) * step * width // _ENOUGH)
-    for top in tops[::every]:
+    is_large = height * width > _ENOUGH
+    n_pixels = n_of_class = 0
+    for top in _spread(tops) if is_large else tops:
         first = max(top - margin, 0)
         strip = np.asarray(class_map[first : min(top + step + margin, height)])
-        yield strip == label, slice(top - first, min(top + step, height) - first)
+        inner = slice(top - first, min(top + step, height) - first)
+        if is_large:
+            here = np.count_nonzero(strip[inner] == label)
+            if here == 0:
+                continue
+            n_pixels, n_of_class = n_pixels + strip[inner].size, n_of_class + here
+        yield strip, inner
+        if n_pixels >= _ENOUGH and n_of_class >= _ENOUGH_OF_CLASS:
+            return
+
+
+def _spread(places: Sequence[int]) -> list[int]:
+    """Return places in another order: the middle first, and any first few far from each other."""
+    count = len(places)
+    order = sorted(range(count), key=lambda index: f"{index:032b}"[::-1])
+    return [places[(index + count // 2) % count] for index in order]
 
 
 def _inscribed_radius(class_map: Any, label: int, *, whole: bool = False) -> float | None:
@@ -217,7 +239,8 @@ def _inscribed_radius(class_map: Any, label: int, *, whole: bool = False) -> flo
     Of ``whole`` ones, all of which lie in the image, or of all.
     """
     counts = np.zeros(int(_MAX_RADIUS / _BIN) + 1)
-    for mask, inner in _strips(class_map, label, 2 * _MAX_RADIUS + 1):
+    for strip, inner in _strips(class_map, label, 2 * _MAX_RADIUS + 1):
+        mask = strip == label
         if not mask.any():
             continue
         rows, columns, radii = _circles(without_holes(mask, 0))
@@ -246,8 +269,8 @@ def _red_radius(class_map: Any, guess: float, label: int | None) -> float:
     # Votes are counted in blocks, which must be small against the blur.
     every = max(1, min(int(_BLUR * guess / 2), *class_map.shape))
     margin = every * int(np.ceil((1 + 4 * _BLUR) * radii[-1] / every))
-    for mask, inner in _strips(class_map, label, margin):
-        filled = without_holes(mask, LARGEST_HOLE * np.pi * guess**2)
+    for strip, inner in _strips(class_map, label, margin):
+        filled = without_holes(strip == label, LARGEST_HOLE * np.pi * guess**2)
         row, long, short = ellipses_of_arcs(filled, guess).T
         own = (row >= inner.start) & (row < inner.stop)
         arcs.append(np.column_stack([np.sqrt(long * short), short])[own])

@@ -105,12 +105,15 @@ def split_cells(
             may_be_long=name == RED,
             smallest=_SMALLEST_WHOLE.get(name, 0) * np.pi * (radii.red or 0) ** 2,
         )
-        found, own_seeds = _split_class(class_map, own_label, rule, usual, origin, outside)
+        mask = class_map == own_label
+        # What the cells of a class before have filled is theirs, too.
+        others = ((class_map > 0) | (labels > 0)) & ~mask
+        found, own_seeds = _split_class(mask, others, rule, usual, origin, outside)
         areas = np.bincount(found.ravel(), minlength=len(own_seeds) + 1)[1:]
         kept = areas >= _smallest_areas(name, radii, found, len(areas), outside)
         number = np.zeros(len(kept) + 1, np.int32)
         number[1:][kept] = n_cells + 1 + np.arange(np.count_nonzero(kept))
-        labels += number[found]  # classes do not overlap
+        labels += number[found]  # nothing of `found` lies in others
         cell_classes.append(np.full(np.count_nonzero(kept), own_label, np.uint8))
         seeds.append(own_seeds[kept])
         n_cells += np.count_nonzero(kept)
@@ -134,20 +137,18 @@ def _smallest_areas(
 
 
 def _split_class(
-    class_map: np.ndarray,
-    own_label: int,
+    mask: np.ndarray,
+    others: np.ndarray,
     rule: _Rule,
     usual: Usual,
     origin: tuple[int, int],
     outside: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return label image and seeds of one class, specks included."""
-    mask = class_map == own_label
+    """Return label image and seeds of the cells of one class, which ``others`` hide; specks too."""
     if not mask.any():
-        return np.zeros(class_map.shape, np.int32), np.empty((0, 2), np.intp)
-    others = (class_map > 0) & ~mask
+        return np.zeros(mask.shape, np.int32), np.empty((0, 2), np.intp)
     if outside is not None:
-        others |= outside
+        others = others | outside
     mask = _joined(mask, rule.join * usual.radius) & ~others
     mask = without_holes(mask, LARGEST_HOLE * np.pi * usual.radius**2, outside) & ~others
     cells, seeds = _free_cells(mask, others, usual, outside)

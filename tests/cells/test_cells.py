@@ -87,6 +87,19 @@ def test_classes_do_not_take_each_others_pixels(smear):
     }
 
 
+def test_a_hole_of_a_white_cell_in_a_ring_of_red_is_the_white_cells():
+    """Both would fill it: the white cell as its own hole, the ring as its pallor."""
+    shape = (400, 400)
+    middle = (230, 200)
+    class_map = RED * discs(shape, (50, 60, 27), (50, 140, 27), (*middle, 95))
+    class_map[discs(shape, (*middle, 62))] = 0
+    class_map[discs(shape, (*middle, 48))] = WHITE
+    class_map[discs(shape, (*middle, 12))] = 0
+    cells = find_cells(class_map, red_cell_diameter=54)
+    assert cells.counts == {"white": 1, "red": 3}
+    assert np.array_equal(cells.labels == 1, discs(shape, (*middle, 48)))
+
+
 def test_specks_go_in_relation_to_the_cells():
     for scale in (1, 2, 3):
         side = 120 * scale
@@ -216,6 +229,28 @@ def test_a_field_of_one_class_tells_nothing():
 
 def test_white_cells_alone_tell_the_scale():
     assert typical_radius(WHITE * discs((200, 200), (100, 100, 34))) == pytest.approx(20, rel=0.1)
+
+
+@pytest.mark.parametrize("first", [0, 2500])
+def test_the_scale_of_a_slide_whose_cells_lie_at_one_end(monkeypatch, first):
+    monkeypatch.setattr("bloodseg.cells._scale._ENOUGH", 2**18)
+    monkeypatch.setattr("bloodseg.cells._scale._ENOUGH_OF_CLASS", 2**14)
+    small = make_smears(1, image_size=300, random_state=0, red_cell_diameter=40).masks[0]
+    class_map = np.zeros((5000, 300), np.uint8)
+    class_map[first : first + 2400] = np.tile(small, (8, 1))
+    for expected in (None, 40):
+        radii = typical_radii(class_map, expected)
+        assert radii.red == pytest.approx(typical_radii(small).red, rel=0.05)
+
+
+def test_specks_at_the_edge_of_a_slide_do_not_tell_its_scale(monkeypatch):
+    monkeypatch.setattr("bloodseg.cells._scale._ENOUGH", 2**18)
+    monkeypatch.setattr("bloodseg.cells._scale._ENOUGH_OF_CLASS", 2**14)
+    small = make_smears(1, image_size=300, random_state=0, red_cell_diameter=40).masks[0]
+    class_map = np.zeros((5000, 300), np.uint8)
+    class_map[100:4000:40, 150:156] = class_map[101:4000:40, 150:156] = RED
+    class_map[4100:] = np.tile(small, (3, 1))
+    assert typical_radii(class_map, 40).red == pytest.approx(typical_radii(small).red, rel=0.1)
 
 
 # ---------------------------------------------------------------- blocks
