@@ -83,6 +83,15 @@ class Segmented:
     orientation : int
         How viewers turn the image to show it, as EXIF has it, from 1, not at all, to 8. Both maps,
         and coordinates in tables, are those of the pixels as they are stored.
+
+    Examples
+    --------
+    >>> from bloodseg import BloodCellSegmenter
+    >>> from bloodseg.datasets import make_smears
+    >>> smears = make_smears(1, image_size=256, random_state=0)
+    >>> for found in BloodCellSegmenter.from_pretrained().segment(smears.images):
+    ...     print(found.class_map.shape, len(found.measure()) == len(found.cells()))
+    (256, 256) True
     """
 
     name: str | int
@@ -200,11 +209,36 @@ class Segmented:
         return doubts_of_pixel_size(self.pixel_size, radius, self.pixel_aspect)
 
     def cells(self, *, excluded_sides: Sequence[str] = EXCLUDED_SIDES) -> Cells:
-        """Return the single cells."""
+        """Return the single cells.
+
+        Parameters
+        ----------
+        excluded_sides : sequence of {"top", "bottom", "left", "right"}
+            Sides at which cells that reach beyond the counting frame are not counted in it, see
+            `bloodseg.cells.CountingFrame`.
+
+        Returns
+        -------
+        bloodseg.cells.Cells
+            Their label image, classes, scores and counts.
+        """
         return assemble(self._blocks, self.confidence, excluded_sides=excluded_sides)
 
     def count(self, *, excluded_sides: Sequence[str] | None = None) -> dict[str, Any]:
-        """Return a row of the table of counts."""
+        """Return a row of the table of counts.
+
+        Parameters
+        ----------
+        excluded_sides : sequence of {"top", "bottom", "left", "right"}, optional
+            Sides at which cells that reach beyond the counting frame are not counted in it, see
+            `bloodseg.cells.CountingFrame`. Without it, cells are counted in a frame only where the
+            size of a pixel is known.
+
+        Returns
+        -------
+        dict
+            The columns of `bloodseg.BloodCellSegmenter.count`.
+        """
         row: dict[str, Any] = {"image": self.name, **count_cells(self._blocks)}
         if self.pixel_size is not None or excluded_sides is not None:
             frame = self._blocks.frame(EXCLUDED_SIDES if excluded_sides is None else excluded_sides)
@@ -222,7 +256,22 @@ class Segmented:
     def measure(
         self, *, outlines: bool = False, excluded_sides: Sequence[str] = EXCLUDED_SIDES
     ) -> Any:
-        """Return the table of this image's cells."""
+        """Return the table of this image's cells.
+
+        Parameters
+        ----------
+        outlines : bool
+            Whether a column ``outline`` has the points of each cell's outline, which
+            `bloodseg.cells.to_geojson` takes.
+        excluded_sides : sequence of {"top", "bottom", "left", "right"}
+            Sides at which cells that reach beyond the counting frame are not counted in it, see
+            `bloodseg.cells.CountingFrame`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a cell, with the columns of `bloodseg.BloodCellSegmenter.measure`.
+        """
         table = measure_blocks(
             self._blocks,
             self.confidence,
