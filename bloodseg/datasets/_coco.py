@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ def load_coco(
         for annotation in items:
             for place, inside in _fill(annotation, image.shape[:2], canvas):
                 if annotation.get("iscrowd"):
+                    canvas.reserve(inside.size)
                     crowd[place] |= inside
                 else:
                     label = labels[annotation["category_id"]]
@@ -269,8 +270,13 @@ def _box(annotation: dict[str, Any]) -> list[float]:
     return [left, top, left + width, top + height]
 
 
-def _fill(annotation: dict[str, Any], size: tuple[int, int], canvas: Canvas) -> list[Any]:
-    """Return the windows of an annotation's parts, and which of their pixels are in it."""
+def _fill(
+    annotation: dict[str, Any], size: tuple[int, int], canvas: Canvas
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Return the windows of an annotation's parts, and which of their pixels are in it.
+
+    They are made one by one, for they may be many, and each as large as the image.
+    """
     shape, where = _shape_of(annotation), annotation["where"]
     if shape is None:
         raise ValueError(
@@ -279,11 +285,11 @@ def _fill(annotation: dict[str, Any], size: tuple[int, int], canvas: Canvas) -> 
         )
     try:
         if isinstance(shape, dict):
-            return [_fill_runs(shape, size, canvas)]
+            return iter([_fill_runs(shape, size, canvas)])
         rings = [_ring(part) for part in shape]
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{where} cannot be drawn: {error}") from error
-    return [fill_corners(ring.clip(-FAR, FAR), size) for ring in rings]
+    return (fill_corners(ring.clip(-FAR, FAR), size) for ring in rings)
 
 
 def _ring(part: Any) -> np.ndarray:

@@ -113,7 +113,7 @@ def load_geojson(
         canvas = Canvas(image.shape[:2], str(files[name]))
         for index, (label, polygons) in enumerate(items):
             for rings in polygons:
-                place, inside = _fill(rings, image.shape[:2])
+                place, inside = _fill(rings, image.shape[:2], canvas)
                 canvas.draw(place, inside, class_of(label, known) or 0, index)
         pixels.append(image)
         drawn.append(canvas.cells())
@@ -181,11 +181,14 @@ def _ring(points: Any) -> np.ndarray:
     return corners.clip(-FAR, FAR)
 
 
-def _fill(rings: Rings, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+def _fill(
+    rings: Rings, size: tuple[int, int], canvas: Canvas
+) -> tuple[tuple[slice, slice], np.ndarray]:
     place, inside = fill_corners(rings[0], size)
     corner = np.array([place[1].start, place[0].start])
     for hole in rings[1:]:
         at, hollow = fill_corners(hole - corner, inside.shape)
+        canvas.reserve(hollow.size)
         inside[at] &= ~hollow
     return place, inside
 

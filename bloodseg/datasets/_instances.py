@@ -105,8 +105,7 @@ def load_instances(
                 f"{files[name]} must have the size of its image, {image.shape[:2]}; got "
                 f"{labels.shape}. Export it again from {pictures[name].name}."
             )
-        numbers, consecutive = np.unique(labels, return_inverse=True)
-        numbers, consecutive = numbers[numbers != 0], consecutive + (0 not in numbers)
+        numbers, consecutive = _numbered_anew(labels, name=str(files[name]))
         of_cells = [table.get((name, int(number))) for number in numbers]
         if None in of_cells:
             raise ValueError(
@@ -115,12 +114,27 @@ def load_instances(
             )
         labels_of_cells = [class_of(str(each), known) or 0 for each in of_cells]
         images.append(image)
-        drawn.append(_without_background(consecutive.reshape(labels.shape), labels_of_cells))
+        drawn.append(_without_background(consecutive, labels_of_cells))
     return bunch_of_cells(images, drawn, names, target_names)
 
 
+def _numbered_anew(labels: np.ndarray, *, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of cells, ascending, and the labels (H, W) with 1 to k in their place.
+
+    ``name`` is what the error message calls the label image.
+    """
+    numbers, places = np.unique(labels, return_inverse=True)
+    if numbers[0] < 0:
+        raise ValueError(
+            f"{name} must hold numbers of cells from 1 to {2**31 - 1:,}, and 0 where there is no "
+            f"cell; got {numbers[0]}. Number the cells anew."
+        )
+    consecutive = places.reshape(labels.shape) + (numbers[0] > 0)
+    return numbers[numbers > 0], consecutive.astype(np.int32)
+
+
 def classes_of_cells(
-    labels: np.ndarray, mask: np.ndarray, n_classes: int
+    labels: np.ndarray, mask: np.ndarray, n_classes: int, *, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the class of each cell: the one that most of its pixels have in the label map.
 
@@ -132,6 +146,8 @@ def classes_of_cells(
         The label map.
     n_classes : int
         How many classes there are.
+    name : str
+        What the error message calls the label image.
 
     Returns
     -------
@@ -142,9 +158,7 @@ def classes_of_cells(
     consecutive : ndarray of shape (H, W), int32
         1 to k in place of the numbers.
     """
-    numbers, places = np.unique(labels, return_inverse=True)
-    consecutive = (places.reshape(labels.shape) + (0 not in numbers)).astype(np.int32)
-    numbers = numbers[numbers != 0]
+    numbers, consecutive = _numbered_anew(labels, name=name)
     known = (mask > 0) & (mask != NOT_LABELLED)
     votes = np.zeros((len(numbers) + 1, n_classes), np.int64)
     np.add.at(votes, (consecutive[known], mask[known]), 1)
@@ -186,7 +200,7 @@ def read_instances_of(
             f"{file} must have the size of its label map, {mask.shape}; got {labels.shape}. Export "
             "it again from its image."
         )
-    numbers, classes, consecutive = classes_of_cells(labels, mask, n_classes)
+    numbers, classes, consecutive = classes_of_cells(labels, mask, n_classes, name=str(file))
     if not classes.all():
         raise ValueError(
             f"{file} must hold cells that have a class in {mask_file}; cell "
@@ -210,16 +224,22 @@ def _read_classes(file: Path) -> dict[tuple[str, int], str]:
             f"{file} must say the class of each cell, in the columns {', '.join(_COLUMNS)}; it "
             "does not exist. Write it, one row a cell."
         )
-    found = {}
+    found: dict[tuple[str, int], str] = {}
     for line, row in enumerate(read_rows(file, limit=2**28), start=2):
         try:
             image, label, name = (row[column].strip() for column in _COLUMNS)
-            found[_stem(image), int(label)] = name
+            cell = _stem(image), int(label)
         except (AttributeError, KeyError, ValueError):
             raise ValueError(
                 f"{file} must have the columns {', '.join(_COLUMNS)}, label a whole number; row "
                 f"{line} has not."
             ) from None
+        if found.setdefault(cell, name) != name:
+            raise ValueError(
+                f"{file} must say one class of each cell; of label {label} in {cell[0]}, row "
+                f"{line} says {name!r}, and one before {found[cell]!r}. Folders in the column "
+                "image do not count: images must have names of their own."
+            )
     return found
 
 

@@ -117,7 +117,9 @@ def _outlines(data: Mapping[str, Any], index: int) -> Outlines:
     else:
         n_classes = len(data["target_names"])
         instances = np.asarray(data["instances"][index])
-        _, classes, labels = classes_of_cells(instances, mask, n_classes)
+        _, classes, labels = classes_of_cells(
+            instances, mask, n_classes, name=f"instances[{index}]"
+        )
     outlines = outlines_of(labels, len(classes))
     return _without_hiding(labels, list(zip(map(int, classes), outlines, strict=True)))
 

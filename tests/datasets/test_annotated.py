@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from messages import raises
 from PIL import Image
+from skimage.io import imsave
 
 from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson
 from bloodseg.datasets import (
@@ -19,6 +20,7 @@ from bloodseg.datasets import (
     make_smears,
     save_annotated,
 )
+from bloodseg.datasets._geojson import fill_corners
 
 HEIGHT, WIDTH = 20, 30
 PICTURE = np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
@@ -109,6 +111,24 @@ def test_crowds_are_not_known(save):
     data = load_coco(save(coco(crowd, {"segmentation": [SQUARE]}), "a.json"))
     assert (data.masks[0] == 255).sum() == 25 - 6
     assert data.counts.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("iscrowd", [0, 1])
+def test_parts_without_end_are_drawn_one_by_one(save, monkeypatch, iscrowd):
+    """All at once, those of a file of a few kilobytes would fill the memory."""
+    monkeypatch.setattr("bloodseg.datasets._canvas._SMALL", 1)
+    filled = []
+
+    def fill(*arguments):
+        filled.append(arguments)
+        return fill_corners(*arguments)
+
+    monkeypatch.setattr("bloodseg.datasets._coco.fill_corners", fill)
+    whole = [0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT]
+    folder = save(coco({"segmentation": [whole] * 1000, "iscrowd": iscrowd}), "cells.json")
+    with raises("cells.json has shapes that cover the image more than 256 times. Remove those"):
+        load_coco(folder)
+    assert len(filled) == 257
 
 
 def test_coco_boxes_alone_become_weak_labels(save):
@@ -221,6 +241,14 @@ def test_geojson_holes_and_parts(save):
     assert load_annotated(save(document, "a.geojson") / "a.geojson").format == "geojson"
 
 
+def test_holes_without_end(save, monkeypatch):
+    monkeypatch.setattr("bloodseg.datasets._canvas._SMALL", 1)
+    whole = [[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]]
+    polygon = {"type": "Polygon", "coordinates": [whole] * 300}
+    with raises("a.geojson has shapes that cover the image more than 256 times. Remove those"):
+        load_geojson(save([geojson(polygon)], "a.geojson"))
+
+
 @pytest.mark.parametrize(
     ("document", "text"),
     [
@@ -280,10 +308,11 @@ def test_geojson_needs_its_image(save):
 # ---------------------------------------------------------------- instance labels
 
 
-def save_instances(folder, labels, rows, header="image,label,class"):
-    for kind, pixels in (("images", PICTURE), ("instances", labels)):
+def save_instances(folder, labels, rows, header="image,label,class", name="a.png"):
+    for kind in ("images", "instances"):
         (folder / kind).mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / kind / "a.png")
+    Image.fromarray(PICTURE).save(folder / "images" / "a.png")
+    imsave(folder / "instances" / name, labels, check_contrast=False)
     (folder / "cells.csv").write_text("\n".join([header, *rows]))
     return folder
 
@@ -303,6 +332,38 @@ def test_an_image_full_of_cells_has_no_background(tmp_path):
     labels = np.full((HEIGHT, WIDTH), 4, np.uint8)
     data = load_instances(save_instances(tmp_path, labels, ["a,4,red"]))
     assert (data.masks[0] == 2).all()
+
+
+def test_numbers_below_zero_are_no_cells(tmp_path):
+    """They would shift the numbers, so that the background became a cell."""
+    labels = np.zeros((HEIGHT, WIDTH), np.int32)
+    labels[1:3], labels[5:8] = 7, -1
+    text = "must hold numbers of cells from 1 to 2,147,483,647, and 0 where there is no cell; got"
+    folder = save_instances(tmp_path, labels, ["a,7,white", "a,-1,red"], name="a.tif")
+    with raises(f"a.tif {text} -1. Number the cells anew."):
+        load_instances(folder)
+    (folder / "masks").mkdir()
+    Image.fromarray(2 * (labels != 0).astype(np.uint8)).save(folder / "masks" / "a.png")
+    with raises(f"a.tif {text} -1"):
+        load_annotated(folder)
+    labels = labels.astype(np.uint32)
+    labels[1:3] = 2**31 + 7  # which Pillow reads as a number below zero
+    labels[5:8] = 0
+    save_instances(tmp_path, labels, ["a,2147483655,white"], name="a.tif")
+    with raises(f"a.tif {text} -2147483641"):
+        load_instances(folder)
+
+
+def test_cells_of_images_of_one_name_in_several_folders(tmp_path):
+    labels = np.full((HEIGHT, WIDTH), 4, np.uint8)
+    folder = save_instances(tmp_path, labels, ["x/a.png,4,red", "y/a.png,4,white"])
+    with raises(
+        "cells.csv must say one class of each cell; of label 4 in a, row 3 says 'white', and one "
+        "before 'red'."
+    ):
+        load_instances(folder)
+    save_instances(tmp_path, labels, ["x/a.png,4,red", "y/a.png,4,red"])
+    assert load_instances(folder).counts.tolist() == [[0, 1]]
 
 
 def test_wrong_instances_are_refused(tmp_path):
