@@ -198,7 +198,8 @@ class PreparedODEFunction(nn.Module):
         """
         loose = tol >= _winograd.TOLERANCE
         if (dtype, loose) not in self._prepared:
-            with torch.no_grad():
+            # Kept for calls outside of inference mode, too.
+            with torch.inference_mode(False), torch.no_grad():
                 # For the tightest tolerance that asks for it, so that it serves the others.
                 weights, evaluate = self.func.prepare(dtype, _winograd.TOLERANCE if loose else 0.0)
                 if loose and evaluate is _convolve_twice and _winograd.pays_for(weights[0]):

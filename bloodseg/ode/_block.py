@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -153,6 +155,12 @@ class ODEBlock(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return h(1), of h's shape and, at least, float32."""
+        if torch.compiler.is_compiling():  # steps that depend on h are not to be traced
+            opaque: Callable[[Tensor], Tensor] = torch.compiler.disable(self._solve)
+            return opaque(h)
+        return self._solve(h)
+
+    def _solve(self, h: Tensor) -> Tensor:
         tol = self._tol_now
         y0 = h if h.dtype == torch.float64 else h.float()
         precision = settle_precision(self._precision(y0), tol, self.name)

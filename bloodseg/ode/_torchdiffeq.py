@@ -89,16 +89,11 @@ class _Counted(nn.Module):
         dtype: torch.dtype | None,
         watch: Watch | None,
         name: str,
-        *,
-        adaptive: bool,
     ):
         super().__init__()
         self.func, self.dtype, self.watch, self.name = func, dtype, watch, name
         self.n_evaluations = self.n_accepted = self.n_rejected = 0
         self.slope: Tensor | None = None  # the last dy/dt, to tell why a solve failed
-        if adaptive:  # torchdiffeq warns where a fixed-step method finds these names
-            self.callback_accept_step = self._accept
-            self.callback_reject_step = self._reject
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.n_evaluations += 1
@@ -109,10 +104,14 @@ class _Counted(nn.Module):
         self.slope = slope.detach()
         return slope
 
-    def _accept(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+
+class _CountedSteps(_Counted):
+    """The same for methods that choose their steps: torchdiffeq warns where others find these."""
+
+    def callback_accept_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self.n_accepted += 1
 
-    def _reject(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+    def callback_reject_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self.n_rejected += 1
 
 
@@ -125,7 +124,8 @@ def _solve_one(
     **settings: Any,
 ) -> tuple[Tensor, np.ndarray]:
     tableau = settings["tableau"]
-    counted = _Counted(func, dtype, watch, settings["name"], adaptive=tableau.adaptive)
+    make = _CountedSteps if tableau.adaptive else _Counted
+    counted = make(func, dtype, watch, settings["name"])
     tries_whole = tableau.tries_whole_interval(interval.tolerance)
     # It takes no second estimate: a step over the whole interval would go unguarded.
     guarded = tableau.guard_weights is not None

@@ -131,6 +131,17 @@ def test_a_prepared_network_goes_by_the_tolerance_that_a_block_is_given(counted)
         assert bool(counted) == goes_winograds_way
 
 
+def test_what_inference_mode_has_prepared_can_be_differentiated_through():
+    network = for_prediction(NODEsUNet(width=4, ode_positions=(5,)).eval())
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(images)
+    answer = network(images.requires_grad_())
+    torch.testing.assert_close(answer, expected)
+    answer.sum().backward()
+    assert images.grad.abs().max() > 0
+
+
 def test_what_was_prepared_is_not_sent_to_other_processes():
     prepared = PreparedODEFunction(ConvODEFunction(128))
     before = len(pickle.dumps(prepared))

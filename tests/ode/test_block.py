@@ -39,6 +39,29 @@ def test_block_is_solve_over_the_unit_interval(tol):
     assert block.n_evaluations.tolist() == solution.n_evaluations.tolist()
 
 
+def test_compilers_leave_the_solve_as_it_is():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = ODEBlock(Decay())
+
+        def forward(self, h):
+            return self.block(h.tanh())
+
+    graphs = []
+
+    def note(graph, inputs):
+        graphs.append([node.target for node in graph.graph.nodes if "call" in node.op])
+        return graph.forward
+
+    network, h = Network(), torch.ones(2, 3, requires_grad=True)
+    end = torch.compile(network, backend=note)(h)
+    assert torch.equal(end, network(h))
+    end.sum().backward()
+    assert h.grad is not None
+    assert graphs == [["tanh"]]
+
+
 # ---------------------------------------------------------------- settings
 
 

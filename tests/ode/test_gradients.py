@@ -1,5 +1,6 @@
 """Gradients: by finite differences, each way against the others, in every precision."""
 
+import gc
 import weakref
 
 import numpy as np
@@ -150,6 +151,24 @@ def test_the_adjoint_s_backward_can_be_asked_twice():
     first = torch.autograd.grad(y1, weights, retain_graph=True)
     again = torch.autograd.grad(y1, weights)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "direct"])
+@pytest.mark.parametrize("method", ["bosh3", "rk4"])
+def test_torchdiffeq_keeps_nothing_alive(gradient, method):
+    def lose():
+        func = Dense()
+        y1 = solve(func, double([[0.3, 0.1, 0.2]]), gradient=gradient, method=method, **theirs).y
+        y1.sum().backward()
+        return weakref.ref(func)
+
+    theirs = {"backend": "torchdiffeq"}
+    lose()
+    gc.disable()  # what hangs in a circle would hold its memory until the collector comes by
+    try:
+        assert lose()() is None
+    finally:
+        gc.enable()
 
 
 def test_torchdiffeq_s_gradient_comes_close():
