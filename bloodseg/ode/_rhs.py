@@ -20,7 +20,7 @@ class RightHandSide:
     A module may offer ``prepare(dtype, tol) -> (weights, evaluate)``: tensors computed once for a
     whole solve (normalised, cast) and a function ``evaluate(t, y, *weights)`` whose value may be in
     ``dtype`` and as rough as ``tol`` allows. The gradient reaches the module's parameters through
-    the prepared weights.
+    the prepared weights. One with hooks is called as any other, so that they see each call.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class RightHandSide:
         self.input_dtype: torch.dtype | None = None
         self.weights: tuple[Tensor, ...]
         self._evaluate: Callable[..., Tensor]
-        if hasattr(func, "prepare"):
+        if hasattr(func, "prepare") and not _has_hooks(func):
             self.input_dtype = dtype
             self.weights, self._evaluate = func.prepare(dtype, tol)
         else:
@@ -107,6 +107,11 @@ def _count_changes(y: Tensor) -> Tensor:
     with torch.inference_mode(False):
         counted = torch.empty(0, dtype=y.dtype, device=y.device)
         return counted.set_(y.untyped_storage(), y.storage_offset(), y.shape, y.stride())
+
+
+def _has_hooks(func: Any) -> bool:
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return any(getattr(func, kind, None) for kind in kinds)
 
 
 def _find_trainable(module: nn.Module) -> dict[str, Tensor]:

@@ -153,6 +153,26 @@ def test_the_adjoint_s_backward_can_be_asked_twice():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.parametrize("gradient", OURS)
+def test_hooks_see_each_call_of_a_function_that_prepares_its_weights(gradient):
+    y0 = double([[0.3, -0.2, 0.9]])
+    plain, func, seen = Prepared(), Prepared(), []
+    expected = solve(plain, y0, gradient=gradient).y
+    handle = func.register_forward_hook(lambda *given: seen.append(given))
+    with torch.no_grad():
+        solution = solve(func, y0, gradient=gradient)
+    assert len(seen) == solution.n_evaluations[0]
+    got = solve(func, y0, gradient=gradient).y
+    assert torch.allclose(got, expected, rtol=1e-12)
+    for end in expected, got:
+        end.sum().backward()
+    assert torch.allclose(func.weight.grad, plain.weight.grad, rtol=1e-10)
+    handle.remove()
+    seen.clear()
+    solve(func, y0, gradient=gradient)
+    assert not seen
+
+
 @pytest.mark.parametrize("gradient", ["adjoint", "direct"])
 @pytest.mark.parametrize("method", ["bosh3", "rk4"])
 def test_torchdiffeq_keeps_nothing_alive(gradient, method):
