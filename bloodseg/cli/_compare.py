@@ -110,17 +110,22 @@ def _compare(
 
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    yield f"{'':<36}{'A':>10}{'B':>10}{'A - B':>10}   95 % of images drawn anew"
+    titles = [_title(row) for row in rows]
+    width = max(36, *map(len, titles))
+    yield f"{'':<{width}}{'A':>10}{'B':>10}{'A - B':>10}   95 % of images drawn anew"
     of = "pixels"
-    for row in rows:
+    for title, row in zip(titles, rows, strict=True):
         if row["of"] != of:
             of = row["of"]
             yield ""
-        name = "all cells" if of == "cells" and row["class"] == "all" else row["class"]
-        title = _SHOWN[row["score"]] + ("" if name == "all" else f", {name}")
         values = [row[key] for key in ("first", "second", "difference", "low", "high")]
         one, other, difference, low, high = map(show_score, values)
-        yield f"{title:<36}{one:>10}{other:>10}{difference:>10}   [{low}, {high}]"
+        yield f"{title:<{width}}{one:>10}{other:>10}{difference:>10}   [{low}, {high}]"
+
+
+def _title(row: dict[str, Any]) -> str:
+    name = "all cells" if row["of"] == "cells" and row["class"] == "all" else row["class"]
+    return _SHOWN[row["score"]] + ("" if name == "all" else f", {name}")
 
 
 def _notes(results: tuple[Evaluation, Evaluation]) -> Iterator[str]:

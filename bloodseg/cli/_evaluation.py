@@ -137,13 +137,16 @@ class Evaluation:
             return
         of = "boxes" if any(each.boxes for each in self.cells) else "cells"
         yield ""
-        yield f"{f'cells, IoU of {of} at least 0.5':<36}" + "".join(
-            f"{row['class']:>24}" for row in rows
-        )
-        for title, key in _COUNTED.items():
-            yield f"{title:<36}" + "".join(f"{row[key]:>24}" for row in rows)
-        for title, key in _RATED.items():
-            yield f"{title:<36}" + "".join(f"{_with_interval(row, key):>24}" for row in rows)
+        shown = {f"cells, IoU of {of} at least 0.5": [row["class"] for row in rows]}
+        shown |= {title: [str(row[key]) for row in rows] for title, key in _COUNTED.items()}
+        shown |= {
+            title: [_with_interval(row, key) for row in rows] for title, key in _RATED.items()
+        }
+        widths = [2 + max(map(len, column)) for column in zip(*shown.values(), strict=True)]
+        for title, cells in shown.items():
+            yield f"{title:<36}" + "".join(
+                f"{cell:>{max(24, width)}}" for cell, width in zip(cells, widths, strict=True)
+            )
         if len(self.images) > 1:
             yield f"in brackets what 95 % of {len(self.images)} images drawn anew give"
         yield ""

@@ -34,7 +34,8 @@ def say(*lines: str) -> None:
 
 def flush() -> None:
     """Flush stdout, so that a closed pipe is noticed here and not at the interpreter's end."""
-    _to_stdout(sys.stdout.flush)
+    if sys.stdout is not None:  # as it is where the shell has closed it
+        _to_stdout(sys.stdout.flush)
 
 
 def _to_stdout(write: Any) -> None:
@@ -43,7 +44,14 @@ def _to_stdout(write: Any) -> None:
     except BrokenPipeError:
         # The reader (`| head`) has what it wants. The work goes on; what is still in the buffer
         # must go somewhere, or Python complains as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
+    except OSError as error:  # a full disk behind it, say
+        _forget_stdout()
+        raise CommandError(f"what is printed cannot be written: {error.strerror}.") from error
+
+
+def _forget_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _encodable(text: str, stream: Any) -> str:

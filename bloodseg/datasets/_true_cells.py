@@ -137,6 +137,11 @@ def _read_boxes(file: Path, names: Sequence[str], classes: Sequence[str]) -> dic
             )
         boxes[name].append([top, left, bottom, right])
         labels[name].append(label)
+    if rows and names and not any(named_in(boxes, row["image"] or "") in boxes for row in rows):
+        raise ValueError(
+            f"{file} must have rows about images of the folder, such as {names[0]!r}; the first "
+            f"of its {len(rows)} rows is about {rows[0]['image']!r}, and none is about one of them."
+        )
     return {name: _of_boxes(boxes[name], labels[name], classes) for name in names}
 
 

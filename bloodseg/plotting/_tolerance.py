@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .._images import NOT_LABELLED
-from ..metrics import mean_iou
+from .._images import NOT_LABELLED, check_classes, numbered
+from ..metrics import score_as_masks_know
 from ..model_selection import share_that_differs, tolerance_curve
 from ._axes import axes_for
 
@@ -96,7 +96,12 @@ class ToleranceCurveDisplay:
 
     @classmethod
     def from_predictions(
-        cls, y_true: Any, predictions: Mapping[float, Any], *, ax: Any = None
+        cls,
+        y_true: Any,
+        predictions: Mapping[float, Any],
+        *,
+        classes: Sequence[str] | None = None,
+        ax: Any = None,
     ) -> ToleranceCurveDisplay:
         """Draw predictions that are at hand.
 
@@ -106,6 +111,9 @@ class ToleranceCurveDisplay:
             Label maps.
         predictions : dict of float to class maps
             Class maps of the same images at each tolerance.
+        classes : sequence of str, optional
+            Names of the labels. With them platelets count as background where no label map holds
+            one, as in `from_estimator`.
         ax
             As for `from_estimator`.
 
@@ -122,7 +130,8 @@ class ToleranceCurveDisplay:
             raise ValueError("predictions must hold the class maps of at least one tolerance.")
         tolerances = sorted(predictions)
         maps = [predictions[tolerance] for tolerance in tolerances]
-        scores = [mean_iou(y_true, each, n_classes=NOT_LABELLED) for each in maps]  # of any classes
+        names = numbered(NOT_LABELLED) if classes is None else check_classes(classes)
+        scores = [score_as_masks_know(y_true, each, classes=names) for each in maps]
         changed = [share_that_differs(maps[0], each) for each in maps]
         return cls(tolerances, scores, changed).plot(ax=ax)
 

@@ -286,6 +286,8 @@ def _judge_tolerance_costs(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
             if train_tol not in by_tol or float(loosest) <= float(train_tol):
                 continue
             shares = (by_tol[loosest] / by_tol[train_tol]).dropna()
+            if shares.empty:
+                continue
             verdict = _judge_seeds(shares, lambda values: values < 1)
             yield (
                 verdict,

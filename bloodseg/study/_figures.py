@@ -235,9 +235,11 @@ def _draw_tolerances(dataset: str, records: Sequence[Record]) -> dict[str, Any]:
         for number, tol in enumerate(trained):
             rows = results[results.train_tol == tol].groupby("predict_tol", sort=False)
             cost, score = factor * rows[column].mean(), 100 * rows.mean_iou.mean()
-            deviation = 100 * rows.mean_iou.std(ddof=0).max()
+            deviation = 100 * rows.mean_iou.std().max()  # NaN of a single seed
             colour, marker = choose_style(number)
-            label = f"trained at {tol}\n(seeds ± {deviation:.2f})"
+            label = f"trained at {tol}"
+            if np.isfinite(deviation):
+                label += f"\n(seeds ± {deviation:.2f})"
             axis.plot(cost, score, f"{marker}-", color=colour, ms=5, lw=1, label=label)
             for names, at in _keep_apart(cost, score):
                 axis.annotate(

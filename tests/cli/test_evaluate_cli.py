@@ -106,6 +106,22 @@ def test_platelets_are_no_mistake_where_none_is_annotated():
     assert (rows["platelet"]["tp"], rows["platelet"]["fp"]) == (1, 1)
 
 
+def test_columns_of_cells_stay_apart():
+    score = {"true": 300, "found": 1, **dict.fromkeys(("tp", "fp", "fn"), 0)}
+    score |= {"precision": np.nan, **dict.fromkeys(("recall", "f1", "panoptic_quality"), 0.0)}
+    score |= {"mean_matched_iou": np.nan, "average_precision": 0.0, "count_error": 299.0}
+    score |= {"count_bias": -299.0, "count_bias_low": -300.25, "count_bias_high": -297.75}
+    low = {f"{name}_{side}": value for name, value in score.items() for side in ("low", "high")}
+    result = Evaluation(images=[ScoredImage({}, np.eye(3, dtype=int))] * 2)
+    rows = [{"class": name, **low, **score} for name in ("red", "all")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluation, "cell_rows", rows)
+        lines = list(result._cell_lines())
+    (bias,) = (line for line in lines if line.startswith("count bias"))
+    assert bias.count("  -299.000 [-300.250, -297.750]") == 2
+    assert len({len(line) for line in lines if line.startswith(("annotated", "count bias"))}) == 1
+
+
 def test_a_stop_keeps_the_scores(data, model, tmp_path, capsys, each_segment, monkeypatch):
     kept = []
 

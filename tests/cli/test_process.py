@@ -54,6 +54,19 @@ def test_a_closed_pipe_is_no_error():
     assert done.returncode == 0
 
 
+def test_a_stdout_that_is_closed_or_full_gives_no_traceback():
+    command = f"{sys.executable} -m bloodseg models"
+    for to, code, said in (
+        (">&-", 0, ""),
+        (">/dev/full", 2, "bloodseg: error: what is printed cannot be written: No space left on"),
+    ):
+        done = subprocess.run(
+            f"{command} {to}", shell=True, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (code, bool(said))
+        assert done.stderr.startswith(said)
+
+
 def test_ctrl_c_on_a_training_process_leaves_a_model(data, tmp_path):
     path, checkpoints = tmp_path / "m.safetensors", tmp_path / "checkpoints"
     command = [sys.executable, "-m", "bloodseg", "train", str(data), "-o", str(path), *TINY]

@@ -102,6 +102,10 @@ def test_boxes_of_a_table(folder):
     ("text", "message"),
     [
         ("image,class\na,rbc\n", "boxes.csv must have the columns image, class, xmin, ymin, xmax,"),
+        (
+            "image,class,xmin,ymin,xmax,ymax\nIMG_a.jpg,rbc,1,1,2,2\n",
+            "the first of its 1 rows is about 'IMG_a.jpg', and none is about one of them.",
+        ),
         (BOXES.replace("10,12", "0,12"), "row 3 must have numbers with xmin < xmax and ymin <"),
         (BOXES.replace("10,12", "x,12"), "got 0, 0, x, 12."),
         (BOXES.replace("rbc", "tree"), "'tree'"),

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from bloodseg._images import CLASS_NAMES, colours_of
 from bloodseg.cells import find_cells
 from bloodseg.datasets import make_smears
-from bloodseg.metrics import pixel_accuracy
+from bloodseg.metrics import mean_iou, pixel_accuracy
 from bloodseg.plotting import (
     CellSizeDisplay,
     InstanceDisplay,
@@ -275,6 +275,17 @@ def test_a_tolerance_curve_of_predictions(smear):
     assert score.lines[0].get_ydata()[1] < 100
     assert changed.lines[0].get_ydata().tolist() == pytest.approx([0, 100 * (worse != mask).mean()])
     assert score.get_xscale() == "log"
+
+
+def test_a_tolerance_curve_takes_platelets_for_background_where_no_map_has_one(smear):
+    _, mask = smear
+    found = mask.copy()
+    found[:5] = 3
+    as_background = np.where(found == 3, 0, found)
+    classes = ("background", "white", "red", "platelet")
+    display = ToleranceCurveDisplay.from_predictions([mask], {1e-2: [found]}, classes=classes)
+    assert display.scores == [mean_iou([mask], [as_background])]
+    assert ToleranceCurveDisplay.from_predictions([mask], {1e-2: [found]}).scores < display.scores
 
 
 def test_a_tolerance_curve_of_a_model(fitted, smears):

@@ -367,3 +367,12 @@ def test_spread_and_tables():
 def test_records_are_json(folder):
     for file in (folder / "jobs").iterdir():
         assert json.loads(file.read_text())["name"] == file.stem
+
+
+def test_costs_that_no_seed_has_both_of_are_not_judged(rng):
+    matrices = noisy(GOOD, rng)
+    records = [
+        record("tolerance", "NODEs-UNet", seed, None, "0.001", predicted={tol: matrices})
+        for seed, tol in enumerate(("0.001", "0.01"))
+    ]
+    assert said(records)[1] == []
