@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
+import numpy as np
+
+from .._images import NOT_LABELLED
 from ..datasets import load_annotated, save_annotated
 from ._annotations import unreadable
 from ._output import CommandError, complain, make_folder, reported, say
@@ -32,6 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.data} holds boxes alone, which are rectangles in {output}: correct them "
             "before they are taken for outlines of cells. With --to coco they stay boxes."
         )
+    elif "boxes" not in data and arguments.format != "masks":
+        n_partial = sum(bool((np.asarray(mask) == NOT_LABELLED).any()) for mask in data.masks)
+        if n_partial:
+            complain(
+                f"pixels labelled {NOT_LABELLED}, not known, are background in {output}, whose "
+                f"format cannot say so: {n_partial} of {len(data.masks)} label maps have some."
+            )
     n_images = len(data.names)
     say(
         f"{n_images} image{'s' * (n_images != 1)}, from {data.format} to {arguments.format}: "

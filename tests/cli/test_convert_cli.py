@@ -93,6 +93,16 @@ def test_convert_says_that_boxes_become_rectangles(tmp_path, capsys):
     assert load_annotated(tmp_path / "again").boxes[0].tolist() == [[2, 2, 10, 10]]
 
 
+def test_convert_says_that_what_is_not_known_becomes_background(smears, tmp_path, capsys):
+    masks = [mask.copy() for mask in smears.masks]
+    masks[2][:5] = 255
+    save_annotated({**smears, "masks": masks, "instances": None}, tmp_path / "in", "masks")
+    for form, said in (("coco", True), ("masks", False)):
+        assert main(["convert", str(tmp_path / "in"), str(tmp_path / form), "--to", form]) == 0
+        err = capsys.readouterr().err
+        assert ("are background in" in err and "1 of 6 label maps have some" in err) == said
+
+
 def test_convert_does_not_write_among_what_it_reads(outlined, capsys):
     before = sorted(outlined.iterdir())
     same = outlined.parent / "." / outlined.name
