@@ -84,6 +84,11 @@ def _by_regression(
             f"--excluded-sides means nothing to {arguments.model}, which sees no single cells. "
             "Leave it out."
         )
+    if arguments.strict:
+        raise CommandError(
+            f"--strict means nothing to {arguments.model}, which says of no result that it is in "
+            "doubt. Leave it out."
+        )
 
     def count(image: Path) -> tuple[_Row, Any]:
         (counts,) = counter.predict([read_image(image)]).round(2).tolist()

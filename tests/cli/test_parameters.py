@@ -124,6 +124,7 @@ def test_a_counter_is_trained_and_counts(counted, smears, capsys):
     capsys.readouterr()
     for command, text in (
         (["count", "--tile-size", "64"], "--tile-size means nothing to"),
+        (["count", "--strict"], "which says of no result that it is in doubt. Leave it out."),
         (["predict", "-o", str(counted / "p")], "only counts cells; it is for `bloodseg count`."),
     ):
         assert main([*command, str(counted / "d/images"), "-q", "-m", str(model)]) == 2
