@@ -11,6 +11,7 @@ frame keep half the width of a red cell away from the border: what reaches into 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,9 +107,8 @@ class CountingFrame:
 def check_excluded_sides(sides: Any) -> tuple[str, ...]:
     """Return the sides of a frame whose cells do not count."""
     given = None if isinstance(sides, str) or not np.iterable(sides) else tuple(sides)
-    meet = given is not None and len(given) == 2 and set(given) <= set(SIDES)
-    meet = meet and len({"top", "bottom"} & set(given or ())) == 1
-    if given is None or (given and not meet):
+    pairs = itertools.product(("top", "bottom"), ("left", "right"))
+    if given is None or (given and not any(given in (pair, pair[::-1]) for pair in pairs)):
         raise ValueError(
             "excluded_sides must be two sides that meet, one of 'top' and 'bottom' and one of "
             f"'left' and 'right', or () where all cells are to count; got {sides!r}. The default "

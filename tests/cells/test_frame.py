@@ -125,7 +125,11 @@ def test_density_of_cells_that_are_found():
 
 
 @pytest.mark.parametrize(
-    "sides", ["bottom", ("bottom",), ("top", "bottom"), ("left", "left"), ("a", "top"), 3, None]
+    "sides",
+    [
+        *("bottom", ("bottom",), ("top", "bottom"), ("left", "left"), ("top", "top")),
+        *(("bottom", "bottom"), ("a", "top"), ([], "top"), 3, None),
+    ],
 )
 def test_sides_that_do_not_meet(sides):
     text = (
