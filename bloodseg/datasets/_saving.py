@@ -34,10 +34,10 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
     path : str or path-like
         The folder, made where it is not there. Files of the same names are replaced.
     format : {"masks", "coco", "geojson", "labelme"}
-        "masks" are the folders of `load_folder`. The others hold outlines: of a cell in several
-        parts that of the largest, holes and what is labelled 255 left out. Where there are boxes
-        alone, "coco" holds boxes, and "geojson" and "labelme" hold rectangles, which are read back
-        as outlines: they are for a person to correct.
+        "masks" are the folders of `load_folder`, without the numbers of single cells. The others
+        hold outlines: of a cell in several parts that of the largest, holes and what is labelled
+        255 left out. Where there are boxes alone, "coco" holds boxes, and "geojson" and "labelme"
+        hold rectangles, which are read back as outlines: they are for a person to correct.
 
     Raises
     ------
@@ -121,7 +121,8 @@ def _outlines(data: Mapping[str, Any], index: int) -> Outlines:
             instances, mask, n_classes, name=f"instances[{index}]"
         )
     outlines = outlines_of(labels, len(classes))
-    return _without_hiding(labels, list(zip(map(int, classes), outlines, strict=True)))
+    drawn = _without_hiding(labels, list(zip(map(int, classes), outlines, strict=True)))
+    return [each for each in drawn if each[0]]  # the class of the others is not known
 
 
 def _without_hiding(labels: np.ndarray, outlines: Outlines) -> Outlines:

@@ -453,6 +453,19 @@ def test_a_cell_in_the_hole_of_another_is_not_lost(tmp_path, format):
 
 
 @pytest.mark.parametrize("format", ["coco", "geojson", "labelme"])
+def test_a_cell_of_unknown_class_is_left_out(tmp_path, format):
+    instances = np.zeros((HEIGHT, WIDTH), np.int32)
+    instances[2:8, 2:8], instances[10:16, 2:8] = 1, 2
+    mask = np.select([instances == 1, instances == 2], [255, 2]).astype(np.uint8)
+    names = ("background", "white", "red")
+    data = {"images": [PICTURE], "masks": [mask], "instances": [instances], "target_names": names}
+    save_annotated(data, tmp_path, format)
+    back = load_annotated(tmp_path)
+    assert (back.instances[0] == (instances == 2)).all()
+    assert back.counts.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("format", ["coco", "geojson", "labelme"])
 def test_numbers_of_cells_stay_where_none_hides_another(drawn, tmp_path, format):
     save_annotated(drawn, tmp_path, format)
     for back, instances in zip(load_annotated(tmp_path).instances, drawn.instances, strict=True):
