@@ -64,8 +64,7 @@ def _add_marks(marks: np.ndarray, view: np.ndarray, pure: np.ndarray, colour: np
     """Add the bars and rows of glyphs of one colour, and what of it stands beside them."""
     _, numbers, stats, _ = cv2.connectedComponentsWithStats(pure.astype(np.uint8), connectivity=8)
     left, top, width, height, area = stats.T
-    possible = (area >= 4) & (np.maximum(width, height) <= max(view.shape[:2]))
-    possible &= np.minimum(width, height) <= _GLYPH[1]
+    possible = (area >= 4) & (np.minimum(width, height) <= _GLYPH[1])
     possible[0] = False
     glyphs = []
     for index in np.flatnonzero(possible):

@@ -16,7 +16,7 @@ from ._export import svg_path
 SHOWN_SIDE = 360
 """Longest side of the picture in pixels."""
 
-_MOST_OUTLINED = 3000  # cells: more would make notebooks slow to open, and not be told apart
+MOST_OUTLINED = 3000  # cells: more would make notebooks slow to open, and not be told apart
 
 
 def to_html(
@@ -37,7 +37,8 @@ def to_html(
     heading : str
         What the image is.
     outlines : sequence of ndarray of shape (k, 2)
-        Corners (x, y) of each cell, in pixels of the image.
+        Corners (x, y) of each cell, in pixels of the image; of more than `MOST_OUTLINED` cells
+        none are looked at.
     names : sequence of str
         Class of each cell.
     shape : (int, int)
@@ -59,7 +60,7 @@ def to_html(
     ]
     if photo is not None:
         parts.append(f'<image href="{embed(_to_jpeg(photo))}" width="{width}" height="{height}"/>')
-    if len(outlines) <= _MOST_OUTLINED:
+    if len(names) <= MOST_OUTLINED:
         opacity = 0 if photo is not None else 0.5
         for name, colour in colours_of(classes).items():
             chosen = compress(outlines, (each == name for each in names))
@@ -72,7 +73,7 @@ def to_html(
                 'stroke-width="1"/>',
             ]
     else:
-        notes = [*notes, f"Too many cells to outline here: {len(outlines)}."]
+        notes = [*notes, f"Too many cells to outline here: {len(names)}."]
     numbers = ", ".join(f"{in_words(name)}: {count}" for name, count in counts.items())
     lines = [
         f"<b>{html.escape(heading)}</b>",

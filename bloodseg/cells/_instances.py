@@ -81,12 +81,13 @@ class Cells:
     def _repr_html_(self) -> str:
         """Return what a notebook shows: outlines and counts."""
         from ._export import outlines_of
-        from ._html import to_html
+        from ._html import MOST_OUTLINED, to_html
 
+        few = len(self) <= MOST_OUTLINED
         n_cut = int(self.touches_border.sum())
         return to_html(
             f"{len(self)} cells",
-            outlines_of(self.labels, len(self)),
+            outlines_of(self.labels, len(self)) if few else [],
             self.names.tolist(),
             shape=(self.labels.shape[0], self.labels.shape[1]),
             counts=self.counts,
