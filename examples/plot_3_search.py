@@ -8,6 +8,7 @@ parameters like any other, so scikit-learn searches them.
 The sizes are far too small for scores that mean something; the calls are those of a real search.
 """
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from sklearn.model_selection import GridSearchCV, ShuffleSplit
 
@@ -47,3 +48,10 @@ table.sort_values("mean IoU", ascending=False)
 
 # %%
 search.best_params_
+
+# %%
+# The best of each tolerance and position, over the strengths of the contrast:
+table["positions"] = table["ode_positions"].astype(str)
+best = table.pivot_table("mean IoU", "positions", "ode_tol", aggfunc="max")
+fig, ax = plt.subplots(layout="constrained")
+ax = best.plot.barh(ax=ax, xlabel="mean IoU")

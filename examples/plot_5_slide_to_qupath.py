@@ -6,7 +6,7 @@ TIFF, OME-TIFF and Zarr of any size are read by strips and go through the networ
 that memory stays bounded. Cells come out with outlines in GeoJSON, which QuPath opens by dragging
 the file onto the image.
 
-The shell does the same: ``bloodseg measure slide.ome.tif -o cells --formats csv geojson``.
+The shell does the same: ``bloodseg measure slide.ome.tif -o cells --format csv,geojson``.
 """
 
 import json
@@ -18,6 +18,7 @@ import tifffile
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import to_geojson
 from bloodseg.datasets import make_smears, open_slide
+from bloodseg.plotting import InstanceDisplay
 
 # A small slide, for the example: 0.2 micrometres a pixel.
 folder = Path(tempfile.mkdtemp())
@@ -44,6 +45,10 @@ slide.shape, slide.pixel_size
 segmenter = BloodCellSegmenter.from_pretrained(tile_size=192)
 cells = segmenter.measure([folder / "slide.ome.tif"], outlines=True)
 cells.drop(columns="outline").head().T
+
+# %%
+# What QuPath will show:
+display = InstanceDisplay.from_estimator(segmenter, pixels)
 
 # %%
 features = to_geojson(cells)

@@ -7,6 +7,8 @@ test images, and the images are resampled: the interval says which differences t
 compatible with.
 """
 
+import matplotlib.pyplot as plt
+
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import confusion_matrix
@@ -39,3 +41,11 @@ for width in (2, 8):
 # ``low`` to ``high`` is the interval; where it holds 0, these data do not say which is better.
 table = compare(matrices, [("width 8", "width 2")])
 table[["metric", "difference", "low", "high", "p_holm", "detectable"]].round(3)
+
+# %%
+fig, ax = plt.subplots(figsize=(6, 2.5), layout="constrained")
+ax.set(xlabel="width 8 minus width 2, with 95 % intervals")
+middle = table["difference"]
+reach = [middle - table["low"], table["high"] - middle]
+ax.errorbar(middle, table["metric"], xerr=reach, fmt="o", capsize=4)
+zero = ax.axvline(0, color="grey", linestyle="--")

@@ -146,5 +146,6 @@ class CellSizeDisplay:
                 label += f", median {np.median(of):.3g} {self.unit}"
             self.ax_.hist(of, bins=edges, color=colours[name], alpha=0.65, label=label)
         self.ax_.set(xlabel=f"diameter, {self.unit}", ylabel="cells")
-        self.ax_.legend()
+        # Above the axes, where it covers no bar.
+        self.ax_.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
         return self

@@ -199,6 +199,13 @@ def test_a_histogram_counts_the_whole_cells_of_each_class():
     assert display.ax_.get_xlabel() == "diameter, micrometres"
 
 
+def test_the_legend_of_sizes_covers_no_bar():
+    display = CellSizeDisplay({"white": [12.0], "red": [7.0, 8.0]}, unit="micrometres").plot()
+    display.figure_.canvas.draw()
+    legend = display.ax_.get_legend().get_window_extent()
+    assert legend.y0 >= display.ax_.get_window_extent().y1
+
+
 def test_no_cells_are_no_bars():
     display = CellSizeDisplay.from_predictions(CELLS[:0])
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
