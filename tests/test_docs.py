@@ -22,7 +22,7 @@ from PIL import Image
 
 import bloodseg
 from bloodseg import BloodCellCounter, BloodCellSegmenter
-from bloodseg.cli._arguments import make_parser
+from bloodseg.cli._arguments import _COMMANDS, make_parser
 from bloodseg.datasets import make_smears
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +136,19 @@ def test_commands_are_ones_that_the_command_line_takes(page):
             _, *arguments = shlex.split(line, comments=True)
             assert make_parser(arguments[0]).parse_args(arguments).command == arguments[0]
     assert page != "README.md" or any(line.startswith("bloodseg ") for line in lines)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_commands_that_examples_name(example):
+    text = (ROOT / f"examples/{example}.py").read_text()
+    for line in re.findall(r"``bloodseg (.+?)``", text, re.DOTALL):
+        arguments = shlex.split(line)
+        assert make_parser(arguments[0]).parse_args(arguments).command == arguments[0]
+
+
+def test_table_of_commands_is_that_of_the_command_line():
+    text = (ROOT / "docs/cli.md").read_text()
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE)) == _COMMANDS
 
 
 def reference():
