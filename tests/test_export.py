@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -325,6 +326,11 @@ def test_the_command_says_what_is_wrong(command, capsys):
     ):
         assert main([*arguments, *wrong]) == 2
         assert text in capsys.readouterr().err
+    model = Path(arguments[1])
+    before = model.read_bytes()
+    assert main(["export", str(model), "-o", str(model), "--overwrite"]) == 2
+    assert f"{model} is the model itself. Choose another name." in capsys.readouterr().err
+    assert model.read_bytes() == before
     path.write_bytes(b"mine")
     assert main(arguments) == 2
     assert "exists. Choose another name, or pass --overwrite." in capsys.readouterr().err

@@ -140,3 +140,4 @@ def _notes(results: tuple[Evaluation, Evaluation]) -> Iterator[str]:
         "Where the interval holds 0, these images do not tell which is better. It says nothing of "
         "other trainings."
     )
+    yield from dict.fromkeys(note for result in results for note in result.notes())

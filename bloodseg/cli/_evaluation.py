@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from .._files import write_json
-from .._images import CLASS_NAMES, PLATELET
+from .._images import CLASS_NAMES, PLATELET, cell_labels, in_words
 from ..cells import Cells
 from ..datasets import Slide, TrueCells
 from ..estimators import BloodCellSegmenter
@@ -112,9 +112,22 @@ class Evaluation:
         n = len(self.images)
         lines.append(f"{'seconds an image':<36}{self.seconds / n:>12.2f}")
         lines += ["", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
+        return [*lines, *self.notes()]
+
+    def notes(self) -> Iterator[str]:
+        """Yield which classes the label maps lack, and what that makes of the scores."""
         if not know_platelets(self.confusion, self.classes):
-            lines.append(f"No label map holds a {PLATELET}: those found count as background.")
-        return lines
+            yield f"No label map holds a {PLATELET}: those found count as background."
+        absent = [
+            f"{in_words(name)} ({label})"
+            for name, label in cell_labels(self.classes).items()
+            if name != PLATELET and self.confusion[:, label].any() > self.confusion[label].any()
+        ]
+        if absent:
+            yield (
+                f"No label map holds {' or '.join(absent)}: those found count as wrong. If the "
+                "maps do not tell all classes apart, the scores say little of the model."
+            )
 
     def _pixel_lines(self) -> Iterator[str]:
         scores = self.scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ..export import to_onnx
 from ._batch import INPUT_ERRORS, find_images
@@ -13,6 +14,8 @@ from ._output import CommandError, check_output, first_line, say
 def run(arguments: argparse.Namespace) -> int:
     """Write a model's network as an ONNX file, and say how far it keeps to the model."""
     check_output(arguments.output, overwrite=arguments.overwrite)
+    if os.path.realpath(arguments.output) == os.path.realpath(arguments.model):
+        raise CommandError(f"{arguments.output} is the model itself. Choose another name.")
     stems, failed = find_images(arguments.images)
     images = list(stems)
     if arguments.images and not images:

@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .._files import check_place, printable, written_whole
+from ..datasets import is_image
 
 PROGRAM = "bloodseg"
 
@@ -184,6 +185,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     check_writable(path.parent)
     with reported(path):
         check_place(path, "The output")
+        if is_image(path):  # as of `-o *.png`, where the first photo becomes the output
+            raise CommandError(f"{path} is an image, which is not replaced. Choose another name.")
 
 
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:

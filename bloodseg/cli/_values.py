@@ -172,6 +172,10 @@ def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def path(text: str) -> Path:
     """Parse a path; shells leave the ~ of ``-o=~/x`` and ``'~/x'`` as it is."""
+    if not text:  # which would be this folder
+        raise argparse.ArgumentTypeError(
+            "a path must not be empty; perhaps a variable of the shell is not set"
+        )
     return expanded(text)
 
 

@@ -6,6 +6,7 @@ from ._coco import load_coco
 from ._files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from ._files import UnknownLabelError as UnknownLabelError
 from ._files import files_by_stem as files_by_stem
+from ._files import is_image as is_image
 from ._files import is_zarr as is_zarr
 from ._files import list_images, list_passed_over
 from ._files import read_rows as read_rows

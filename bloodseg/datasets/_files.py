@@ -219,6 +219,11 @@ def is_zarr(path: Path) -> bool:
     )
 
 
+def is_image(path: Path) -> bool:
+    """Return whether a file begins as those do that are read as images."""
+    return path.is_file() and format_of(read_start(path)) is not None
+
+
 def read_start(path: Path) -> bytes:
     """Return the first bytes of a file, which tell its format."""
     check_file(path)

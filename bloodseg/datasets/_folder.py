@@ -175,9 +175,10 @@ def list_pairs(
             "got none."
         )
     pairs = []
+    others = sorted(os.listdir(folder / "masks"))
     for name in sorted(images.keys() | masks.keys()):
         try:
-            pairs.append(_pair(folder, name, images.get(name, []), masks.get(name, [])))
+            pairs.append(_pair(folder, name, images.get(name, []), masks.get(name, []), others))
         except (FileNotFoundError, ValueError) as error:
             if on_error is None:
                 raise
@@ -227,11 +228,21 @@ def read_pair(pair: Pair, *, classes: Sequence[str] = CLASS_NAMES) -> tuple[np.n
     return image, _read_mask(pair.mask, image, pair.image, check_classes(classes))
 
 
-def _pair(folder: Path, name: str, images: list[Path], masks: list[Path]) -> Pair:
+def _pair(
+    folder: Path, name: str, images: list[Path], masks: list[Path], others: Sequence[str]
+) -> Pair:
     if not masks:
+        # Of other endings, or with a word appended to the image's name.
+        near = next((f for f in others if f.startswith((f"{name}.", f"{name}_", f"{name}-"))), None)
+        advice = "Add it, or move the image away."
+        if near:
+            advice = (
+                f"There is {near}, though: give a label map the name of its image, and save it as "
+                "PNG, TIFF or BMP, for JPEG changes labels."
+            )
         raise FileNotFoundError(
             f"{images[0]} has no label map: {folder / 'masks' / name}.png (or .tif, .bmp) does not "
-            "exist. Add it, or move the image away."
+            f"exist. {advice}"
         )
     if not images:
         raise ValueError(

@@ -16,7 +16,7 @@ from bloodseg.cells import Cells
 from bloodseg.cli import _batch, main
 from bloodseg.cli._evaluation import CellOverlaps, Evaluation, ScoredImage
 from bloodseg.datasets import TrueCells
-from bloodseg.metrics import cell_report, mean_iou
+from bloodseg.metrics import cell_report, confusion_matrix, mean_iou
 
 
 def test_evaluate_prints_and_writes_scores(data, model, tmp_path, capsys):
@@ -142,6 +142,18 @@ def test_a_stop_keeps_the_scores(data, model, tmp_path, capsys, each_segment, mo
         assert [image["image"] for image in report["images"]] == ["a", "b"]
         assert report["n_left"] == 2
     assert len(rows_of(tmp_path / "metrics.csv")) == 3
+
+
+@pytest.mark.parametrize(("labels", "said"), [([0, 1], True), ([0, 1, 2], False)])
+def test_classes_that_no_label_map_holds_are_named(labels, said):
+    matrices = [
+        confusion_matrix([np.array([true])], [np.array([found])])
+        for true, found in ((labels, labels), ([0, 1], [2, 1]))
+    ]
+    images = [ScoredImage({"image": "a", "seconds": 1.0}, matrix) for matrix in matrices]
+    assert not list(Evaluation(images=images[:1]).notes())
+    note = "No label map holds red cells (2): those found count as wrong."
+    assert any(line.startswith(note) for line in Evaluation(images=images).table()) == said
 
 
 def test_evaluate_leaves_out_what_it_cannot_read(broken, model, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Names of inputs and outputs that are no common ones, and files that are left out."""
 
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -81,6 +82,17 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(folder, name, capsys
     assert run("count", "z.png", "-m", "none", "-o", name, "--overwrite") == 2
     assert f"{name} cannot be written" in capsys.readouterr().err
     assert not os.path.isfile("pipe")
+
+
+@pytest.mark.parametrize("command", ["count", "report"])
+def test_an_image_is_not_replaced_by_an_output(command, folder, capsys):
+    before = Path("z.png").read_bytes()
+    # As shells write `-o *.png`.
+    assert run(command, "-o", "z.png", "~x.png", "-m", "none", "--overwrite") == 2
+    assert "z.png is an image, which is not replaced. Choose another name." in (
+        capsys.readouterr().err
+    )
+    assert Path("z.png").read_bytes() == before
 
 
 @pytest.fixture

@@ -108,6 +108,7 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND. See `bloodseg --help`."),
+        (["count", ""], "argument IMAGE: a path must not be empty; perhaps a variable"),
         (["trane"], "argument COMMAND: invalid choice: 'trane'"),
         (["train", "x"], "arguments are required: -o/--output. See `bloodseg train --help`."),
         (["train", "x", "-o", "y", "--ode-positions", "a"], 'positions are written as "4,5,6"'),

@@ -191,6 +191,13 @@ def test_missing_files_are_named(folder, spoil, message):
         load_folder(folder)
 
 
+@pytest.mark.parametrize("name", ["a_mask.png", "a-1.tif", "a.jpg"])
+def test_label_maps_of_other_names_are_named(folder, name):
+    (folder / "masks/a.png").rename(folder / "masks" / name)
+    with pytest.raises(FileNotFoundError, match=f"There is {name}, though: give a label map the"):
+        load_folder(folder)
+
+
 def test_a_path_that_is_no_folder_is_refused(folder):
     with pytest.raises(FileNotFoundError, match="path must be a folder with subfolders images"):
         load_folder(folder / "nowhere")
