@@ -50,10 +50,15 @@ def least_bytes(n_pixels: int) -> int:
 def check_whole_size(height: int, width: int) -> None:
     """Raise where an image of this size cannot be read whole."""
     if height * width > MAX_PIXELS or max(height, width) > MAX_WHOLE_SIDE:
-        raise ValueError(
-            f"it declares {height} x {width} pixels and at most {MAX_PIXELS:,} are read, "
-            f"{MAX_WHOLE_SIDE:,} a side. Cut it into parts, or save it as a TIFF in tiles."
-        )
+        raise too_large(f"{height} x {width}")
+
+
+def too_large(declared: str) -> ValueError:
+    """Return the error for an image of so many pixels that it cannot be read whole."""
+    return ValueError(
+        f"it declares {declared} pixels and at most {MAX_PIXELS:,} are read, {MAX_WHOLE_SIDE:,} a "
+        "side. Cut it into parts, or save it as a TIFF in tiles."
+    )
 
 
 def check_part(n_bytes: int, what: str) -> None:

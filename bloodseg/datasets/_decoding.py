@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from .._images import CLASS_NAMES, NOT_LABELLED, check_images, check_orientation, to_rgb
-from ._bounds import check_whole_size
+from ._bounds import check_whole_size, too_large
 from ._pixel_size import in_micrometres, pixel_sides
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -198,7 +198,10 @@ def _open(data: bytes) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.simplefilter("ignore", UserWarning)
         # Named formats only: some of Pillow's others start programs (EPS) or are rarely tested.
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        try:
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise too_large("too many") from error
     check_whole_size(image.height, image.width)
     check_page_count(_count_pages(image))
     return image

@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from .._files import check_place, expanded, written_whole
 from ..preprocessing import Preprocessor
+from ..training import checksum_of
 
 _KEY = "bloodseg"
 _FORMAT = 1
@@ -87,11 +88,16 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
         section: {name: to_json(value, name=name) for name, value in entries.items()}
         for section, entries in header.items()
     }
-    metadata = {_KEY: json.dumps({"format": _FORMAT, **encoded})}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    checksum = _checksum(tensors)
+    metadata = {_KEY: json.dumps({"format": _FORMAT, "checksum": checksum, **encoded})}
     with written_whole(path) as unfinished:
         # As bytes: safetensors' own writing leaves a file that only its owner can read.
         unfinished.write_bytes(save(tensors, metadata=metadata))
+
+
+def _checksum(weights: Mapping[str, torch.Tensor]) -> str:
+    return checksum_of(dict(sorted(weights.items())))  # files have an order of their own
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -133,10 +139,17 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     ValueError
         If the file is damaged, or no model file of this package.
     """
-    weights, header = _read(
+    weights, header, checksum = _read(
         path,
         lambda file: {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
     )
+    # safetensors notices no flipped bit, nor a hole that a download has left. Files of before the
+    # first release have no checksum.
+    if checksum is not None and checksum != _checksum(weights):
+        raise ValueError(
+            f"{path} was damaged after it was written: its checksum does not fit. Copy it again "
+            "from where it came."
+        )
     return check_weights(weights, name=str(path)), header
 
 
@@ -147,7 +160,7 @@ def read_header(path: Any) -> dict[str, Any]:
 
 def _read(
     path: Any, weights_of: Callable[[Any], dict[str, torch.Tensor]]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+) -> tuple[dict[str, torch.Tensor], dict[str, Any], Any]:
     path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {path}.")
@@ -168,10 +181,11 @@ def _read(
         header = json.loads(text)
         version = header.pop("format")
         if version == _FORMAT:
-            return weights, {
+            sections = {
                 section: {name: from_json(value) for name, value in header[section].items()}
                 for section in _SECTIONS
             }
+            return weights, sections, header.get("checksum")
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header ({error!r}).") from error
     raise ValueError(

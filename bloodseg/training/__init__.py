@@ -7,6 +7,7 @@ from ._batch import scale_learning_rate as scale_learning_rate
 from ._callbacks import check_callbacks as check_callbacks
 from ._callbacks import numbers_of as numbers_of
 from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import checksum_of as checksum_of
 from ._checkpoint import fingerprint as fingerprint
 from ._distributed import make_accelerator as make_accelerator
 from ._distributed import share_seed as share_seed

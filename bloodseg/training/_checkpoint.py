@@ -91,7 +91,7 @@ class Checkpoint:
             "history": json.dumps(history, default=str),
             "best": best,
         }
-        state["checksum"] = _checksum(state)
+        state["checksum"] = checksum_of(state)
         try:
             with written_whole(self.path) as unfinished:
                 torch.save(state, unfinished)
@@ -103,7 +103,7 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            whole = state.pop("checksum") == _checksum(state)
+            whole = state.pop("checksum") == checksum_of(state)
             state["history"] = json.loads(state["history"])
         except PermissionError:
             raise
@@ -121,7 +121,8 @@ class Checkpoint:
         return state
 
 
-def _checksum(state: dict[str, Any]) -> str:
+def checksum_of(state: dict[str, Any]) -> str:
+    """Return what tells tensors and what lies beside them from all others, in their order."""
     digest = hashlib.blake2b(digest_size=16)
 
     def add(value: Any) -> None:

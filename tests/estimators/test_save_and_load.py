@@ -8,6 +8,7 @@ import pytest
 import torch
 from fits import Bomb, PixelNet
 from messages import raises
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from bloodseg import BloodCellSegmenter, Preprocessor
@@ -147,6 +148,32 @@ def test_damaged_files(fitted, tmp_path, content):
     ) as caught:
         BloodCellSegmenter.load(path)
     assert str(caught.value).endswith("Save the model again with its `save`.")
+
+
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_weights_that_have_changed_are_noticed(fitted, tmp_path, half_precision):
+    path = tmp_path / "m.safetensors"
+    fitted.save(path, half_precision=half_precision)
+    BloodCellSegmenter.load(path)
+    whole = path.read_bytes()
+    for changed in (
+        whole[:-1000] + bytes([whole[-1000] ^ 1]) + whole[-999:],
+        whole[:-600] + bytes(600),
+    ):
+        path.write_bytes(changed)
+        with raises(f"{path} was damaged after it was written: its checksum does not fit."):
+            BloodCellSegmenter.load(path)
+
+
+def test_a_file_without_a_checksum_is_read(fitted, tmp_path):
+    path = tmp_path / "m.safetensors"
+    fitted.save(path)
+    with safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(file.metadata()["bloodseg"])
+    del metadata["checksum"]
+    save_file(weights, path, metadata={"bloodseg": json.dumps(metadata)})
+    assert BloodCellSegmenter.load(path).network_.state_dict().keys() == weights.keys()
 
 
 def test_a_pickle_is_refused_and_not_executed(tmp_path):
