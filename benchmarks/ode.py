@@ -208,9 +208,9 @@ def sweep(problem: Problem, tolerances: tuple[float, ...]) -> list[dict[str, Any
     """Cost against achieved error for every adaptive method of both solvers."""
     rows = []
     for tol in tolerances:
-        for method in ("heun", "bosh3", "dopri5", "tsit5", "dopri8"):
+        for method in ("heun", "kutta3", "bosh3", "dopri5", "tsit5", "dopri8"):
             for backend in ("bloodseg", "torchdiffeq"):
-                if backend == "torchdiffeq" and method == "tsit5":
+                if backend == "torchdiffeq" and method in ("kutta3", "tsit5"):
                     continue
                 name = "adaptive_heun" if method == "heun" else method
                 call: Any = ours(problem, rtol=tol, atol=tol, method=method)
@@ -243,7 +243,7 @@ def methods_table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             problems.append(Problem(position, exact, y0, end))
     rows = []
     for tol in METHODS_TOLERANCES[:: 3 if arguments.quick else 1]:
-        for method in ("heun", "bosh3", "dopri5", "tsit5", "dopri8"):
+        for method in ("heun", "kutta3", "bosh3", "dopri5", "tsit5", "dopri8"):
             if method == "heun" and tol < 1e-5:  # hundreds of steps
                 continue
             ends = [ours(each, rtol=tol, atol=tol, method=method)() for each in problems]

@@ -15,7 +15,14 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-COLOURS = {"heun": "C0", "bosh3": "C1", "dopri5": "C2", "tsit5": "C3", "dopri8": "C4"}
+COLOURS = {
+    "heun": "C0",
+    "kutta3": "C5",
+    "bosh3": "C1",
+    "dopri5": "C2",
+    "tsit5": "C3",
+    "dopri8": "C4",
+}
 
 
 def cost_against_error(rows: list[dict[str, Any]], file: Path) -> None:

@@ -60,7 +60,7 @@ class Recipe:
     loss: str = "cross_entropy"
     width: int = 24
     n_steps: int = 4282
-    ode_tol: float = 1e-2  # one step of bosh3 then carries most of the time: 4 evaluations, not 10
+    ode_tol: float = 1e-2  # one step then carries most of the time: 3 evaluations, not 9
     seed: int = 0
     start: str | None = None  # a model to go on from
     exchange: bool = False  # each image once more in the colours of another laboratory

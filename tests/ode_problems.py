@@ -12,9 +12,9 @@ from torch import nn
 from bloodseg.ode import METHODS, SolverWarning
 from bloodseg.ode.methods import TABLEAUS
 
-ADAPTIVE = ["heun", "bosh3", "dopri5", "tsit5", "dopri8"]
+ADAPTIVE = ["heun", "kutta3", "bosh3", "dopri5", "tsit5", "dopri8"]
 FIXED = ["euler", "midpoint", "rk4"]
-IN_TORCHDIFFEQ = [method for method in METHODS if method != "tsit5"]
+IN_TORCHDIFFEQ = [method for method in METHODS if method not in ("kutta3", "tsit5")]
 GRADIENTS = ["direct", "checkpoint", "adjoint"]
 COUNTS = ["n_evaluations", "n_accepted", "n_rejected"]
 
@@ -159,10 +159,10 @@ def known_cost(method, accepted, rejected, tol):
     Where the last stage is not the next step's first, each attempt evaluates all stages: which
     samples of a batch were accepted must not show in the count of the others.
     """
-    n_stages = {"heun": 2, "bosh3": 4, "dopri5": 7, "tsit5": 7, "dopri8": 13}[method]
+    n_stages = TABLEAUS[method].n_stages
     # Of the first step, by a trial step of Euler's.
     guess = 0 if TABLEAUS[method].tries_whole_interval(tol) else 1
-    if method in ("heun", "dopri8"):
+    if method in ("heun", "kutta3", "dopri8"):
         first_known = 1 if guess else 0
         return guess + first_known + (accepted + rejected) * n_stages - first_known
     return guess + 1 + (accepted + rejected) * (n_stages - 1)

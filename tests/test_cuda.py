@@ -31,7 +31,7 @@ def draw(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).cuda()
 
 
-@pytest.mark.parametrize("method", ["bosh3", "tsit5", "dopri8", "rk4"])
+@pytest.mark.parametrize("method", ["kutta3", "bosh3", "tsit5", "dopri8", "rk4"])
 @pytest.mark.parametrize("compile", [False, True])
 def test_the_solution_is_the_cpus(method, compile):
     func, y0 = problem()

@@ -100,13 +100,13 @@ def test_a_block_that_takes_equal_steps_is_equal_to_its_twin(fitted):
     h = torch.rand(2, 32, 8, 8)
     block = network.ode_blocks[4]
     expected = block(h)
-    assert block.n_evaluations.tolist() == [4, 4]
-    twin = FixedStepBlock(block.func, "bosh3", choose_n_steps(block, 4))
+    assert block.n_evaluations.tolist() == [3, 3]
+    twin = FixedStepBlock(block.func, "kutta3", choose_n_steps(block, 4))
     torch.testing.assert_close(twin(h), expected, rtol=0, atol=1e-6)
 
 
 def test_steps_and_share_of_pixels(written, shared_fitted, smears):
-    assert written.methods == {4: "bosh3", 5: "bosh3", 6: "bosh3"}
+    assert written.methods == {4: "kutta3", 5: "kutta3", 6: "kutta3"}
     assert set(written.steps) == {4, 5, 6}
     assert min(written.steps.values()) >= 1
     inputs = as_input(smears.images, shared_fitted.preprocessor_)
@@ -150,7 +150,7 @@ def test_the_file_says_what_it_is(written, fitted):
     parameters["tile_grid_size"] = tuple(parameters["tile_grid_size"])
     assert parameters == fitted.preprocessor_.get_params()
     assert json.loads(said["ode_blocks"]) == {
-        str(position): {"method": "bosh3", "steps": number, "tolerance": 1e-3}
+        str(position): {"method": "kutta3", "steps": number, "tolerance": 1e-3}
         for position, number in written.steps.items()
     }
 
@@ -302,8 +302,8 @@ def test_the_command(command, capsys):
     arguments, path, images = command
     assert main([*arguments, "--images", str(images), "--steps", "4=2,6=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "ODE-block 4: 2 x bosh3"
-    assert lines[2] == "ODE-block 6: 3 x bosh3"
+    assert lines[0] == "ODE-block 4: 2 x kutta3"
+    assert lines[2] == "ODE-block 6: 3 x kutta3"
     assert lines[3].endswith("% of the pixels of 2 images change their class.")
     assert lines[4] == f"Network: {path}"
     assert run(path, np.zeros((1, 3, 20, 30), np.float32)).shape == (1, 3, 20, 30)

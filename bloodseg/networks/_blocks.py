@@ -14,7 +14,7 @@ from torch.nn import functional
 from . import _winograd
 
 # Norm of each filter of a convolution in a right-hand side, on average, and of all filters at most:
-# about as steep as one step of bosh3 carries at tolerance 1e-3, at any number of channels.
+# about as steep as one step of order 3 carries at tolerance 1e-3, at any number of channels.
 _FILTER_GAIN, _GAIN = 0.31, 5.8
 
 # How large the directions that filters are normalised from start, in units of torch's default: the

@@ -91,10 +91,10 @@ def solve(
         ``atol + rtol * RMS(y)``. Fixed-step methods take no notice of them.
     method : str or Tableau
         ``"auto"`` picks by tolerance (see `choose_method`), always one that controls its error:
-        ``"heun"``, ``"bosh3"``, ``"dopri5"``, ``"tsit5"`` or ``"dopri8"``. The fixed-step methods
-        ``"euler"``, ``"midpoint"`` and ``"rk4"`` take ``n_steps`` equal steps and cannot judge
-        their error: only steps that are too few by far are warned of. A `Tableau` is a method of
-        your own.
+        ``"heun"``, ``"kutta3"``, ``"bosh3"``, ``"dopri5"``, ``"tsit5"`` or ``"dopri8"``. The
+        fixed-step methods ``"euler"``, ``"midpoint"`` and ``"rk4"`` take ``n_steps`` equal steps
+        and cannot judge their error: only steps that are too few by far are warned of. A `Tableau`
+        is a method of your own.
     n_steps : int, optional
         Number of steps of a fixed-step method; None is 4. Not for the others, which choose theirs
         by the tolerance.
@@ -111,7 +111,7 @@ def solve(
         gradients vanish in it.
     first_step : float, optional
         Length of the first step to try, shortened to an equal part of the interval. None: the whole
-        interval where the method often carries it at the tolerance ("bosh3" from 1e-3 on, "tsit5"
+        interval where the method often carries it at the tolerance ("kutta3" from 1e-3 on, "tsit5"
         from 1e-5, "dopri8" from 1e-7), else a guess from the slope. Fixed-step methods
         take no notice of it.
     max_steps : int

@@ -130,7 +130,7 @@ def test_every_network(tiny, smears, network):
     assert model.predict(smears.images).shape == smears.masks.shape
     positions = [4, 5, 6] if network == "nodes-unet" else []
     assert list(model.n_function_evaluations_) == positions
-    assert model.ode_method_ == dict.fromkeys(positions, "bosh3")
+    assert model.ode_method_ == dict.fromkeys(positions, "kutta3")
     assert model.ode_tol_ == dict.fromkeys(positions, 1e-3)
     assert not model.network_.training
     assert model.precision_ in ("float32", "bfloat16")

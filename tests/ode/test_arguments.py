@@ -82,7 +82,10 @@ def test_intervals_that_are_refused(t0, t1):
 @pytest.mark.parametrize(
     ("argument", "text"),
     [
-        ("method", "method must be 'auto', one of heun, bosh3, dopri5, tsit5, dopri8, euler, mid"),
+        (
+            "method",
+            "method must be 'auto', one of heun, kutta3, bosh3, dopri5, tsit5, dopri8, euler, mid",
+        ),
         ("gradient", "gradient must be one of checkpoint, direct, adjoint; got 'magic'."),
         ("backend", "backend must be one of bloodseg, torchdiffeq; got 'magic'."),
         (

@@ -83,7 +83,7 @@ def test_tolerances_must_be_positive(name, value):
         (
             "method",
             "dopri6",
-            "method must be 'auto', one of heun, bosh3, dopri5, tsit5, dopri8, ",
+            "method must be 'auto', one of heun, kutta3, bosh3, dopri5, tsit5, dopri8, ",
         ),
         ("gradient", "magic", "gradient must be one of checkpoint, direct, adjoint; got 'magic'."),
         ("backend", "scipy", "backend must be one of bloodseg, torchdiffeq; got 'scipy'."),

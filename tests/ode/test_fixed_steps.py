@@ -138,7 +138,7 @@ def test_n_steps_must_be_a_whole_number(n_steps):
 
 @pytest.mark.parametrize("method", [*ADAPTIVE, "auto"])
 def test_n_steps_are_not_for_methods_that_choose_theirs(method):
-    named = "bosh3" if method == "auto" else method
+    named = "kutta3" if method == "auto" else method
     text = (
         f"n_steps=8 is for fixed-step methods (euler, midpoint, rk4); {named!r} takes as many "
         "steps as its tolerance asks for. Leave n_steps at None, or name one of those methods."

@@ -44,7 +44,7 @@ def test_compiled_sums_are_the_same(method, precision):
     assert fused.y.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("method", ["heun", "bosh3", "tsit5", "rk4"])
+@pytest.mark.parametrize("method", ["heun", "kutta3", "bosh3", "tsit5", "rk4"])
 @pytest.mark.parametrize("tol", [1e-2, 1e-4])
 def test_sums_of_all_samples_at_a_time_are_the_same(monkeypatch, method, tol):
     """As they are on a GPU."""

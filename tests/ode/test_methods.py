@@ -80,6 +80,7 @@ def test_embedded_weights_meet_the_order_conditions(name):
         ("euler", 1, None, 1, False),
         ("midpoint", 2, None, 2, False),
         ("heun", 2, 1, 2, False),
+        ("kutta3", 3, 2, 3, False),
         ("bosh3", 3, 2, 4, True),
         ("rk4", 4, None, 4, False),
         ("dopri5", 5, 4, 7, True),
@@ -323,8 +324,8 @@ def test_torchdiffeq_takes_methods_by_name(settings):
 @pytest.mark.parametrize(
     ("tol", "method"),
     [
-        (1, "bosh3"),
-        (1e-3, "bosh3"),
+        (1, "kutta3"),
+        (1e-3, "kutta3"),
         (0.99e-3, "tsit5"),
         (1e-4, "tsit5"),
         (3e-5, "tsit5"),
@@ -335,6 +336,24 @@ def test_torchdiffeq_takes_methods_by_name(settings):
 )
 def test_auto_goes_by_tolerance(tol, method):
     assert choose_method(tol) == choose_method(tol, "auto") == method
+
+
+def test_auto_sees_what_changes_late_in_the_interval():
+    def late(t, y):
+        return 10 * torch.sigmoid(200 * (t - 0.9)).expand_as(y)
+
+    solution = solve(late, double([[0.0]]), rtol=1e-3, atol=1e-3)
+    assert solution.method == "kutta3"
+    assert solution.y.item() == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0, -1.0, -2.0])
+def test_the_estimate_of_kutta3_vanishes_for_no_linear_equation(step):
+    block = ODEBlock(Function(lambda t, y: step * y), tol=1e-3, method="kutta3")
+    error = block.estimate_error(torch.ones(1, 1)).item()
+    end = abs(1 + step + step**2 / 2 + step**3 / 6)
+    expected = abs(step) ** 3 / 24 / (1e-3 * (1 + max(1, end)))
+    assert error == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), float("inf"), None])
@@ -365,7 +384,7 @@ def test_a_named_method_is_kept(method):
 )
 def test_unknown_methods_are_refused(method, ask):
     with raises(
-        "method must be 'auto', one of heun, bosh3, dopri5, tsit5, dopri8, euler, midpoint, rk4, "
-        f"or a Tableau; got {method!r}."
+        "method must be 'auto', one of heun, kutta3, bosh3, dopri5, tsit5, dopri8, euler, "
+        f"midpoint, rk4, or a Tableau; got {method!r}."
     ):
         ask(method)

@@ -22,7 +22,7 @@ class Linear(torch.nn.Module):
         return self.rate * h
 
 
-@pytest.mark.parametrize("method", ["heun", "bosh3", "dopri5", "tsit5", "dopri8"])
+@pytest.mark.parametrize("method", ["heun", "kutta3", "bosh3", "dopri5", "tsit5", "dopri8"])
 @pytest.mark.parametrize("rate", [0.5, 1.0, 2.0, 4.0])
 def test_a_step_is_accepted_where_its_error_is_at_most_one(method, rate):
     func, y = Linear(rate), torch.ones(1, 3, dtype=torch.float64)

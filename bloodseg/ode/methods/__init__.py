@@ -11,12 +11,14 @@ from .dopri5 import DOPRI5
 from .dopri8 import DOPRI8
 from .euler import EULER
 from .heun import HEUN
+from .kutta3 import KUTTA3
 from .midpoint import MIDPOINT
 from .rk4 import RK4
 from .tsit5 import TSIT5
 
 TABLEAUS = {
-    method.name: method for method in (HEUN, BOSH3, DOPRI5, TSIT5, DOPRI8, EULER, MIDPOINT, RK4)
+    method.name: method
+    for method in (HEUN, KUTTA3, BOSH3, DOPRI5, TSIT5, DOPRI8, EULER, MIDPOINT, RK4)
 }
 METHODS = tuple(TABLEAUS)
 _FIXED = tuple(name for name, method in TABLEAUS.items() if not method.adaptive)
@@ -28,10 +30,10 @@ N_FIXED_STEPS = 4
 
 # Down to which tolerance each method is the one that needs the fewest evaluations of a
 # convolutional right-hand side: `python -m benchmarks.ode` makes this table.
-_AUTO = ((1e-3, "bosh3"), (3e-5, "tsit5"), (0.0, "dopri8"))
+_AUTO = ((1e-3, "kutta3"), (3e-5, "tsit5"), (0.0, "dopri8"))
 
 # What torchdiffeq has not, and what comes closest there.
-_LACKING = {"tsit5": "dopri5"}
+_LACKING = {"kutta3": "bosh3", "tsit5": "dopri5"}
 
 
 def choose_method(tol: float, method: str = "auto", *, backend: str = "bloodseg") -> str:
@@ -44,7 +46,8 @@ def choose_method(tol: float, method: str = "auto", *, backend: str = "bloodseg"
     method : str
         ``"auto"`` or the name of a method.
     backend : {"bloodseg", "torchdiffeq"}
-        Whose solver; torchdiffeq has no ``"tsit5"``, and the adjoint gradient needs torchdiffeq.
+        Whose solver; torchdiffeq has no ``"kutta3"`` and no ``"tsit5"``, and the adjoint gradient
+        needs torchdiffeq.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def choose_method(tol: float, method: str = "auto", *, backend: str = "bloodseg"
     --------
     >>> from bloodseg.ode import choose_method
     >>> choose_method(1e-3), choose_method(1e-6), choose_method(1e-3, "rk4")
-    ('bosh3', 'dopri8', 'rk4')
+    ('kutta3', 'dopri8', 'rk4')
     """
     check_positive(tol, "tol")
     check_backend(backend)
