@@ -15,7 +15,9 @@ from ._frame import EXCLUDED_SIDES, CountingFrame, counting_frame
 from ._scale import Radii
 from ._split import Split, split_cells
 
-_CORE = 2048  # side of a block, its margin aside; bounds the memory
+# Pixels of an image that is one block, and the side of the blocks of a larger one, their margins
+# aside: both bound the memory. Margins, ten cells wide, may make twice the work.
+_WHOLE, _CORE = 2**24, 2048
 _MOST_THREADS = 2  # and the caller's: more wait for Python's lock, and each takes 0.2 GB
 
 
@@ -67,7 +69,7 @@ def blocks_of_cells(
     *,
     classes: Sequence[str] = CLASS_NAMES,
     outside: Any = None,
-    side: int = _CORE,
+    side: int | None = None,
     n_threads: int = 1,
 ) -> Iterator[Block]:
     """Yield the blocks that make up an image, row by row.
@@ -85,14 +87,18 @@ def blocks_of_cells(
         Names of the labels.
     outside : array-like of shape (H, W), bool, optional
         What is no picture, read by strips of rows.
-    side : int
-        Side of the cores in pixels.
+    side : int, optional
+        Side of the cores in pixels; by default that of the whole of an image of up to 16
+        megapixels, and 2048 of a larger one.
     n_threads : int
         That may split blocks; two are enough.
     """
     if radii is None:
         return
-    one_block = max(class_map.shape) <= side
+    height, width = class_map.shape
+    if side is None:
+        side = max(height, width) if height * width <= _WHOLE else _CORE
+    one_block = max(height, width) <= side
     if one_block or effective_n_jobs(None) > 1:
         workers = Parallel(return_as="generator")
     else:

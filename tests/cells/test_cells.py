@@ -15,7 +15,7 @@ from bloodseg._images import rescale_labels
 from bloodseg.cells import Cells, find_cells
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._instances import assemble, count_cells
-from bloodseg.cells._scale import typical_radii, typical_radius
+from bloodseg.cells._scale import Radii, typical_radii, typical_radius
 from bloodseg.cells._split import split_cells
 from bloodseg.datasets import make_smears
 
@@ -309,6 +309,12 @@ def test_cells_are_split_once_however_often_they_are_asked_for(smear, monkeypatc
     for name in ("labels", "classes", "scores", "sides", "in_frame"):
         assert np.array_equal(getattr(first, name), getattr(again, name)), name
     assert count_cells(blocks) == first.counts
+
+
+@pytest.mark.parametrize(("shape", "n_blocks"), [((3000, 4000), 1), ((4097, 4096), 6)])
+def test_a_photo_is_one_block_and_a_slide_is_several(shape, n_blocks):
+    blocks = blocks_of_cells(np.zeros(shape, np.uint8), Radii(red=9.0, white=15.0))
+    assert sum(1 for _ in blocks) == n_blocks
 
 
 @pytest.mark.parametrize("configured", [False, True])
