@@ -183,11 +183,10 @@ class _SegmentReader:
         )
         self._width = page.tilewidth if page.is_tiled else page.imagewidth
         n_values = self._height * self._width * self._n_samples
-        self._n_bytes = n_values * np.dtype(page.dtype).itemsize
+        self.n_bytes = n_values * np.dtype(page.dtype).itemsize
         self._checked: set[int] = set()
-        self._decoded: OrderedDict[int, Any] = OrderedDict()
         if not page.is_memmappable:
-            check_part(self._n_bytes, "tiles or strips")
+            check_part(self.n_bytes, "tiles or strips")
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         if self._page.is_memmappable:  # uncompressed: a single strip may be the whole image
@@ -197,7 +196,7 @@ class _SegmentReader:
         first_index = self._plane * across * -(-page.imagelength // height)
         result = np.zeros((stop - start, page.imagewidth, self._n_samples), page.dtype)
         for index in range(start // height * across, -(-stop // height) * across):
-            segment, (_, _, top, left, _), shape = self._kept_segment(first_index + index)
+            segment, (_, _, top, left, _), shape = _recent.segment(self, first_index + index)
             if segment is None:  # left out: nothing but the fill value
                 continue
             first, last = max(start, top), min(stop, top + shape[1])
@@ -218,15 +217,8 @@ class _SegmentReader:
         pixels = np.frombuffer(data, dtype).reshape(-1, page.imagewidth, self._n_samples)
         return pixels.astype(page.dtype, copy=False)
 
-    def _kept_segment(self, index: int) -> Any:
-        """Return a segment, decoded again only if it was not among the last ones."""
-        segment = self._decoded.pop(index, None) or self._segment(index)
-        self._decoded[index] = segment
-        while len(self._decoded) * self._n_bytes > _KEPT_BYTES:
-            self._decoded.popitem(last=False)
-        return segment
-
-    def _segment(self, index: int) -> Any:
+    def decode(self, index: int) -> Any:
+        """Return a tile or strip as tifffile does: its pixels, their place, and their shape."""
         page = self._page
         data = None
         if page.databytecounts[index]:
@@ -235,7 +227,7 @@ class _SegmentReader:
             data = handle.read(page.databytecounts[index])
             packing = _PACKINGS.get(page.compression)
             if packing and index not in self._checked:
-                check_unpacked(packing, data, len(data), self._n_bytes)
+                check_unpacked(packing, data, len(data), self.n_bytes)
                 self._checked.add(index)
         try:
             return page.decode(data, index, jpegtables=page.jpegtables)
@@ -246,6 +238,34 @@ class _SegmentReader:
                 f"{self._name} is compressed in a way that needs the package imagecodecs: "
                 "pip install 'bloodseg[slides]'."
             ) from error
+
+
+class _RecentSegments:
+    """The tiles and strips that were decoded last, of all slides together: a list may hold many."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[_SegmentReader, int], Any] = OrderedDict()
+        self._n_bytes = 0
+
+    def segment(self, reader: _SegmentReader, index: int) -> Any:
+        """Return a segment, decoded again only if it is not among the last ones."""
+        key = reader, index
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        segment = reader.decode(index)  # other slides may be read meanwhile
+        with self._lock:
+            self._kept[key] = segment
+            self._n_bytes += reader.n_bytes
+            while self._n_bytes > _KEPT_BYTES:
+                (oldest, _), _ = self._kept.popitem(last=False)
+                self._n_bytes -= oldest.n_bytes
+        return segment
+
+
+_recent = _RecentSegments()
 
 
 def _sides_of(

@@ -261,6 +261,12 @@ def test_tiles_that_strips_of_rows_share_are_unpacked_once(tmp_path, monkeypatch
     for start in range(0, 192, 30):
         assert np.array_equal(slide[start : start + 50], pixels[start : start + 50])
     assert decoded == [0, 1, 2, 3, 4, 5]
+    two = [open_slide(tmp_path / "a.tif") for _ in range(2)]
+    monkeypatch.setattr("bloodseg.datasets._tiff._KEPT_BYTES", 3 * pixels[:64, :64].nbytes)
+    decoded.clear()
+    for slide in (*two, *two):  # no more of all slides together
+        assert np.array_equal(slide[:64], pixels[:64])
+    assert decoded == [0, 1] * 4
     for kept in (0, 3 * pixels[:64, :64].nbytes):  # no more of them than memory set aside holds
         monkeypatch.setattr("bloodseg.datasets._tiff._KEPT_BYTES", kept)
         decoded.clear()
