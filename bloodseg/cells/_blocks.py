@@ -98,11 +98,11 @@ def blocks_of_cells(
     height, width = class_map.shape
     if side is None:
         side = max(height, width) if height * width <= _WHOLE else _CORE
-    one_block = max(height, width) <= side
-    if one_block or effective_n_jobs(None) > 1:
+    one_block = max(height, width) <= side  # it is worth no process
+    if not one_block and effective_n_jobs(None) > 1:
         workers = Parallel(return_as="generator")
     else:
-        n_threads = min(n_threads, _MOST_THREADS)
+        n_threads = 1 if one_block else min(n_threads, _MOST_THREADS)
         workers = Parallel(
             n_threads, prefer="threads", return_as="generator", pre_dispatch=n_threads
         )

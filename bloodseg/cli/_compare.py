@@ -60,19 +60,23 @@ def run(arguments: argparse.Namespace) -> int:
             Evaluation(classes, [pair[1] for pair in pairs]),
         )
 
+    def write(rows: list[dict[str, Any]]) -> None:
+        with reported(arguments.output):
+            write_csv(arguments.output, rows)
+
     def keep() -> None:
         if arguments.output is not None:
-            with reported(arguments.output):
-                write_csv(arguments.output, _compare(evaluations(), arguments))
+            write(_compare(evaluations(), arguments))
 
     try:
         for pair in batch.run(images, score, doing="comparing", name=attrgetter("name"), keep=keep):
             pairs.append(pair)
     finally:  # also on Ctrl-C: what was scored is not lost
         if pairs:
-            keep()
             results = evaluations()
             rows = _compare(results, arguments)
+            if arguments.output is not None:
+                write(rows)
             say(
                 f"A: {arguments.first}",
                 f"B: {arguments.second}",
