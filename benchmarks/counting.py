@@ -25,8 +25,8 @@ import torch
 from sklearn.linear_model import LinearRegression
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter
+from bloodseg._images import shrink
 from bloodseg.datasets import load_folder, load_voc
-from bloodseg.estimators._counter import shrink
 from bloodseg.models import model_file
 
 OF_MODEL = ("preprocessor", "network", "width", "ode_positions")

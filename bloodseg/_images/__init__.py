@@ -39,6 +39,7 @@ from ._rescaling import (
     rescaled_shape,
     restore_size,
     scaled_middle,
+    shrink,
 )
 from ._surround import find_surround, levels
 from ._tiling import STRIDE, blend_tiles, cut_spans
@@ -84,6 +85,7 @@ __all__ = [
     "restore_size",
     "scaled_middle",
     "shades",
+    "shrink",
     "split_batch",
     "to_bytes",
     "to_rgb",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 from scipy import sparse
 
@@ -87,6 +88,12 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
 def rescaled_shape(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
     """Return height and width of an image that is scaled; no side vanishes."""
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def shrink(image: np.ndarray, scale: float) -> np.ndarray:
+    """Return a checked image as smaller RGB; each pixel the mean of those that it covers."""
+    height, width = rescaled_shape(image.shape, scale)
+    return cv2.resize(to_rgb(image), (width, height), interpolation=cv2.INTER_AREA)
 
 
 class ScaledRows:

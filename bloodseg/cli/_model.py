@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .._hardware import choose_device
 from ..estimators import BloodCellCounter, BloodCellSegmenter, NetworkEstimator, read_header
 from ..models import list_models, model_file
 from ._output import CommandError, first_line
@@ -37,7 +38,8 @@ def load_model(arguments: argparse.Namespace) -> BloodCellSegmenter | BloodCellC
             name: vars(arguments)[name] for name in kind._OF_PREDICTION if name in vars(arguments)
         }
         model.set_params(**given, verbose=int(not vars(arguments).get("quiet", True)))
-        model.check_prediction()
+        model._check_prediction()
+        choose_device(model.device)
     except (OSError, ValueError) as error:
         raise CommandError(first_line(error)) from error
     _refuse_unused(arguments, kind)

@@ -1,27 +1,24 @@
-"""What the estimators share: the frame of fit and prediction, model files, scikit-learn's rules."""
+"""What the estimators share: the frame of fit and prediction, scikit-learn's rules."""
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._files import expanded
-from .._hardware import choose_device, choose_precision
+from .._hardware import choose_device
 from .._images import check_classes, check_sample_weight
 from .._version import __version__
-from ..models import upload_model
-from ..networks import NODEsUNet, Start, classes_of, resolve_tolerances, unet_of
+from ..networks import NODEsUNet, Start, resolve_tolerances, unet_of
 from ..ode import Tableau, warn_caller
 from ..prediction import TileNetwork
 from ..preprocessing import Preprocessor
@@ -38,32 +35,24 @@ from ..training import (
     split_images,
     train_network,
 )
-from ._card import write_card
-from ._file_checks import check_fitted
 from ._fit_data import by_content, choose, keep_recent, preprocess, seen_by_fit
 from ._fit_inputs import check_training_images, check_validation
-from ._model_file import halved, read_model, write_model
 from ._parameters import (
     ARCHITECTURE,
     CONSTRAINTS,
     OF_PREDICTION,
     check_architecture,
     of_the_result,
-    select_savable,
 )
+from ._saving import SavableEstimator, place_network
 from ._start import read_start, start_of
-
-logger = logging.getLogger("bloodseg")
-
-# What a header of any content can make of code that takes it for one of `save`.
-_OF_A_HEADER = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _N_EXAMPLES = 4  # images that the first steps of the solver are found on
 
 _Estimator = TypeVar("_Estimator", bound="NetworkEstimator")
 
 
-class NetworkEstimator(BaseEstimator):
+class NetworkEstimator(SavableEstimator):
     """An estimator around a network of this package, trained on images and one target for each.
 
     A subclass has the parameters that `_parameter_constraints` names, and says what its targets,
@@ -72,23 +61,6 @@ class NetworkEstimator(BaseEstimator):
 
     _parameter_constraints: dict = CONSTRAINTS
     _OF_PREDICTION: tuple[str, ...] = OF_PREDICTION
-
-    # What a model file holds beside weights and parameters, of which types; the rest follows.
-    _saved_attributes: dict[str, Any] = {  # noqa: RUF012
-        "architecture_": dict,
-        "batch_size_": (int, type(None)),
-        "best_epoch_": int,
-        "end_message_": str,
-        "end_reason_": str,
-        "history_": list,
-        "ode_first_step_": dict,
-        "ode_tol_": dict,
-        "preprocessor_": (Preprocessor, type(None)),
-        "training_": dict,
-    }
-
-    # What those of it are that files of earlier versions lack.
-    _of_earlier_files: dict[str, Any] = {"batch_size_": None, "training_": {}}  # noqa: RUF012
 
     # Models of other kinds whose weights mean something else.
     _not_to_start_from: tuple[str, ...] = ()
@@ -100,9 +72,6 @@ class NetworkEstimator(BaseEstimator):
     keep_statistics: bool = False
 
     classes: Any
-    class_names_: tuple[str, ...]
-
-    training_: dict[str, Any] = {}  # noqa: RUF012  # for models pickled before there was one
 
     def _classes_of(self, targets: Any) -> tuple[str, ...]:
         """Return the names of the classes that targets, not yet checked, are about."""
@@ -112,16 +81,6 @@ class NetworkEstimator(BaseEstimator):
         self, targets: Any, *, images: list[Any], classes: tuple[str, ...], name: str = ""
     ) -> Any:
         """Return the targets of checked images, one for each, or say what is wrong with them."""
-        raise NotImplementedError
-
-    def _new_network(
-        self,
-        architecture: dict[str, Any],
-        seed: int,
-        start: Start | None,
-        training: TrainingData | None = None,
-    ) -> nn.Module:
-        """Return a network with new weights, fit for the training data, or with ``start``."""
         raise NotImplementedError
 
     def _make_task(self, training: TrainingData, classes: tuple[str, ...]) -> Any:
@@ -165,7 +124,7 @@ class NetworkEstimator(BaseEstimator):
         everything = TrainingData(self._resize(images), targets, weights)
         preprocessor, training, valid = self._split_sides(everything, validation, groups, seed)
         network = self._new_network(architecture, seed, start, training)
-        _place(network, device)
+        place_network(network, device)
         precision = self._set_precision(network, device)
         settings = self._make_settings(
             self._make_task(training, classes),
@@ -309,19 +268,7 @@ class NetworkEstimator(BaseEstimator):
         """Return whether ``classes`` are others than those of the fit."""
         return check_classes(self.classes) != self.class_names_
 
-    def check_prediction(self) -> None:
-        """Check the parameters that prediction goes by, some of which take effect without a fit.
-
-        Raises
-        ------
-        ValueError
-            If one is out of its range, or names a device that this machine lacks.
-        """
-        self._check_prediction()
-        choose_device(self.device)
-
     def _check_prediction(self) -> None:
-        """Check what `check_prediction` does, but for the device."""
         validate_parameter_constraints(
             {name: self._parameter_constraints[name] for name in self._OF_PREDICTION},
             {name: getattr(self, name) for name in self._OF_PREDICTION},
@@ -329,167 +276,6 @@ class NetworkEstimator(BaseEstimator):
         )
         if self.predict_ode_tol is not None:
             resolve_tolerances(self.predict_ode_tol, tuple(self.ode_tol_), name="predict_ode_tol")
-
-    def card(self) -> str:
-        """Return what is known of the fitted model, which `save` keeps: its card.
-
-        On how many images it was trained and what it started from, the parameters that are no
-        defaults, and the scores on images held out, if there were any. What the images show, their
-        licence and the model's limits are for its author to add.
-
-        Returns
-        -------
-        str
-            Markdown.
-        """
-        check_is_fitted(self, "network_")
-        names = (*self._saved_attributes, "class_names_")
-        return write_card(
-            type(self),
-            select_savable(self.get_params(deep=False)),
-            {name: getattr(self, name) for name in names},
-        )
-
-    def push_to_hub(
-        self, repository: str, *, private: bool = False, half_precision: bool = False
-    ) -> str:
-        """Publish the fitted model and its card in a repository of the Hugging Face hub.
-
-        Needs the package huggingface_hub, of the extra ``hub``, and its token (``hf auth login``).
-        What the images show, their licence and the model's limits are for you to add to the card.
-
-        Parameters
-        ----------
-        repository : str
-            ``"OWNER/NAME"``; made if it is not there.
-        private : bool, default=False
-            Whether a new repository is seen by its owner alone.
-        half_precision : bool, default=False
-            As for `save`.
-
-        Returns
-        -------
-        str
-            The address.
-
-        Raises
-        ------
-        ImportError
-            If huggingface_hub is missing.
-        OSError
-            If the hub refuses it, or cannot be reached.
-        ValueError
-            If it is no name of a repository, or a parameter is something that JSON can't hold.
-        """
-        save = partial(self.save, half_precision=half_precision)
-        return upload_model(save, self.card(), repository, private=private)
-
-    def save(self, path: Any, *, half_precision: bool = False) -> None:
-        """Save the fitted model: weights in safetensors, parameters as JSON in its header.
-
-        Parameters
-        ----------
-        path : path
-            File to write, by custom ``*.safetensors``. Written whole or not at all.
-        half_precision : bool
-            Round the weights to float16, which halves the file. They load as float32.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is something that JSON can't hold, such as a callable network.
-        """
-        check_is_fitted(self, "network_")
-        parameters = select_savable(self.get_params(deep=False))
-        fitted = {name: getattr(self, name) for name in self._saved_attributes}
-        fitted |= {"version": __version__, "estimator": type(self).__name__}
-        # What "auto" has decided, for the record: another machine decides anew.
-        fitted |= {"precision_": self.precision_, "ode_method_": self.ode_method_}
-        header = {"parameters": parameters, "fitted": fitted}
-        weights = self.network_.state_dict()
-        write_model(path, halved(weights) if half_precision else weights, header)
-
-    @classmethod
-    def load(cls: type[_Estimator], path: Any) -> _Estimator:
-        """Load a model that `save` wrote. Nothing in the file is executed.
-
-        A device that this machine lacks is replaced by "auto".
-
-        Parameters
-        ----------
-        path : path
-            The file.
-
-        Returns
-        -------
-        estimator
-            Of this class.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is damaged, or not a model file of this class.
-        """
-        weights, header = read_model(path)
-        try:
-            fitted = {**cls._of_earlier_files, **header["fitted"]}
-            kind = fitted["estimator"]
-            if kind != cls.__name__:
-                raise ValueError(f"it is a {kind}; open it with {kind}.load")
-            estimator = cls(**select_savable(header["parameters"]))
-            for name, kinds in cls._saved_attributes.items():
-                if not isinstance(fitted[name], kinds):
-                    raise TypeError(f"{name} is {fitted[name]!r}")
-                setattr(estimator, name, fitted[name])
-            estimator._check_fitted()
-            start = Start(weights, classes_of(estimator.architecture_))
-            network = estimator._new_network(estimator.architecture_, seed=0, start=start)
-            unet = unet_of(network)
-            if isinstance(unet, NODEsUNet):
-                unet.set_tolerances(fitted["ode_tol_"])
-                unet.set_first_steps(fitted["ode_first_step_"])
-            estimator._check_prediction()
-        except _OF_A_HEADER as error:
-            raise ValueError(
-                f"{path} does not hold a model that bloodseg {__version__} knows: "
-                f"{str(error) or type(error).__name__}"
-            ) from error
-        try:
-            device = choose_device(estimator.device)
-        except ValueError as error:
-            logger.warning("%s Using device='auto'.", error)
-            device = choose_device(estimator.set_params(device="auto").device)
-        _place(network, device)
-        precision = estimator._set_precision(network, device)
-        estimator._take_over(network, estimator.history_, precision)
-        return estimator
-
-    def _check_fitted(self) -> None:
-        """Raise where what a model file says of a fit cannot come from one."""
-        check_fitted(self)
-
-    def _set_precision(self, network: nn.Module, device: torch.device) -> str:
-        """Set the precision of the package's networks; a callable's own is its own affair."""
-        unet = unet_of(network)
-        if unet is None:
-            return "float32"
-        unet.precision = choose_precision(device, self.precision)
-        return unet.precision
-
-    def _take_over(self, network: nn.Module, history: list[dict], precision: str) -> None:
-        """Set the attributes of a fitted model."""
-        self.network_ = network.eval()
-        self.class_names_ = classes_of(self.architecture_)
-        self.precision_ = precision
-        self.history_ = history
-        blocks = getattr(network, "ode_blocks", {})
-        self.ode_tol_ = {position: block.tol for position, block in blocks.items()}
-        self.ode_first_step_ = {position: block.first_step for position, block in blocks.items()}
-        self.ode_method_ = {
-            position: block.method_at(block.tol) for position, block in blocks.items()
-        }
 
     def _check_parameters(self) -> None:
         if isinstance(self.ode_method, Tableau):
@@ -553,14 +339,6 @@ class NetworkEstimator(BaseEstimator):
             )
         return super().set_params(**params)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, weights on the CPU so that it loads without a GPU."""
-        state = super().__getstate__()
-        network = state.get("network_")
-        if network is not None and any(w.device.type != "cpu" for w in network.parameters()):
-            state = state | {"network_": copy.deepcopy(network).cpu()}
-        return state
-
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags: batches of images in, a target required."""
         tags = super().__sklearn_tags__()
@@ -575,8 +353,3 @@ def _examples(training_set: Any) -> torch.Tensor:
     """Return a few images of one size (n, 3, H, W) as the network sees them in training."""
     images = [training_set[number][0] for number in range(min(len(training_set), _N_EXAMPLES))]
     return torch.stack([image for image in images if image.shape == images[0].shape])
-
-
-def _place(network: nn.Module, device: torch.device) -> None:
-    """Move a network to where it runs, its weights laid out as convolutions are fastest."""
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -20,7 +18,7 @@ from sklearn.utils import metadata_routing
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from .._images import CLASS_NAMES, change_image, check_sample_weight, rescaled_shape, to_rgb
+from .._images import CLASS_NAMES, change_image, check_sample_weight, rescaled_shape, shrink
 from .._typing import Tolerances
 from ..networks import STRIDE, Start, classes_of, new_counting_network
 from ..ode import one_warning_each
@@ -28,7 +26,7 @@ from ..prediction import Sources, check_sources, explain_memory_errors
 from ..preprocessing import transform_images
 from ..training import CountingTask, TrainingData
 from ._base import NetworkEstimator
-from ._fit_inputs import as_counts, check_counts
+from ._counts import as_counts, check_counts, densities_of, is_counted, spread_of
 
 # The classes where fit is given one number an image, whatever is counted.
 _ONE_KIND = ("background", "cells")
@@ -458,7 +456,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     def _check_sides(self, training: TrainingData, valid: TrainingData | None) -> None:
         if valid is None:
             return
-        trained, chosen = (_is_counted(side).any(axis=0) for side in (training, valid))
+        trained, chosen = (is_counted(side).any(axis=0) for side in (training, valid))
         if (trained != chosen).any():
             raise ValueError(
                 "counts must hold numbers of the same kinds of cells among the images of training "
@@ -484,10 +482,7 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
     ) -> nn.Module:
         densities = [1.0] * (len(classes_of(architecture)) - 1)
         if training is not None:
-            blocks = np.array([math.prod(image.shape[:2]) for image in training.images]) / STRIDE**2
-            weights, counts = _weights_of_counts(training)
-            totals = np.maximum(weights.T @ blocks, 1e-300)  # 0 where nothing was counted
-            densities = ((weights * counts).sum(axis=0) / totals).tolist()
+            densities = densities_of(training, STRIDE**2)
         return new_counting_network(architecture, seed, start, densities)
 
     def _make_task(self, training: TrainingData, classes: tuple[str, ...]) -> CountingTask:
@@ -498,32 +493,12 @@ class BloodCellCounter(RegressorMixin, NetworkEstimator):
                 f"scale={self.scale!r}; got one of {height} x {width} then. Raise scale, or leave "
                 "out tiny images."
             )
-        weights, counts = _weights_of_counts(training)
-        total = np.maximum(weights.sum(axis=0), 1e-300)
-        mean = (weights * counts).sum(axis=0) / total
-        spread = np.sqrt((weights * np.square(counts - mean)).sum(axis=0) / total)
         # Not below a tenth of a cell: a count that hardly varies would outweigh the other.
-        return CountingTask(loss=self.loss, scale=np.maximum(spread, 0.1), names=classes[1:])
+        scale = np.maximum(spread_of(training), 0.1)
+        return CountingTask(loss=self.loss, scale=scale, names=classes[1:])
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags: a regressor of one number or several."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def _is_counted(data: TrainingData) -> np.ndarray:
-    """Return which counts are known, and weigh something, as bool of shape (n, k)."""
-    return np.isfinite(data.targets) & (data.weights > 0)[:, np.newaxis]
-
-
-def _weights_of_counts(data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights and counts (n, k), both 0 where cells were not counted."""
-    counted = _is_counted(data)
-    return np.where(counted, data.weights[:, np.newaxis], 0.0), np.where(counted, data.targets, 0.0)
-
-
-def shrink(image: np.ndarray, scale: float) -> np.ndarray:
-    """Return a checked image as smaller RGB; each pixel the mean of those that it covers."""
-    height, width = rescaled_shape(image.shape, scale)
-    return cv2.resize(to_rgb(image), (width, height), interpolation=cv2.INTER_AREA)

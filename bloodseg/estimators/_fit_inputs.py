@@ -60,55 +60,6 @@ def read_masks(masks: Any, classes: Sequence[str]) -> Any:
     ]
 
 
-def check_counts(
-    counts: Any,
-    *,
-    images: Sequence[Any],
-    names: Sequence[str] = CLASS_NAMES[1:],
-    name: str = "counts",
-) -> np.ndarray:
-    """Return the numbers of cells of the classes of these names as floats of shape (n, k).
-
-    NaN stands for cells that were not counted.
-
-    Raises
-    ------
-    ValueError
-        If there is not a number an image and class, or one is negative or infinite, or all are NaN.
-    """
-    numbers = as_counts(counts)
-    shape = (len(images), len(names))
-    if numbers is not None and len(names) == 1 and numbers.shape == shape[:1]:
-        numbers = numbers[:, np.newaxis]
-    if numbers is None:
-        found = "what is no number, or infinite"
-    elif numbers.shape != shape:
-        found = f"shape {numbers.shape}"
-    elif (numbers < 0).any():
-        found = "a negative one"
-    elif np.isnan(numbers).all():
-        found = "nothing but NaN"
-    else:
-        return numbers
-    wanted, of_what = "a number", in_words(names[0])
-    if len(names) > 1:
-        wanted = f"{_in_letters(len(names))} numbers"
-        of_what = f"{' and '.join(names)} cells, in this order"
-    raise ValueError(
-        f"{name} must hold {wanted}, not negative, for each of {len(images)} images: {of_what}, "
-        f"NaN where they were not counted; got {found}."
-    )
-
-
-def as_counts(counts: Any) -> np.ndarray | None:
-    """Return counts as floats, in which NaN may stand; None where they are no such thing."""
-    try:
-        numbers = np.asarray(counts, dtype=float)
-    except (TypeError, ValueError):
-        return None
-    return None if np.isinf(numbers).any() else numbers
-
-
 def warn_of_absent_classes(
     masks: Sequence[np.ndarray], classes: Sequence[str] = CLASS_NAMES
 ) -> None:
@@ -211,13 +162,13 @@ def _given_class_weights(class_weight: Any, classes: Sequence[str]) -> np.ndarra
         weights = _floats(class_weight)
     if weights is None or weights.shape != (len(classes),) or (weights < 0).any():
         raise ValueError(
-            f"class_weight must hold {_in_letters(len(classes))} finite weights, not negative, for "
+            f"class_weight must hold {in_letters(len(classes))} finite weights, not negative, for "
             f"{', '.join(classes)}; got {class_weight!r}."
         )
     return weights
 
 
-def _in_letters(number: int) -> str:
+def in_letters(number: int) -> str:
     return {2: "two", 3: "three", 4: "four"}.get(number, str(number))
 
 

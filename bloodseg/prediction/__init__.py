@@ -14,6 +14,7 @@ from ._network import explain_memory_errors as explain_memory_errors
 from ._predictor import Predictor as Predictor
 from ._segmented import LabelRows as LabelRows
 from ._segmented import Segmented as Segmented
+from ._segmented import warn_of_doubts as warn_of_doubts
 from ._sources import Source as Source
 from ._sources import Sources as Sources
 from ._sources import check_sources as check_sources

@@ -230,7 +230,7 @@ class Predictor:
         if adapted is not None:
             self.evaluations.pop()
             found = fill(image, adapted)
-        return found.mirrored(agreement, adapted=adapted is not None)
+        return found._mirrored(agreement, adapted=adapted is not None)
 
     def _describe(self, image: PreparedImage, class_map: Any, confidence: Any) -> Segmented:
         """Return what the network says of an image, before it is asked again."""

@@ -35,6 +35,7 @@ from ..cells import (
     to_html,
     typical_radii,
 )
+from ..ode import warn_caller
 from ._doubts import doubts, doubts_of_agreement, doubts_of_pixel_size
 from ._picture import Picture
 
@@ -177,7 +178,7 @@ class Segmented:
         is judged as a smear of any laboratory, whatever the model was trained on.
         """
         steadiness = doubts_of_agreement(self.agreement, self.adapted)
-        return self._doubts_of_looks + steadiness + self.doubts_of_pixel_size()
+        return self._doubts_of_looks + steadiness + self._doubts_of_pixel_size()
 
     @cached_property
     def _doubts_of_looks(self) -> list[str]:
@@ -194,14 +195,14 @@ class Segmented:
             classes=self.classes,
         )
 
-    def mirrored(self, agreement: float, *, adapted: bool) -> Segmented:
+    def _mirrored(self, agreement: float, *, adapted: bool) -> Segmented:
         """Return the same with what the mirrored image tells; what has been found out is kept."""
         # Not by dataclasses.replace, which would forget radii and doubts.
         copied = copy.copy(self)
         vars(copied).update(agreement=agreement, adapted=adapted)
         return copied
 
-    def doubts_of_pixel_size(self) -> list[str]:
+    def _doubts_of_pixel_size(self) -> list[str]:
         """Return those of the doubts that no picture is needed for: they hold for any model."""
         if self.pixel_size is None:  # then nobody has to measure cells for it
             return []
@@ -311,6 +312,21 @@ class Segmented:
             photo=turned(photo, self.orientation),
             notes=doubts,
         )
+
+
+def warn_of_doubts(segmented: Segmented, *, of_size_only: bool) -> Segmented:
+    """Return what was found in an image, with a warning if that is doubtful.
+
+    With ``of_size_only`` a pixel's size alone is warned of, for models of one laboratory.
+    """
+    found = segmented._doubts_of_pixel_size() if of_size_only else segmented.doubts()
+    if found:
+        warn_caller(
+            f"{segmented.label} looks unlike a stained smear in focus: {'; '.join(found)}. Look at "
+            "what was found in it before you use it.",
+            each_time=True,
+        )
+    return segmented
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_what_mirroring_tells_is_added_to_what_is_known(monkeypatch):
 
     monkeypatch.setattr(_segmented, "doubts", forbid)
     monkeypatch.setattr(_segmented, "typical_radii", forbid)
-    after = found.mirrored(0.7, adapted=True)
+    after = found._mirrored(0.7, adapted=True)
     assert (after.agreement, after.adapted, after.radii) == (0.7, True, radii)
     assert after.doubts() == [*before[:-1], *doubts_of_agreement(0.7, adapted=True), before[-1]]
     assert (found.agreement, found.doubts()) == (None, before)

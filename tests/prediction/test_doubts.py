@@ -248,8 +248,8 @@ def test_cells_inside_of_others(drawn):
 def test_pixel_sizes_that_cannot_be(drawn, pixel_size, said):
     sure = np.full(drawn.shape, 255, np.uint8)
     found = Segmented(0, np.full(drawn.shape, 200, np.uint8), drawn, sure, pixel_size)
-    assert bool(found.doubts_of_pixel_size()) == said
-    assert set(found.doubts_of_pixel_size()) <= set(found.doubts())
+    assert bool(found._doubts_of_pixel_size()) == said
+    assert set(found._doubts_of_pixel_size()) <= set(found.doubts())
     if said:
         assert "micrometres wide, not 6 to 9" in found.count()["doubts"]
 
@@ -259,7 +259,7 @@ def test_pixels_that_are_not_square(drawn, aspect, said):
     sure = np.full(drawn.shape, 255, np.uint8)
     found = Segmented(0, np.full(drawn.shape, 200, np.uint8), drawn, sure, 0.2, aspect)
     text = f"its pixels are {aspect:g} times as high as wide, so that areas and diameters are right"
-    assert [each.startswith(text) for each in found.doubts_of_pixel_size()] == [True] * said
+    assert [each.startswith(text) for each in found._doubts_of_pixel_size()] == [True] * said
 
 
 def test_a_pixel_size_is_doubted_for_any_model(monkeypatch):
