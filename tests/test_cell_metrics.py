@@ -169,6 +169,28 @@ def test_average_precision():
     assert len(average_precision(true, found)) == 10
 
 
+@pytest.mark.parametrize("shift", [1, 4])  # of cells that fit one other each, or several
+def test_scores_over_images_are_those_of_the_matches_of_each(rng, shift):
+    thresholds = np.arange(0.5, 1, 0.05)
+    corners = [rng.permutation(400)[:60] for _ in range(3)]
+    size, wider = np.array([0, 0, 10, 10]), np.array([0, 0, shift, 0])
+    true = [np.stack([12 * (c // 20), 12 * (c % 20)] * 2, axis=1) + size for c in corners]
+    found = [
+        np.vstack([each + rng.integers(0, 2, (60, 1)), each + wider])[: 30 * shift] for each in true
+    ]
+    expected = []
+    for threshold in thresholds:
+        matches = [match_cells(*pair, iou=threshold) for pair in zip(true, found, strict=True)]
+        tp = sum(match.tp for match in matches)
+        expected.append(tp / (180 + 90 * shift - tp))
+    assert average_precision(true, found, iou=thresholds) == pytest.approx(expected)
+    assert 0 < expected[-1] < expected[0] < 1
+    matches = [match_cells(*pair) for pair in zip(true, found, strict=True)]
+    report = cell_report(true, found, n_resamples=0).iloc[0]
+    total = sum(match.ious.sum() for match in matches)
+    assert report.mean_matched_iou == pytest.approx(total / report.tp)
+
+
 def test_a_report_by_class():
     true = [[[0, 0, 10, 10], [0, 20, 10, 30]], [[0, 0, 10, 10]]]
     found = [[[0, 0, 10, 10], [0, 20, 10, 30]], [[0, 0, 10, 8], [0, 50, 10, 60]]]

@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     def evaluations() -> tuple[Evaluation, Evaluation]:
         return (
-            Evaluation(classes, [pair[0] for pair in pairs]),
-            Evaluation(classes, [pair[1] for pair in pairs]),
+            Evaluation([pair[0] for pair in pairs], classes),
+            Evaluation([pair[1] for pair in pairs], classes),
         )
 
     def write(rows: list[dict[str, Any]]) -> None:
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
                 *_table(rows),
                 *_notes(results),
             )
-            say_left_out(batch, count_left(images, results[0], batch))
+            say_left_out(batch, count_left(images, results[0].images, batch))
             if arguments.output is not None:
                 say(f"Table: {arguments.output}")
     if not pairs:

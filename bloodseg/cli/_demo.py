@@ -18,7 +18,7 @@ from ..metrics import mean_iou
 from ..models import list_models
 from ..plotting import coloured, overlay_of, sheet
 from ..prediction import Segmented
-from ._evaluation import METRICS_FILES, Evaluation, score_image
+from ._evaluation import METRICS_FILES, Evaluation, ScoredImage, score_image
 from ._output import complain, make_folder, refuse_existing, reported, say, write_png
 from ._train import ended_early, fit, save, summary
 
@@ -111,16 +111,16 @@ def _make_segmenter(arguments: argparse.Namespace, size: _Size) -> BloodCellSegm
 def _evaluate(
     segmenter: BloodCellSegmenter, smears: Any, *, quiet: bool
 ) -> tuple[Evaluation, list[Segmented]]:
-    result = Evaluation()
+    scores: list[ScoredImage] = []
     predictions: list[Segmented] = []
     pairs = list(zip(smears.images, smears.masks, smears.instances, strict=True))
     for image, mask, instances in track(pairs, label="evaluating", unit="image", shown=not quiet):
         name = f"smear {len(predictions) + 1}"
         cells = true_cells_of(instances, mask, segmenter.class_names_)
         scored, found = score_image(segmenter, name, image, mask, cells)
-        result.images.append(scored)
+        scores.append(scored)
         predictions.append(found)
-    return result, predictions
+    return Evaluation(scores), predictions
 
 
 def _overview(

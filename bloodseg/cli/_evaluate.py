@@ -32,48 +32,49 @@ def run(arguments: argparse.Namespace) -> int:
     batch = Batch(arguments)
     segmenter = load_segmenter(arguments)
     classes = segmenter.class_names_
-    result = Evaluation(classes)
+    scored: list[ScoredImage] = []
     images = list_images_of(arguments.data, batch, classes)
     overlays = _prepare(arguments, [each.name for each in images])
 
     def score(annotated: Annotated) -> ScoredImage:
         image, mask, cells = annotated.read()
-        scored, found = score_image(segmenter, annotated.name, image, mask, cells)
+        scores, found = score_image(segmenter, annotated.name, image, mask, cells)
         batch.judge(found)
         if overlays:
             _write_overlay(overlays[annotated.name], image, found)
-        return scored
+        return scores
 
-    def keep() -> None:
+    def keep() -> Evaluation:
+        result = Evaluation(tuple(scored), classes)
         if overlays:
             result.write(
                 arguments.output,
                 model=str(arguments.model),
                 data=str(arguments.data),
                 failed=batch.failed,
-                n_left=count_left(images, result, batch),
+                n_left=count_left(images, scored, batch),
             )
+        return result
 
     try:
-        for scored in batch.run(
+        for each in batch.run(
             images, score, doing="evaluating", name=attrgetter("name"), keep=keep
         ):
-            result.images.append(scored)
+            scored.append(each)
     finally:  # also on Ctrl-C: what was scored is not lost
-        if result.images:
-            keep()
-            say(*result.table())
-            say_left_out(batch, count_left(images, result, batch))
+        if scored:
+            say(*keep().table())
+            say_left_out(batch, count_left(images, scored, batch))
             if overlays:
                 say(f"Results: {arguments.output} (overlays: {legend(classes)})")
-    if not result.images:
+    if not scored:
         raise CommandError(f"no image of {arguments.data} could be evaluated.")
     return batch.exit_code
 
 
-def count_left(images: Sequence[Annotated], result: Evaluation, batch: Batch) -> int:
+def count_left(images: Sequence[Annotated], scored: Sequence[ScoredImage], batch: Batch) -> int:
     """Return how many images have not been worked on yet."""
-    done = {each.about["image"] for each in result.images}
+    done = {each.about["image"] for each in scored}
     return sum(each.name not in done and each.name not in batch.failed for each in images)
 
 

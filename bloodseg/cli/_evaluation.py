@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +53,24 @@ class ScoredImage:
     cells: CellOverlaps | None = None
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of images as they come, pooled and one by one: of pixels, and of cells where known."""
+    """Scores of images, pooled and one by one: of pixels, and of cells where known."""
 
+    images: Sequence[ScoredImage]
     classes: Sequence[str] = CLASS_NAMES
-    images: list[ScoredImage] = field(default_factory=list)
 
-    @property
+    @cached_property
     def confusion(self) -> np.ndarray:
         """Confusion matrix over all pixels of all images."""
         return np.sum([image.matrix for image in self.images], axis=0)
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, float]:
         """Scores over all pixels of all images."""
         return self._scores_of(self.confusion, self.confusion)
 
-    @property
+    @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """What there is to say of each image."""
         of_set = self.confusion
@@ -91,7 +92,7 @@ class Evaluation:
         """The cells of each image; none where single ones are not known."""
         return [image.cells for image in self.images if image.cells is not None]
 
-    @property
+    @cached_property
     def cell_rows(self) -> list[dict[str, Any]]:
         """Rows of `bloodseg.metrics.cell_report`; none where no cells are known."""
         if not self.cells:

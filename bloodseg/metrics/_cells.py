@@ -265,14 +265,16 @@ def report_of_overlaps(
     of_class = by_class(tables, classes)
     generator = check_random_state(random_state)
     draws = generator.randint(len(tables), size=(n_resamples, len(tables)))
+    times = times_drawn(draws, len(tables))
     rows = []
     for name, chosen in of_class.items():
-        counts = counts_of(chosen, thresholds)
-        row: dict[str, Any] = {"class": name, "images": len(chosen), **scores_of_counts(counts)}
-        resampled = [scores_of_counts(counts[draw]) for draw in draws]
-        if resampled:
+        scores = scores_of_counts(counts_of(chosen, thresholds), times)
+        row: dict[str, Any] = {"class": name, "images": len(chosen)}
+        row |= {score: int(scores[score][0]) for score in _NUMBERS}
+        row |= {score: float(scores[score][0]) for score in _RATES}
+        if n_resamples:
             for score in _RATES:
-                low, high = interval([each[score] for each in resampled], len(chosen))
+                low, high = interval(scores[score][1:], len(chosen))
                 row |= {f"{score}_low": low, f"{score}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -330,6 +332,7 @@ def own_classes(images: Sequence[Any]) -> list[Any] | None:
     return [cells.names for cells in images]
 
 
+_NUMBERS = ("true", "found", "tp", "fp", "fn")
 _RATES = (
     "precision",
     "recall",
@@ -343,11 +346,9 @@ _RATES = (
 
 
 def _matched(table: sparse.csr_array, iou: float) -> CellMatch:
-    rows, columns, ious = list_pairs(table)
-    right = ious >= iou  # what is no match has no say
-    rows, columns, ious = rows[right], columns[right], ious[right]
+    rows, columns, ious = _list_pairs(table, iou)
     # Most pairs are of cells that fit no other ones; the rest falls into groups apart.
-    alone = (_times(rows) == 1) & (_times(columns) == 1)
+    alone = _are_alone(rows, columns)
     chosen = [np.flatnonzero(alone)]
     chosen += [
         group[_best(rows[group], columns[group], ious[group])]
@@ -355,6 +356,19 @@ def _matched(table: sparse.csr_array, iou: float) -> CellMatch:
     ]
     kept = np.sort(np.concatenate(chosen))
     return CellMatch(np.stack([rows[kept], columns[kept]], axis=1), ious[kept], *table.shape)
+
+
+def _list_pairs(table: sparse.csr_array, iou: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, columns and values of the pairs that may be matches; no other has a say."""
+    rows, columns, ious = list_pairs(table)
+    right = ious >= iou
+    return rows[right], columns[right], ious[right]
+
+
+def _are_alone(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return of each pair whether neither of its cells is in another."""
+    alone: np.ndarray = (_times(rows) == 1) & (_times(columns) == 1)
+    return alone
 
 
 def _times(numbers: np.ndarray) -> np.ndarray:
@@ -391,11 +405,17 @@ def _best(rows: np.ndarray, columns: np.ndarray, ious: np.ndarray) -> np.ndarray
 
 def counts_of(tables: Sequence[sparse.csr_array], thresholds: Sequence[float]) -> np.ndarray:
     """Return an image a row: true, found, sum of the ious at the first threshold, tp at each."""
-    rows = []
-    for table in tables:
-        matches = [_matched(table, threshold) for threshold in thresholds]
-        rows.append([*table.shape, matches[0].ious.sum(), *(match.tp for match in matches)])
+    rows = [_counts_of_image(table, thresholds) for table in tables]
     return np.array(rows, float).reshape(-1, 3 + len(thresholds))
+
+
+def _counts_of_image(table: sparse.csr_array, thresholds: Sequence[float]) -> list[float]:
+    rows, columns, ious = _list_pairs(table, min(thresholds))
+    if _are_alone(rows, columns).all():  # then they are matches at each threshold that they reach
+        shared = [ious[ious >= threshold] for threshold in thresholds]
+    else:
+        shared = [_matched(table, threshold).ious for threshold in thresholds]
+    return [*table.shape, shared[0].sum(), *map(len, shared)]
 
 
 def _average_precisions(counts: np.ndarray) -> np.ndarray:
@@ -403,29 +423,43 @@ def _average_precisions(counts: np.ndarray) -> np.ndarray:
     return np.array([_ratio(tp, true + found - tp) for tp in right])
 
 
-def scores_of_counts(counts: np.ndarray) -> dict[str, float]:
-    """Return scores of `counts_of`, whose first threshold is the caller's."""
-    true, found, shared, tp = counts.sum(axis=0)[:4]
+def times_drawn(draws: np.ndarray, n_images: int) -> np.ndarray:
+    """Return how often each image is drawn, a draw a row; first all of them once."""
+    times = [np.bincount(draw, minlength=n_images) for draw in draws]
+    return np.vstack([np.ones(n_images), *times])
+
+
+def scores_of_counts(counts: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+    """Return scores of `counts_of`, whose first threshold is the caller's, one for each draw."""
+    true, found, shared, tp, *averaged = (times @ counts).T
     errors = counts[:, 1] - counts[:, 0]
+    n_images = times.sum(axis=1)
+    precisions = [_ratios(each, true + found - each) for each in averaged]
     return {
-        "true": int(true),
-        "found": int(found),
-        "tp": int(tp),
-        "fp": int(found - tp),
-        "fn": int(true - tp),
-        "precision": _ratio(tp, found),
-        "recall": _ratio(tp, true),
-        "f1": _ratio(2 * tp, true + found),
-        "mean_matched_iou": _ratio(shared, tp),
-        "panoptic_quality": _ratio(2 * shared, true + found),
-        "average_precision": float(np.mean(_average_precisions(counts)[1:])),
-        "count_error": float(np.abs(errors).mean()),
-        "count_bias": float(errors.mean()),
+        "true": true,
+        "found": found,
+        "tp": tp,
+        "fp": found - tp,
+        "fn": true - tp,
+        "precision": _ratios(tp, found),
+        "recall": _ratios(tp, true),
+        "f1": _ratios(2 * tp, true + found),
+        "mean_matched_iou": _ratios(shared, tp),
+        "panoptic_quality": _ratios(2 * shared, true + found),
+        "average_precision": np.mean(precisions, axis=0),
+        "count_error": times @ np.abs(errors) / n_images,
+        "count_bias": times @ errors / n_images,
     }
 
 
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
+
+
+def _ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    ratios = np.full(parts.shape, np.nan)
+    np.divide(parts, wholes, out=ratios, where=wholes > 0)
+    return ratios
 
 
 def _check_iou(iou: Any) -> float:

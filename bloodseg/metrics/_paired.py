@@ -20,6 +20,7 @@ from ._cells import (
     interval,
     own_classes,
     scores_of_counts,
+    times_drawn,
 )
 from ._overlaps import overlaps
 from ._pixels import as_masks_know, confusion_matrices, scores_of_each
@@ -160,19 +161,17 @@ def paired_table(
         raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
     n_images = len(matrices[0])
     draws = check_random_state(random_state).randint(n_images, size=(n_resamples, n_images))
-    rows = list(_rows_of_pixels(matrices, classes, draws))
+    times = times_drawn(draws, n_images)
+    rows = list(_rows_of_pixels(matrices, classes, times))
     if cells is not None:
-        rows += _rows_of_cells(cells, draws)
+        rows += _rows_of_cells(cells, times)
     return pd.DataFrame(rows)
 
 
 def _rows_of_pixels(
-    matrices: tuple[np.ndarray, np.ndarray], classes: Sequence[str], draws: np.ndarray
+    matrices: tuple[np.ndarray, np.ndarray], classes: Sequence[str], times: np.ndarray
 ) -> list[dict[str, Any]]:
     n_images = len(matrices[0])
-    # How often each image is drawn: first all of them once.
-    times = np.array([np.bincount(draw, minlength=n_images) for draw in draws], float)
-    times = np.vstack([np.ones(n_images), times.reshape(-1, n_images)])
     scores = []
     for each in matrices:
         pooled = np.tensordot(times, each, axes=1)
@@ -186,7 +185,7 @@ def _rows_of_pixels(
     ]
 
 
-def _rows_of_cells(cells: Sequence[FoundCells], draws: np.ndarray) -> list[dict[str, Any]]:
+def _rows_of_cells(cells: Sequence[FoundCells], times: np.ndarray) -> list[dict[str, Any]]:
     # Of a model whose cells have no classes, scores by class would be those of no cells.
     known = all(each.classes is not None for each in cells)
     of_class = [by_class(each.tables, each.classes if known else None) for each in cells]
@@ -196,13 +195,9 @@ def _rows_of_cells(cells: Sequence[FoundCells], draws: np.ndarray) -> list[dict[
     for name in (*sorted(names), "all"):
         pair = [_counts(each, name, other) for each, other in (of_class, of_class[::-1])]
         n_images = len(pair[0])
-        scores = [
-            [scores_of_counts(counts[draw]) for draw in (np.arange(n_images), *draws)]
-            for counts in pair
-        ]
+        first, second = (scores_of_counts(counts, times) for counts in pair)
         for score in _OF_CELLS:
-            first, second = (np.array([each[score] for each in of]) for of in scores)
-            rows.append(_row("cells", name, score, first, second, n_images))
+            rows.append(_row("cells", name, score, first[score], second[score], n_images))
     return rows
 
 

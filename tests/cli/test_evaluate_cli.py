@@ -9,14 +9,15 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import sparse
 from shell import SMEARS, raiser, rows_of
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cells import Cells
-from bloodseg.cli import _batch, main
+from bloodseg.cli import _batch, _evaluation, main
 from bloodseg.cli._evaluation import CellOverlaps, Evaluation, ScoredImage
 from bloodseg.datasets import TrueCells
-from bloodseg.metrics import cell_report, confusion_matrix, mean_iou
+from bloodseg.metrics import cell_report, confusion_matrix, mean_iou, report_of_overlaps
 
 
 def test_evaluate_prints_and_writes_scores(data, model, tmp_path, capsys):
@@ -97,13 +98,30 @@ def test_platelets_are_no_mistake_where_none_is_annotated():
         ScoredImage({}, np.eye(4, dtype=int), CellOverlaps.of(true, found))
         for true in (boxes, platelet)
     ]
-    result = Evaluation(classes, images[:1])
+    result = Evaluation(images[:1], classes)
     assert [(row["class"], row["tp"], row["fp"]) for row in result.cell_rows] == [
         ("red", 1, 0),
         ("all", 1, 0),
     ]
-    rows = {row["class"]: row for row in Evaluation(classes, images).cell_rows}
+    rows = {row["class"]: row for row in Evaluation(images, classes).cell_rows}
     assert (rows["platelet"]["tp"], rows["platelet"]["fp"]) == (1, 1)
+
+
+def test_cells_are_matched_once_for_print_and_files(tmp_path, monkeypatch):
+    calls = []
+
+    def report(*args, **kwargs):
+        calls.append(args)
+        return report_of_overlaps(*args, **kwargs)
+
+    monkeypatch.setattr(_evaluation, "report_of_overlaps", report)
+    classes = np.array(["red", "white"], object)
+    one = CellOverlaps(sparse.csr_array(np.eye(2)), classes, classes, boxes=False)
+    image = ScoredImage({"image": "a", "seconds": 1.0}, np.eye(3, dtype=int), one)
+    result = Evaluation([image] * 2)
+    result.write(tmp_path)
+    assert "F1" in "\n".join(result.table())
+    assert len(calls) == 1
 
 
 def test_columns_of_cells_stay_apart():
