@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -73,7 +74,7 @@ def unread_format(start: bytes) -> ValueError:
 def decode_rgb(data: bytes, *, name: str) -> np.ndarray:
     """Decode the bytes of an image file as RGB; ``name`` is what the error messages call it."""
     try:
-        pixels = decode(data)
+        pixels = decode(data).pixels
         check_images([pixels], name="pixels")
         return np.ascontiguousarray(to_rgb(pixels))
     except Exception as error:  # decoders of damaged files raise nearly anything
@@ -170,28 +171,6 @@ def label_colours(data: bytes, n_classes: int) -> dict[int, tuple[int, ...]]:
     )
 
 
-def orientation_of(data: bytes) -> int:
-    """Return how a picture is to be turned to be shown, from 1 (not at all) to 8."""
-    try:
-        return check_orientation(_open(data).getexif().get(_ORIENTATION))
-    except Exception:  # damaged metadata says nothing
-        return 1
-
-
-def sides_in(data: bytes) -> tuple[float, float] | None:
-    """Return height and width of a pixel in micrometres, as the header of a picture says.
-
-    Not of a TIFF, whose tags are read elsewhere. What is for screens or printers says nothing.
-    """
-    if format_of(data[:START]) == "TIFF":
-        return None
-    try:
-        across, down = _open(data).info["dpi"]
-        return pixel_sides(*(in_micrometres(1 / float(each), "inch") for each in (down, across)))
-    except Exception:  # damaged metadata says nothing
-        return None
-
-
 def _open(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns from two thirds of our own limit on, and of damaged metadata, unused here.
@@ -233,8 +212,27 @@ def check_page_count(pages: int) -> None:
         )
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Return an image's pixels, as they are stored, with the channels and depth of the file."""
+class Decoded(NamedTuple):
+    """What a file holds of an image.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (H, W[, C])
+        As they are stored, with the channels and depth of the file.
+    sides : (float, float) or None
+        Height and width of a pixel in micrometres, as the header says. Not of a TIFF, whose tags
+        are read elsewhere. What is for screens or printers says nothing.
+    orientation : int
+        How it is to be turned to be shown, from 1 (not at all) to 8.
+    """
+
+    pixels: np.ndarray
+    sides: tuple[float, float] | None
+    orientation: int
+
+
+def decode(data: bytes) -> Decoded:
+    """Decode the bytes of an image file."""
     if format_of(data[:START]) is None:
         raise unread_format(data[:START])
     try:
@@ -242,12 +240,31 @@ def decode(data: bytes) -> np.ndarray:
     except Image.UnidentifiedImageError:
         raise ValueError("it is damaged, or its pixels are of an unusual type.") from None
     with image:
+        of_tiff = _orientation_of(image) if image.format == "TIFF" else None
         _keep_as_stored(image)
         image.load()  # before any other decoder: this one notices files that are cut off
         # Pillow keeps 8 of 16 bits a colour.
-        if image.mode in ("RGB", "RGBA") and _depth(image, data) > 8:
-            return _decode_with_opencv(data)
-        return _pixels_of(image)
+        deep = image.mode in ("RGB", "RGBA") and _depth(image, data) > 8
+        pixels = _decode_with_opencv(data) if deep else _pixels_of(image)
+        # Not before: a PNG file may say it behind its pixels, and would be decoded for it alone.
+        return Decoded(pixels, _sides_of(image), of_tiff or _orientation_of(image))
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        return check_orientation(image.getexif().get(_ORIENTATION))
+    except Exception:  # damaged metadata says nothing
+        return 1
+
+
+def _sides_of(image: Image.Image) -> tuple[float, float] | None:
+    if image.format == "TIFF":
+        return None
+    try:
+        across, down = image.info["dpi"]
+        return pixel_sides(*(in_micrometres(1 / float(each), "inch") for each in (down, across)))
+    except Exception:  # damaged metadata says nothing
+        return None
 
 
 def _depth(image: Image.Image, data: bytes) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._images import check_images, to_rgb
 from ._bounds import MAX_IMAGE_BYTES
-from ._decoding import decode, orientation_of, sides_in
+from ._decoding import decode
 from ._files import read_bytes
 
 
@@ -90,19 +90,16 @@ class Slide:
 
 def read_whole(file: Path, name: str, pixel_sides: tuple[float, float] | None = None) -> Slide:
     """Return an image that is decoded here and now, as RGB, or RGBA where some is transparent."""
-    data = read_bytes(file, limit=MAX_IMAGE_BYTES)
-    pixels = decode(data)
-    if pixel_sides is None:
-        pixel_sides = sides_in(data)
+    pixels, sides, orientation = decode(read_bytes(file, limit=MAX_IMAGE_BYTES))
     if not is_transparent(pixels):
         pixels = as_rgb(pixels)
     return Slide(
         lambda start, stop: pixels[start:stop],
         pixels.shape,
         pixels.dtype,
-        pixel_sides,
+        sides if pixel_sides is None else pixel_sides,
         name,
-        orientation_of(data),
+        orientation,
     )
 
 

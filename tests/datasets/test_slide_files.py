@@ -29,6 +29,20 @@ def test_a_file_is_what_its_first_bytes_say(tmp_path, kind, suffix):
     assert np.array_equal(read_image(path), PIXELS)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "JPEG"])
+def test_pixels_are_decoded_once(tmp_path, monkeypatch, kind):
+    """To look into a PNG file for its orientation is to decode it."""
+    Image.fromarray(PIXELS).save(tmp_path / "a", format=kind, dpi=(50_000, 50_000))
+    opened = []
+    monkeypatch.setattr(
+        Image, "open", lambda *a, open=Image.open, **k: opened.append(a) or open(*a, **k)
+    )
+    slide = open_slide(tmp_path / "a")
+    assert len(opened) == 1
+    assert slide.orientation == 1
+    assert slide.pixel_size == pytest.approx(25_400 / 50_000, rel=1e-3)
+
+
 def test_whatever_is_opened_is_read_whole_too(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
         file.write(PIXELS, subifds=1, tile=(16, 16), metadata={"axes": "YXS"})
