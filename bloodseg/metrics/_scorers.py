@@ -17,18 +17,19 @@ def score_as_masks_know(
     y_true: Masks,
     y_pred: Masks,
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     score: str = "mean_iou",
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Return a score of `scores_of_each` of maps of these classes, see `as_masks_know`."""
+    """Return a score of `scores_of_each` of maps of these classes, see `as_masks_know`.
+
+    None stands for any number of classes whose names are not known.
+    """
+    if classes is None:  # those absent from labels and maps have no say in a score
+        classes = numbered(NOT_LABELLED)
     matrix = labelled_pixels(y_true, y_pred, len(classes), sample_weight)
     return float(scores_of_each(as_masks_know(matrix, classes), classes)[score])
 
-
-# Of estimators that do not say what their classes are called: any number of them. Those absent
-# from labels and maps have no say in a score.
-_NO_NAMES = numbered(NOT_LABELLED)
 
 _Scorer: Any = type(make_scorer(score_as_masks_know))
 
@@ -37,7 +38,7 @@ class _MapScorer(_Scorer):  # type: ignore[misc]
     """A scorer that asks the fitted estimator for the names of its classes."""
 
     def _score(self, method_caller: Any, estimator: Any, X: Any, y_true: Any, **named: Any) -> Any:
-        classes = _find_class_names(estimator) or _NO_NAMES
+        classes = _find_class_names(estimator)
         return super()._score(method_caller, estimator, X, y_true, classes=classes, **named)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._images import NOT_LABELLED, check_classes, numbered
+from .._images import check_classes
 from ..metrics import score_as_masks_know
 from ..model_selection import share_that_differs, tolerance_curve
 from ._axes import axes_for
@@ -130,7 +130,7 @@ class ToleranceCurveDisplay:
             raise ValueError("predictions must hold the class maps of at least one tolerance.")
         tolerances = sorted(predictions)
         maps = [predictions[tolerance] for tolerance in tolerances]
-        names = numbered(NOT_LABELLED) if classes is None else check_classes(classes)
+        names = None if classes is None else check_classes(classes)
         scores = [score_as_masks_know(y_true, each, classes=names) for each in maps]
         changed = [share_that_differs(maps[0], each) for each in maps]
         return cls(tolerances, scores, changed).plot(ax=ax)
