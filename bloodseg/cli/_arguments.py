@@ -313,8 +313,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=path,
         default=Path("bloodseg-demo"),
-        help="folder for overview.png, metrics.csv, metrics.json and model.safetensors "
-        "(default: bloodseg-demo)",
+        help="folder for overview.png, metrics.csv, metrics.json, model.safetensors and the drawn "
+        "smears (default: bloodseg-demo)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="seconds in place of minutes, and poor results"

@@ -10,7 +10,7 @@ import numpy as np
 from .._images import NOT_LABELLED
 from ..datasets import load_annotated, save_annotated
 from ._annotations import unreadable
-from ._output import CommandError, complain, make_folder, reported, say
+from ._output import CommandError, complain, make_folder, refuse_filled, reported, say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,8 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"OUT must be another folder than IN; got {output} for both. Of each image there would "
             "be two."
         )
-    if os.path.isdir(output) and any(output.iterdir()) and not arguments.overwrite:
-        raise CommandError(f"{output} holds files. Choose another folder, or pass --overwrite.")
+    refuse_filled(output, overwrite=arguments.overwrite)
     try:
         data = load_annotated(arguments.data, arguments.class_names, classes=arguments.classes)
     except (OSError, ValueError) as error:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from .._progress import track
-from ..datasets import make_smears, true_cells_of
+from ..datasets import make_smears, save_annotated, true_cells_of
 from ..estimators import BloodCellSegmenter
 from ..metrics import mean_iou
 from ..models import list_models
 from ..plotting import coloured, overlay_of, sheet
 from ..prediction import Segmented
 from ._evaluation import METRICS_FILES, Evaluation, ScoredImage, score_image
-from ._output import complain, make_folder, refuse_existing, reported, say, write_png
+from ._output import complain, make_folder, refuse_existing, refuse_filled, reported, say, write_png
 from ._train import ended_early, fit, save, summary
 
 _N_SHOWN = 4
@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.output
     files = [folder / name for name in ("overview.png", "model.safetensors", *METRICS_FILES)]
     refuse_existing(files, overwrite=arguments.overwrite)
+    refuse_filled(folder / "smears", overwrite=arguments.overwrite)
     make_folder(folder)
     size = _QUICK if arguments.quick else _FULL
     # Seeds apart, so that no smear of the test is one of the training.
@@ -87,6 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
             "cells": at_once.cell_rows,
         },
     )
+    with reported(folder / "smears"):
+        for smears, name in ((train, "train"), (test, "test")):
+            save_annotated(smears, folder / "smears" / name, "masks")
     with reported(folder / "overview.png"):
         write_png(folder / "overview.png", _overview(test, found_at_once, found))
     say("", f"Trained here: {summary(segmenter, seconds)} On the same smears:", "")
@@ -158,6 +162,7 @@ def _where_to_look(folder: Path) -> tuple[str, ...]:
         "",
         f"Look at {folder / 'overview.png'}. The numbers of both are in {folder / 'metrics.json'}, "
         f"those of the model trained here in {folder / 'metrics.csv'}, too.",
-        "Try the published weights: bloodseg report IMAGE --open",
-        f"Try the model trained here: bloodseg report IMAGE -m {folder / 'model.safetensors'}",
+        f"Try the published weights: bloodseg report {folder / 'smears/test/images'} --open",
+        f"Try the model trained here: the same with -m {folder / 'model.safetensors'}. Images of "
+        "your own go in the place of these.",
     )

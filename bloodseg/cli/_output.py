@@ -196,3 +196,9 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
             raise CommandError(f"{path} is a folder; name a file.")
         if os.path.exists(path) and not overwrite:
             raise CommandError(f"{path} exists. Choose another name, or pass --overwrite.")
+
+
+def refuse_filled(folder: Path, *, overwrite: bool) -> None:
+    """Raise if a folder of outputs holds files already that may not be replaced."""
+    if os.path.isdir(folder) and any(folder.iterdir()) and not overwrite:
+        raise CommandError(f"{folder} holds files. Choose another folder, or pass --overwrite.")

@@ -34,10 +34,11 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
     path : str or path-like
         The folder, made where it is not there. Files of the same names are replaced.
     format : {"masks", "coco", "geojson", "labelme"}
-        "masks" are the folders of `load_folder`, without the numbers of single cells. The others
-        hold outlines: of a cell in several parts that of the largest, holes and what is labelled
-        255 left out. Where there are boxes alone, "coco" holds boxes, and "geojson" and "labelme"
-        hold rectangles, which are read back as outlines: they are for a person to correct.
+        "masks" are the folders of `load_folder`, and beside them, where ``instances`` are known,
+        one of these, with the numbers of single cells. The others hold outlines: of a cell in
+        several parts that of the largest, holes and what is labelled 255 left out. Where there are
+        boxes alone, "coco" holds boxes, and "geojson" and "labelme" hold rectangles, which are read
+        back as outlines: they are for a person to correct.
 
     Raises
     ------
@@ -76,6 +77,10 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
         (folder / "masks").mkdir(exist_ok=True)
         for name, mask in zip(names, masks, strict=True):
             _write_image(folder / "masks" / f"{name}.png", np.asarray(mask, np.uint8))
+        if data.get("instances") is not None:
+            (folder / "instances").mkdir(exist_ok=True)
+            for index, name in enumerate(names):
+                _write_numbers(folder / "instances", name, _cells_of_a_class(data, index))
         return
     cells = [_outlines(data, index) for index in range(len(images))]
     classes = data["target_names"]
@@ -91,6 +96,14 @@ def save_annotated(data: Mapping[str, Any], path: str | os.PathLike, format: str
             write_json(
                 folder / f"{name}.json", _labelme(name, image, outlines, classes), indent=None
             )
+
+
+def _cells_of_a_class(data: Mapping[str, Any], index: int) -> np.ndarray:
+    """Return the numbers of an image's cells, without those whose class is not known."""
+    labels = np.asarray(data["instances"][index])
+    mask, n_classes = np.asarray(data["masks"][index]), len(data["target_names"])
+    numbers, classes, _ = classes_of_cells(labels, mask, n_classes, name=f"instances[{index}]")
+    return np.where(np.isin(labels, numbers[classes > 0]), labels, 0)
 
 
 Outlines = list[tuple[int, np.ndarray]]
@@ -208,3 +221,12 @@ def _write_image(path: Path, pixels: np.ndarray) -> None:
     deep = np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
     with written_whole(path) as unfinished:
         unfinished.write_bytes(cv2.imencode(".png", deep[..., ::-1])[1].tobytes())
+
+
+def _write_numbers(folder: Path, name: str, labels: np.ndarray) -> None:
+    """Write numbers of cells as PNG of 16 bits, or, too large for it, as TIFF of 32."""
+    many = labels.max(initial=0) > np.iinfo(np.uint16).max
+    with written_whole(folder / f"{name}{'.tif' if many else '.png'}") as unfinished:
+        Image.fromarray(labels.astype(np.int32 if many else np.uint16)).save(
+            unfinished, format="TIFF" if many else "PNG"
+        )

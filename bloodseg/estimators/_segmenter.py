@@ -90,7 +90,7 @@ class BloodCellSegmenter(CellsMixin, NetworkEstimator):
         Names of the labels 0, 1, ...: 2 to 255, "background" first. "white" and "red" mean white
         and red blood cells wherever they stand, and "platelet" platelets; every other name is a
         class of cells, too, of which nothing else is known. Set after fit, others wait for the next
-        one. See the guide on further classes.
+        one. See the guide on other classes.
     ode_positions : tuple of int, default=(4, 5, 6)
         Which of the nine stages are ODE-blocks (1 to 4 down, 5 the bottom, 6 to 9 up).
         ``()`` is a U-Net. Used by ``"nodes-unet"``.
@@ -478,7 +478,7 @@ class BloodCellSegmenter(CellsMixin, NetworkEstimator):
         **parameters
             Parameters to set, such as ``device`` or ``pixel_size``. With ``classes`` other than the
             model's own, ``fit`` keeps what it knows of those that it shares, by name; until then,
-            it predicts its own, and says so. What is new learns faster, see the guide on further
+            it predicts its own, and says so. What is new learns faster, see the guide on other
             classes.
 
         Returns

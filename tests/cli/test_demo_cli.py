@@ -8,6 +8,7 @@ import re
 from PIL import Image
 
 from bloodseg.cli import main
+from bloodseg.datasets import load_annotated
 from bloodseg.models import list_models
 
 
@@ -15,7 +16,9 @@ def test_demo_draws_trains_and_shows(tmp_path, capsys):
     command = ["demo", "--quick", "-q", "-o", str(tmp_path / "demo")]
     assert main(command) == 0
     files = {"overview.png", "metrics.csv", "metrics.json", "model.safetensors"}
-    assert {file.name for file in (tmp_path / "demo").iterdir()} == files
+    assert {file.name for file in (tmp_path / "demo").iterdir()} == {*files, "smears"}
+    assert len(load_annotated(tmp_path / "demo/smears/train").images) == 4
+    assert load_annotated(tmp_path / "demo/smears/test").instances is not None
     out = capsys.readouterr().out
     assert "overview.png" in out
     at_once, trained = out.split("Trained here: ")
@@ -31,3 +34,7 @@ def test_demo_draws_trains_and_shows(tmp_path, capsys):
         assert sheet.height > 4 * 64
     assert main(command) == 2
     assert "overview.png exists" in capsys.readouterr().err
+    for file in files:
+        (tmp_path / "demo" / file).unlink()
+    assert main(command) == 2
+    assert f"{tmp_path / 'demo/smears'} holds files." in capsys.readouterr().err

@@ -498,6 +498,20 @@ def test_instances_beside_label_maps_are_the_cells_that_are_written(drawn, tmp_p
         load_annotated(tmp_path / "maps")
 
 
+@pytest.mark.parametrize(("number", "suffix"), [(300, ".png"), (70_000, ".tif")])
+def test_numbers_of_cells_are_kept_beside_label_maps(drawn, tmp_path, number, suffix):
+    instances = drawn.instances.copy()
+    instances[0][instances[0] == 1] = number
+    mask = np.where(instances == 2, 255, drawn.masks)  # of this cell no class is known
+    save_annotated(drawn | {"masks": mask, "instances": instances}, tmp_path, "masks")
+    assert (tmp_path / f"instances/one{suffix}").exists()
+    back = load_annotated(tmp_path).instances[0]
+    instances = instances[0]
+    assert len(np.unique(back)) == len(np.unique(instances)) - 1
+    assert ((back > 0) == ((instances > 0) & (instances != 2))).all()
+    assert len(np.unique(back[instances == number])) == 1
+
+
 def test_names_and_groups_are_written_in_utf_8(drawn, tmp_path):
     data = drawn | {"names": ["Blut Ä 1", "z"], "groups": ["Müller", "y"]}
     save_annotated(data, tmp_path, "masks")
