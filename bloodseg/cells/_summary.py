@@ -61,7 +61,8 @@ def summarize(
         doubted_images
             "counted" or "left out".
         images, images_doubted
-            Number of images, and how many of them are in doubt.
+            Number of images, and how many of them are in doubt; NaN where no table tells doubts,
+            as of a `bloodseg.BloodCellCounter`.
         white, red, ...
             Number of cells that show, those cut by a border too.
         white_in_frame, red_in_frame, ..., frame_mm2
@@ -117,7 +118,8 @@ def summarize(
     for name, images in groups:
         for doubts, kept in (("counted", images), ("left out", images[~images.isin(doubted)])):
             summary = {**name, "doubted_images": doubts, "images": len(kept)}
-            summary["images_doubted"] = int(kept.isin(doubted).sum())
+            known = "doubts" in counts
+            summary["images_doubted"] = int(kept.isin(doubted).sum()) if known else float("nan")
             summary |= _of_counts(counts[counts["image"].isin(kept)])
             if cells is not None:
                 summary |= _of_cells(cells[cells["image"].isin(kept)], _unit(cells))

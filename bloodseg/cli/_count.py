@@ -133,7 +133,7 @@ def _in_columns(summed: list[_Row]) -> Iterator[str]:
     """Yield the lines of a summary: all images, and those not in doubt where some are."""
     if not summed:
         return
-    shown = summed if summed[0]["images_doubted"] else summed[:1]
+    shown = summed if summed[0]["images_doubted"] > 0 else summed[:1]  # NaN: not known
     yield ""
     for name in summed[0]:
         values = (_shown(row[name]) for row in shown)

@@ -1,6 +1,7 @@
 """Every parameter of the estimators: part of the result or not, in the shell or not, and why."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -122,6 +123,8 @@ def test_a_counter_is_trained_and_counts(counted, smears, capsys):
     np.testing.assert_allclose(found, counter.predict(smears.images), atol=0.006)
     assert "confidence" not in rows[0]
     capsys.readouterr()
+    assert main(["count", str(counted / "d/images"), "-q", "-m", str(model), "--summary"]) == 0
+    assert re.search(r"^images doubted +-$", capsys.readouterr().out, re.MULTILINE)
     for command, text in (
         (["count", "--tile-size", "64"], "--tile-size means nothing to"),
         (["count", "--strict"], "which says of no result that it is in doubt. Leave it out."),
