@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
+from .._images import CLASS_NAMES, RED, WHITE, mask_of, to_rgb
 from ..cells import Radii, Regions, Split, labels_at_edge, split_cells, trace_outlines
 from ._agreement import STEADY
 from ._stain import check_colours
 
-_WINDOW = 1024  # pixels: the middle of a large image tells enough
+_WINDOW = 1024  # pixels: so much of a large image tells enough
 LEAST_CELLS = 0.005  # share of the pixels
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
 _UNSURE = 0.8  # mean confidence
@@ -47,7 +47,8 @@ def doubts(
     Parameters
     ----------
     image : array-like of shape (H, W[, C])
-        A checked image; of a large one the middle is looked at.
+        A checked image; of a large one the middle is looked at, or, where that has no cells,
+        the place that has most.
     class_map, confidence : array-like of shape (H, W), uint8
         What the network made of it; confidence in 255ths.
     radii : Radii or None
@@ -64,8 +65,13 @@ def doubts(
         Names of the labels. What is known of red and white cells is asked of these alone; of
         others, only how sure the network is.
     """
-    pixels, labels, sure = (middle(each, _WINDOW) for each in (image, class_map, confidence))
-    seen = np.ones(labels.shape, bool) if outside is None else ~middle(outside, _WINDOW)
+    rows, columns = _find_window(class_map, classes)
+    pixels, labels, sure = (
+        np.asarray(each[rows])[:, columns] for each in (image, class_map, confidence)
+    )
+    seen = np.ones(labels.shape, bool)
+    if outside is not None:
+        seen = ~np.asarray(outside[rows])[:, columns]
     unsure = _check_confidence(sure[seen])
     if RED not in classes and WHITE not in classes:
         return [unsure] if unsure else []
@@ -86,6 +92,29 @@ def doubts(
     if (seen & (labels == 0)).any():
         checks += check_colours(to_rgb(pixels), labels, seen, radius, classes)
     return [text for text in checks if text]
+
+
+def _find_window(class_map: Any, classes: Sequence[str]) -> tuple[slice, slice]:
+    """Return the rows and columns to look at: the middle, or the tile with most cells."""
+
+    def are_cells(strip: Any) -> np.ndarray:
+        labels = np.asarray(strip)
+        return mask_of(labels, classes, RED) | mask_of(labels, classes, WHITE)
+
+    rows, columns = (
+        slice(start, start + _WINDOW)
+        for start in (max(length - _WINDOW, 0) // 2 for length in class_map.shape)
+    )
+    if are_cells(class_map[rows])[:, columns].mean() >= LEAST_CELLS:
+        return rows, columns
+    height, width = class_map.shape
+    counts = {}
+    for top in range(0, height, _WINDOW):
+        strip = are_cells(class_map[top : top + _WINDOW])
+        for left in range(0, width, _WINDOW):
+            counts[top, left] = np.count_nonzero(strip[:, left : left + _WINDOW])
+    top, left = max(counts, key=lambda place: counts[place])
+    return slice(top, top + _WINDOW), slice(left, left + _WINDOW)
 
 
 def is_about(diameter: float, expected: float) -> bool:

@@ -330,6 +330,17 @@ def test_platelets_are_no_reason_to_doubt():
         )
 
 
+@pytest.mark.parametrize("place", [(0, 0), (1300, 1400)])
+def test_a_large_image_whose_middle_is_empty_is_judged_by_its_cells(place):
+    smears = make_smears(1, image_size=300, random_state=0)
+    image, mask = np.full((1700, 1800, 3), 235, np.uint8), np.zeros((1700, 1800), np.uint8)
+    where = tuple(slice(start, start + 300) for start in place)
+    image[where], mask[where] = smears.images[0], smears.masks[0]
+    sure = np.full(mask.shape, 250, np.uint8)
+    assert find_doubts(image, mask, sure, 40) == []
+    assert find_doubts(image, mask * 0, sure, 40) == ["it has no cells"]
+
+
 def test_an_image_of_platelets_alone_has_no_cells():
     image = make_smears(1, image_size=64, random_state=0).images[0]
     mask = np.zeros((64, 64), np.uint8)
