@@ -96,7 +96,12 @@ class SavableEstimator(BaseEstimator):
         )
 
     def push_to_hub(
-        self, repository: str, *, private: bool = False, half_precision: bool = False
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        half_precision: bool = False,
+        overwrite: bool = False,
     ) -> str:
         """Publish the fitted model and its card in a repository of the Hugging Face hub.
 
@@ -111,6 +116,9 @@ class SavableEstimator(BaseEstimator):
             Whether a new repository is seen by its owner alone.
         half_precision : bool, default=False
             As for `save`.
+        overwrite : bool, default=False
+            Replace the model and the card, with all that was added to it, of a repository that has
+            them. Its history keeps the earlier ones.
 
         Returns
         -------
@@ -119,6 +127,8 @@ class SavableEstimator(BaseEstimator):
 
         Raises
         ------
+        FileExistsError
+            If the repository holds a model or a card, and ``overwrite`` is False.
         ImportError
             If huggingface_hub is missing.
         OSError
@@ -127,7 +137,7 @@ class SavableEstimator(BaseEstimator):
             If it is no name of a repository, or a parameter is something that JSON can't hold.
         """
         save = partial(self.save, half_precision=half_precision)
-        return upload_model(save, self.card(), repository, private=private)
+        return upload_model(save, self.card(), repository, private=private, overwrite=overwrite)
 
     def save(self, path: Any, *, half_precision: bool = False) -> None:
         """Save the fitted model: weights in safetensors, parameters as JSON in its header.

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._extras import import_extra
 
-_FILE = "model.safetensors"
+_FILE, _CARD = "model.safetensors", "README.md"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What the hub reads of a card: how to find the model, and that this package opens it.
 _HEADER = "---\nlibrary_name: bloodseg\npipeline_tag: image-segmentation\n---\n\n"
@@ -36,7 +36,7 @@ def download_model(repository: str, *, revision: str | None = None) -> Path:
 
 
 def upload_model(
-    save: Callable[[Path], object], card: str, repository: str, *, private: bool
+    save: Callable[[Path], object], card: str, repository: str, *, private: bool, overwrite: bool
 ) -> str:
     """Put a model file and its card into a repository, which is made if it is not there.
 
@@ -50,6 +50,8 @@ def upload_model(
         OWNER/NAME.
     private : bool
         Whether a new repository is seen by its owner alone.
+    overwrite : bool
+        Whether a model and a card that are there are replaced.
 
     Returns
     -------
@@ -58,6 +60,8 @@ def upload_model(
 
     Raises
     ------
+    FileExistsError
+        If there is a model or a card that is not to be replaced.
     ImportError
         If huggingface_hub is missing.
     OSError
@@ -71,9 +75,15 @@ def upload_model(
             f"got {repository!r}."
         )
     hub = _import_hub().HfApi()
+    for name in () if overwrite else (_FILE, _CARD):
+        if hub.file_exists(repository, name):
+            raise FileExistsError(
+                f"{repository} holds {name} already, to which something was added perhaps. Choose "
+                "another repository, or pass overwrite=True to replace model and card."
+            )
     with tempfile.TemporaryDirectory(prefix="bloodseg-") as folder:
         save(Path(folder) / _FILE)  # first: what cannot be saved leaves no empty repository
-        (Path(folder) / "README.md").write_text(_HEADER + card, encoding="utf-8")
+        (Path(folder) / _CARD).write_text(_HEADER + card, encoding="utf-8")
         url = hub.create_repo(repository, private=private, exist_ok=True)
         hub.upload_folder(
             repo_id=repository, folder_path=folder, commit_message="Upload a model of bloodseg"

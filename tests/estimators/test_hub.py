@@ -31,6 +31,10 @@ def hub(tmp_path, monkeypatch):
             raise FileNotFoundError(f"there is no {repo_id}")
         return str(file)
 
+    def file_exists(self, repo_id, filename):
+        return (folder / repo_id / filename).exists()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "file_exists", file_exists)
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
@@ -51,6 +55,20 @@ def test_there_and_back(fitted, smears, hub, same_weights):
     ):
         np.testing.assert_array_equal(mine, theirs)
     assert same_weights(SmearFeatures("lab/smears").fit().segmenter_, fitted)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md"])
+def test_what_is_there_is_replaced_only_on_request(fitted, hub, name):
+    file = hub / "lab/smears" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("written by hand")
+    text = f"lab/smears holds {name} already, to which something was added perhaps. Choose another"
+    with pytest.raises(FileExistsError, match=re.escape(text)):
+        fitted.push_to_hub("lab/smears")
+    assert file.read_text() == "written by hand"
+    assert len(list(file.parent.iterdir())) == 1
+    fitted.push_to_hub("lab/smears", overwrite=True)
+    assert file.read_bytes()[:15] != b"written by hand"
 
 
 def test_a_revision(fitted, hub):
