@@ -53,9 +53,9 @@ class FCN(Frame):
         finer: dict[str, Any] = {f"finer.{place}": layer for place, layer in enumerate(self.finer)}
         return super().scorers | finer
 
-    def score(self, x: Tensor) -> Tensor:
+    def _score(self, x: Tensor) -> Tensor:
         """Return the logits of images, padded to a multiple of 16; under `autocast`."""
-        third, fourth, fifth = deque(self.descend(mirror_to_stride(x)), maxlen=3)
+        third, fourth, fifth = deque(self._descend(mirror_to_stride(x)), maxlen=3)
         logits = self.head(fifth)
         for layer, maps in zip(self.finer, (fourth, third), strict=True):
             logits = self.twice(logits) + layer(maps)

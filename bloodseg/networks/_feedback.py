@@ -71,9 +71,9 @@ class FeedbackUNet(UNet):
         memories: list[Memory] = []
         bottom = partial(self._remember, memories)
         no_answer = torch.zeros_like(x[:, :1]).expand(-1, self.head.out_channels, -1, -1)
-        (last,) = deque(self.walk(torch.cat([x, no_answer], dim=1), bottom), maxlen=1)
+        (last,) = deque(self._walk(torch.cat([x, no_answer], dim=1), bottom), maxlen=1)
         answer = self.head(last).softmax(dim=1).to(x.dtype)
-        yield from self.walk(torch.cat([x, answer], dim=1), bottom)
+        yield from self._walk(torch.cat([x, answer], dim=1), bottom)
 
     def _remember(self, memories: list[Memory], x: Tensor) -> Tensor:
         """Return the maps at the bottom of the U, from the last of the memories on."""

@@ -39,8 +39,8 @@ Body = Callable[[int, int], nn.Module]
 class Frame(nn.Module):
     """What all networks of the family share: the way down, and how an image goes through.
 
-    A subclass adds what follows the encoder, in `score`, and a layer ``head`` that gives logits; if
-    others do, too, it names them in `scorers`.
+    A subclass adds what follows the encoder, in `_score`, and a layer ``head`` that gives logits;
+    if others do, too, it names them in `scorers`.
 
     Parameters
     ----------
@@ -100,14 +100,14 @@ class Frame(nn.Module):
         """
         height, width = x.shape[-2:]
         with self.autocast(x.device.type):
-            logits = self.score(x)
+            logits = self._score(x)
         return logits[..., :height, :width].float()
 
-    def score(self, x: Tensor) -> Tensor:
+    def _score(self, x: Tensor) -> Tensor:
         """Return the logits of images, padded to a multiple of 16; under `autocast`."""
         raise NotImplementedError
 
-    def descend(
+    def _descend(
         self, x: Tensor, bottom: Callable[[Tensor], Tensor] | None = None
     ) -> Iterator[Tensor]:
         """Yield the maps of positions 1 to 5 for padded images.
@@ -203,7 +203,7 @@ class UNet(Frame):
         )
         self.head = nn.Conv2d(width, n_classes, 1)
 
-    def score(self, x: Tensor) -> Tensor:
+    def _score(self, x: Tensor) -> Tensor:
         """Return the logits of images, padded to a multiple of 16; under `autocast`."""
         (last,) = deque(self.stage_maps(x), maxlen=1)
         logits: Tensor = self.head(last)
@@ -223,12 +223,14 @@ class UNet(Frame):
             One after the other, so that those not asked for again are freed. ``depth`` is 0 to 4
             and back to 0; H' and W' are the sides of the image, padded to a multiple of 16.
         """
-        yield from self.walk(mirror_to_stride(x))
+        yield from self._walk(mirror_to_stride(x))
 
-    def walk(self, x: Tensor, bottom: Callable[[Tensor], Tensor] | None = None) -> Iterator[Tensor]:
-        """Yield the maps of the nine stages for padded images, with ``bottom`` as in `descend`."""
+    def _walk(
+        self, x: Tensor, bottom: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the maps of the nine stages for padded images; ``bottom`` as in `_descend`."""
         skipped = []
-        for maps in self.descend(x, bottom):
+        for maps in self._descend(x, bottom):
             skipped.append(maps)
             yield maps
         x = skipped.pop()
