@@ -8,7 +8,6 @@ from ._checks import (
     check_sample_weight,
     in_container_of,
     middle,
-    split_batch,
     to_bytes,
     to_rgb,
 )
@@ -42,7 +41,7 @@ from ._rescaling import (
     shrink,
 )
 from ._surround import find_surround, levels
-from ._tiling import STRIDE, blend_tiles, cut_spans
+from ._tiling import STRIDE, blend_tiles
 
 __all__ = [
     "CLASS_NAMES",
@@ -66,7 +65,6 @@ __all__ = [
     "check_orientation",
     "check_sample_weight",
     "colours_of",
-    "cut_spans",
     "every_nth",
     "find_marks",
     "find_surround",
@@ -86,7 +84,6 @@ __all__ = [
     "scaled_middle",
     "shades",
     "shrink",
-    "split_batch",
     "to_bytes",
     "to_rgb",
     "turned",

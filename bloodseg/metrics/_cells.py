@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 
 from .._images import PLATELET
 from ._overlaps import list_pairs, overlaps
+from ._pixels import divide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -434,18 +435,18 @@ def scores_of_counts(counts: np.ndarray, times: np.ndarray) -> dict[str, np.ndar
     true, found, shared, tp, *averaged = (times @ counts).T
     errors = counts[:, 1] - counts[:, 0]
     n_images = times.sum(axis=1)
-    precisions = [_ratios(each, true + found - each) for each in averaged]
+    precisions = [divide(each, true + found - each) for each in averaged]
     return {
         "true": true,
         "found": found,
         "tp": tp,
         "fp": found - tp,
         "fn": true - tp,
-        "precision": _ratios(tp, found),
-        "recall": _ratios(tp, true),
-        "f1": _ratios(2 * tp, true + found),
-        "mean_matched_iou": _ratios(shared, tp),
-        "panoptic_quality": _ratios(2 * shared, true + found),
+        "precision": divide(tp, found),
+        "recall": divide(tp, true),
+        "f1": divide(2 * tp, true + found),
+        "mean_matched_iou": divide(shared, tp),
+        "panoptic_quality": divide(2 * shared, true + found),
         "average_precision": np.mean(precisions, axis=0),
         "count_error": times @ np.abs(errors) / n_images,
         "count_bias": times @ errors / n_images,
@@ -454,12 +455,6 @@ def scores_of_counts(counts: np.ndarray, times: np.ndarray) -> dict[str, np.ndar
 
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
-
-
-def _ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    ratios = np.full(parts.shape, np.nan)
-    np.divide(parts, wholes, out=ratios, where=wholes > 0)
-    return ratios
 
 
 def _check_iou(iou: Any) -> float:

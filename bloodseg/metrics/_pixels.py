@@ -528,27 +528,27 @@ def _check_matrix(matrix: ArrayLike) -> np.ndarray:
 
 
 def _pixel_accuracy(matrices: np.ndarray) -> np.ndarray:
-    return _divide(_hits(matrices).sum(axis=-1), matrices.sum(axis=(-2, -1)))
+    return divide(_hits(matrices).sum(axis=-1), matrices.sum(axis=(-2, -1)))
 
 
 def _recall(matrices: np.ndarray) -> np.ndarray:
-    return _divide(_hits(matrices), matrices.sum(axis=-1))
+    return divide(_hits(matrices), matrices.sum(axis=-1))
 
 
 def _iou(matrices: np.ndarray) -> np.ndarray:
     hits = _hits(matrices)
-    return _divide(hits, matrices.sum(axis=-2) + matrices.sum(axis=-1) - hits)
+    return divide(hits, matrices.sum(axis=-2) + matrices.sum(axis=-1) - hits)
 
 
 def _dice(matrices: np.ndarray) -> np.ndarray:
-    return _divide(2 * _hits(matrices), matrices.sum(axis=-2) + matrices.sum(axis=-1))
+    return divide(2 * _hits(matrices), matrices.sum(axis=-2) + matrices.sum(axis=-1))
 
 
 def _hits(matrices: np.ndarray) -> np.ndarray:
     return np.diagonal(matrices, axis1=-2, axis2=-1)
 
 
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide, with NaN where there is nothing to divide by."""
     ratio = np.full(whole.shape, np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)
@@ -557,4 +557,4 @@ def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean_of_present(values: np.ndarray) -> np.ndarray:
     present = ~np.isnan(values)
-    return _divide(np.where(present, values, 0).sum(axis=-1), present.sum(axis=-1))
+    return divide(np.where(present, values, 0).sum(axis=-1), present.sum(axis=-1))

@@ -16,9 +16,9 @@ from bloodseg._images import (
     check_masks,
     in_container_of,
     numbered,
-    split_batch,
     to_rgb,
 )
+from bloodseg._images._checks import split_batch
 
 DTYPES = [bool, np.uint8, np.uint16, ">u2", np.float16, np.float32, ">f4", np.float64]
 IMAGE_SHAPES = [(1, 1), (3, 5), (4, 6, 1), (4, 6, 3), (1, 1, 4)]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bloodseg._images import STRIDE, blend_tiles, cut_spans
+from bloodseg._images import STRIDE, blend_tiles
+from bloodseg._images._tiling import cut_spans
 
 sizes = st.integers(1, 400)
 sides = st.sampled_from([64, 80, 128, 256])
