@@ -89,8 +89,8 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
         for section, entries in header.items()
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    checksum = _checksum(tensors)
-    metadata = {_KEY: json.dumps({"format": _FORMAT, "checksum": checksum, **encoded})}
+    checksums = {"checksum": _checksum(tensors), "header_checksum": _checksum_of_header(encoded)}
+    metadata = {_KEY: json.dumps({"format": _FORMAT, **checksums, **encoded})}
     with written_whole(path) as unfinished:
         # As bytes: safetensors' own writing leaves a file that only its owner can read.
         unfinished.write_bytes(save(tensors, metadata=metadata))
@@ -98,6 +98,11 @@ def write_model(path: Any, weights: dict[str, torch.Tensor], header: dict[str, A
 
 def _checksum(weights: Mapping[str, torch.Tensor]) -> str:
     return checksum_of(dict(sorted(weights.items())))  # files have an order of their own
+
+
+def _checksum_of_header(header: Mapping[str, Any]) -> str:
+    sections = {section: header[section] for section in _SECTIONS}
+    return checksum_of({"header": json.dumps(sections, sort_keys=True)})
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -144,7 +149,7 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         lambda file: {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
     )
     # safetensors notices no flipped bit, nor a hole that a download has left. Files of before the
-    # first release have no checksum.
+    # first release have no checksums.
     if checksum is not None and checksum != _checksum(weights):
         raise ValueError(
             f"{path} was damaged after it was written: its checksum does not fit. Copy it again "
@@ -185,10 +190,18 @@ def _read(
                 section: {name: from_json(value) for name, value in header[section].items()}
                 for section in _SECTIONS
             }
-            return weights, sections, header.get("checksum")
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header ({error!r}).") from error
-    raise ValueError(
-        f"{path} has format {version!r}; this version of bloodseg reads format {_FORMAT}. "
-        "Update bloodseg."
-    )
+    if version != _FORMAT:
+        raise ValueError(
+            f"{path} has format {version!r}; this version of bloodseg reads format {_FORMAT}. "
+            "Update bloodseg."
+        )
+    checksum = header.get("header_checksum")
+    if checksum is not None and checksum != _checksum_of_header(header):
+        raise ValueError(
+            f"{path} has a header that was changed after it was written, so that its weights may "
+            "mean something else. Load the original, set parameters by `set_params`, and save it "
+            "again."
+        )
+    return weights, sections, header.get("checksum")

@@ -165,13 +165,43 @@ def test_weights_that_have_changed_are_noticed(fitted, tmp_path, half_precision)
             BloodCellSegmenter.load(path)
 
 
-def test_a_file_without_a_checksum_is_read(fitted, tmp_path):
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("fitted", "classes", ["background", "red", "white"]),
+        ("fitted", "preprocessor_", None),
+        ("parameters", "red_cell_diameter", 12),
+    ],
+)
+def test_a_header_that_was_edited_is_noticed(fitted, tmp_path, section, name, value):
     path = tmp_path / "m.safetensors"
     fitted.save(path)
+    weights, metadata = contents_of(path)
+    metadata[section][name] = value
+    save_file(weights, path, metadata={"bloodseg": json.dumps(metadata)})
+    with raises(f"{path} has a header that was changed after it was written"):
+        BloodCellSegmenter.load(path)
+
+
+def test_spaces_in_a_header_are_no_change(fitted, tmp_path):
+    path = tmp_path / "m.safetensors"
+    fitted.save(path)
+    weights, metadata = contents_of(path)
+    save_file(weights, path, metadata={"bloodseg": json.dumps(metadata, indent=1, sort_keys=True)})
+    BloodCellSegmenter.load(path)
+
+
+def contents_of(path):
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = json.loads(file.metadata()["bloodseg"])
-    del metadata["checksum"]
+        return weights, json.loads(file.metadata()["bloodseg"])
+
+
+def test_a_file_without_checksums_is_read(fitted, tmp_path):
+    path = tmp_path / "m.safetensors"
+    fitted.save(path)
+    weights, metadata = contents_of(path)
+    del metadata["checksum"], metadata["header_checksum"]
     save_file(weights, path, metadata={"bloodseg": json.dumps(metadata)})
     assert BloodCellSegmenter.load(path).network_.state_dict().keys() == weights.keys()
 
