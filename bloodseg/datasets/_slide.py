@@ -18,7 +18,8 @@ from ._files import read_bytes
 class Slide:
     """An image in a file, of which only the rows that are asked for are read.
 
-    Made by `open_slide`.
+    Made by `open_slide`. What is pickled, for another process, is where the file lies; it is opened
+    there anew.
 
     Attributes
     ----------
@@ -54,6 +55,15 @@ class Slide:
         self.pixel_sides = pixel_sides
         self.name = name
         self.orientation = orientation
+        self._open_again: Callable[[], Slide] | None = None
+
+    def __reduce__(self) -> Any:
+        if self._open_again is None:
+            raise TypeError(
+                f"{self!r} cannot be pickled, for it was made of pixels in memory. Give other "
+                "processes the array, or save it to a file and open that by open_slide."
+            )
+        return self._open_again, ()
 
     @property
     def pixel_size(self) -> float | None:

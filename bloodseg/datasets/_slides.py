@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +68,27 @@ def open_slide(path: str | os.PathLike) -> Slide:
     ...     slide[10:20].shape, slide.pixel_size
     ((10, 60, 3), 0.1)
     """
-    file, name = expanded(path), str(path)
+    return _open_as(expanded(path), str(path))
+
+
+def _open_as(file: Path, name: str) -> Slide:
+    """Open a slide that messages call by a name."""
     if file.is_dir() and not is_zarr(file):
         raise ValueError(
-            f"{path} is a folder, and no image in Zarr format. Pass the images in it: "
+            f"{name} is a folder, and no image in Zarr format. Pass the images in it: "
             f"bloodseg.datasets.list_images({name!r})."
         )
     start = b"" if file.is_dir() else read_start(file)
+    read = open_zarr if file.is_dir() else open_tiff if format_of(start) == "TIFF" else read_whole
     try:
-        if file.is_dir():
-            return open_zarr(file, name)
-        if format_of(start) == "TIFF":
-            return open_tiff(file, name)
-        return read_whole(file, name)
+        slide = read(file, name)
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # of damaged files decoders raise nearly anything
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
+    # Another process may be in another folder.
+    slide._open_again = partial(_open_as, file.absolute(), name)
+    return slide
 
 
 def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:

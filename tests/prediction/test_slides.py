@@ -1,6 +1,7 @@
 """Slides: read by rows from every kind of file."""
 
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from slides import OME, PER_CM, PIXELS, write_ome_zarr, write_pyramid, write_tif
 
 from bloodseg import Preprocessor
 from bloodseg._files import ArrayFile
-from bloodseg.datasets import make_smears, open_slide, read_image
+from bloodseg.datasets import Slide, make_smears, open_slide, read_image
 from bloodseg.preprocessing import EnhancedRows
 
 KINDS = {
@@ -94,6 +95,34 @@ def test_grey_16_bit(tmp_path):
         slide = open_slide(tmp_path / name)
         assert slide.shape == (133, 201, 1)
         assert np.array_equal(slide[20:30][..., 0], grey[20:30])
+
+
+@pytest.mark.parametrize("name", ["strips.tif", "a.zarr", "a.png"])
+def test_slides_go_to_other_processes(tmp_path, monkeypatch, name):
+    """As joblib sends them: by where the file lies, from whatever folder it was named."""
+    monkeypatch.chdir(tmp_path)
+    if name.endswith("png"):
+        Image.fromarray(PIXELS).save(name)
+    else:
+        KINDS[name][0](tmp_path / name)
+    slide = open_slide(name)
+    sent = pickle.dumps(slide)
+    monkeypatch.chdir(tmp_path.parent)
+    for _ in range(2):  # and on from there
+        again = pickle.loads(sent)
+        assert (again.name, again.shape, again.pixel_size) == (name, slide.shape, slide.pixel_size)
+        assert np.array_equal(again[30:40], PIXELS[30:40])
+        sent = pickle.dumps(again)
+
+
+def test_slides_of_pixels_in_memory_stay_here():
+    slide = Slide(lambda top, bottom: PIXELS[top:bottom], PIXELS.shape, "u1", None, "a")
+    with raises(
+        "<Slide a: 133 x 201 pixels of uint8> cannot be pickled, for it was made of pixels in "
+        "memory. Give other processes the array, or save it to a file",
+        TypeError,
+    ):
+        pickle.dumps(slide)
 
 
 def test_other_images_are_read_whole(tmp_path):
