@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Block:
         )
         return rows, columns
 
-    @property
+    @cached_property
     def owned_labels(self) -> np.ndarray:
         """The window's label image with the block's own cells alone, numbered from 1."""
         number = np.zeros(len(self.owned) + 1, np.int32)

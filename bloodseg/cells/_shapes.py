@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 _DENT, _ROUGH = 0.07, 0.75  # of the half width, and pixels: dents that a convex shape may have
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _SPREADS = np.linspace(0.2, 0.75, 12)  # tried: halves of the way between two discs, in radii
 _AS_WELL = 1.05  # pixels that two discs may miss or add, for one of an ellipse
 _ROUND = 0.65  # least share that what is round has of its box, and its largest circle of it
@@ -69,7 +69,7 @@ class Regions:
         whole = (left > 0) & (top > 0) & (areas > 0)
         whole &= (left + width < mask.shape[1]) & (top + height < mask.shape[0])
         if outside is not None:
-            whole[labels[cv2.dilate(outside.astype(np.uint8), _CROSS) > 0]] = False
+            whole[labels[cv2.dilate(outside.astype(np.uint8), CROSS) > 0]] = False
         return cls(labels, stats[:, :4], areas, whole)
 
     @property

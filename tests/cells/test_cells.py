@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from joblib import parallel_config
 from scipy import ndimage
 from skimage.measure import label
+from skimage.segmentation import watershed
 
 from bloodseg._images import rescale_labels
 from bloodseg.cells import Cells, find_cells
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._instances import assemble, count_cells
 from bloodseg.cells._scale import Radii, typical_radii, typical_radius
-from bloodseg.cells._split import split_cells
+from bloodseg.cells._shapes import Regions
+from bloodseg.cells._split import _flooded, split_cells
 from bloodseg.datasets import make_smears
 
 WHITE, RED = 1, 2
@@ -376,6 +378,24 @@ def test_blocks_that_were_not_all_asked_for_are_not_kept(smear, monkeypatch):
 def test_bad_arguments(arguments, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         find_cells(**{"class_map": np.zeros((4, 4), int), **arguments})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_watershed_by_regions_is_that_of_all_at_once(seed):
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(2, 120, 140)), (0, 3, 3))
+    mask = noise[0] > -0.02
+    score = noise[1].astype(np.float32)
+    peaks = mask & (ndimage.maximum_filter(score, 9) == score)
+    markers = np.zeros(mask.shape, np.int32)
+    markers[peaks] = 1 + np.arange(np.count_nonzero(peaks))
+    regions = Regions.of(mask)
+    per_region = np.bincount(regions.labels[peaks], minlength=len(regions.areas))[1:]
+    assert per_region.min() == 0
+    assert (per_region == 1).any()
+    assert per_region.max() > 1
+    found = _flooded(score, markers, regions)
+    np.testing.assert_array_equal(found, watershed(-score, markers, mask=mask))
 
 
 def test_a_notebook_shows_outlines_and_counts():

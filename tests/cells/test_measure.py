@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import roifile
+from scipy import ndimage
 from skimage.measure import regionprops_table
+from skimage.segmentation import find_boundaries
 
 from bloodseg.cells import find_cells, measure_cells, to_coco, to_geojson, to_imagej_rois
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
@@ -126,6 +128,38 @@ def test_colour_pallor_and_nucleus():
     )
     as_float = measure_cells(find_cells(class_map), image / 255).set_index("class")
     assert as_float["pallor"]["red"] == pytest.approx(table["pallor"]["red"])
+
+
+@pytest.mark.parametrize("white_level", [255, 1])
+def test_colours_are_those_of_plain_sums(smear, white_level):
+    image = smear.images[0] if white_level == 255 else smear.images[0] / np.float32(255)
+    cells = find_cells(smear.masks[0])
+    table = measure_cells(cells, image)
+    assert {"white", "red"} == set(table["class"])
+    numbers = np.arange(1, len(cells) + 1)
+    for channel, name in enumerate(("mean_red", "mean_green", "mean_blue")):
+        means = ndimage.mean(image[..., channel] / white_level, cells.labels, numbers)
+        np.testing.assert_allclose(table[name], means, rtol=1e-6)
+    inner = (cells.labels > 0) & ~find_boundaries(cells.labels, mode="inner")
+    beside = np.pad(inner, 1, constant_values=True)  # more of a cell may lie beyond the border
+    depth = ndimage.distance_transform_edt(beside)[1:-1, 1:-1]
+    deepest = np.append(0, ndimage.maximum(depth, cells.labels, numbers))
+    with np.errstate(invalid="ignore"):
+        share = depth / deepest[cells.labels]
+    brightness = image @ (0.299, 0.587, 0.114)
+    middle = ndimage.mean(brightness, np.where(inner & (share >= 2 / 3), cells.labels, 0), numbers)
+    at_rim = inner & (share >= 0.15) & (share <= 0.5)
+    rim = ndimage.mean(brightness, np.where(at_rim, cells.labels, 0), numbers)
+    expected = np.where(cells.names == "red", middle / rim, np.nan)
+    np.testing.assert_allclose(table["pallor"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_thin_cell_has_no_pallor(width):
+    labels = np.zeros((30, 30), np.uint8)
+    labels[5:25, 9 : 9 + width] = RED
+    table = measure_cells(find_cells(labels, red_cell_diameter=6), np.zeros((30, 30, 3)))
+    assert np.isnan(table["pallor"].to_numpy(float)).tolist() == [True]
 
 
 def test_a_flat_cell_has_no_pallor():
