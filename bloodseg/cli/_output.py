@@ -16,7 +16,6 @@ from typing import Any
 from tqdm import tqdm
 
 from .._files import check_place, printable, written_whole
-from ..datasets import is_image
 
 PROGRAM = "bloodseg"
 
@@ -181,6 +180,8 @@ def check_writable(folder: Path) -> Path:
 
 def check_output(path: Path, *, overwrite: bool) -> None:
     """Find out before any work whether a file can be written, and replaces none to be kept."""
+    from ..datasets import is_image  # not for --help: it takes two seconds
+
     refuse_existing([path], overwrite=overwrite)
     check_writable(path.parent)
     with reported(path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from shell import TINY
 
 from bloodseg import BloodCellSegmenter
@@ -30,13 +31,15 @@ def test_process_ends_with_the_exit_code_and_without_a_traceback():
     assert line.startswith("bloodseg: error: name must be that of a published model, one of ")
 
 
-def test_help_does_without_torch():
-    code = "import sys; from bloodseg.cli import main; main(['--help']); print(*sys.modules)"
+@pytest.mark.parametrize("arguments", [["--help"], ["count", "--help"], ["count"]])
+def test_help_does_without_heavy_packages(arguments):
+    code = f"import sys; from bloodseg.cli import main; main({arguments}); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
     )
-    assert "bloodseg.cli" in done.stdout.split()
-    assert "torch" not in done.stdout.split()
+    loaded = set(done.stdout.split())
+    assert "bloodseg.cli" in loaded
+    assert not {"torch", "sklearn", "pandas", "cv2"} & loaded
 
 
 def test_a_closed_pipe_is_no_error():
