@@ -20,6 +20,8 @@ from ..preprocessing import light_of, optical_density
 _DARKEST_FIELD = 0.18  # density that a tenth of the field exceeds (0.145)
 _CONTRASTS = 0.035, 0.6  # density of red cells over that of the field, in green (0.051 to 0.41)
 _BLURRED = 0.13  # steepest part of outlines, in contrasts a pixel at 36 pixels a cell
+_SMEARED = 0.5  # the same across the direction that is the most blurred, over the least (0.6)
+_DIRECTIONS = 4  # of normals of outlines that are told apart
 _DARKEST_LIGHT = 0.15  # of white, in 8-bit images: so few levels are too coarse
 _BURNT, _BURNT_SHARE = 0.995, 0.12  # of white, in every colour; of the pixels of red cells (0)
 _GREY = 0.12  # how far the densities of a stain differ, over the highest (0.21)
@@ -70,8 +72,8 @@ def check_colours(
         if not _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
             faint = contrast < _CONTRASTS[0]
             texts.append(f"its red cells are {'hardly stained' if faint else 'too dark'}")
-        elif _sharpness(density[..., 1], seen & (class_map > 0), contrast, radius) < _BLURRED:
-            texts.append("it is out of focus")
+        else:
+            texts.append(_check_focus(density[..., 1], seen & (class_map > 0), contrast, radius))
         if _burnt_share(image[red]) > _BURNT_SHARE:
             texts.append("it is over-exposed: its red cells reach the level of white")
     if _has_dirt(density, red, seen & mask_of(class_map, classes, WHITE), radius):
@@ -79,7 +81,7 @@ def check_colours(
             "some of its cells are too dark or blue for cells; perhaps ink, dirt or a pointer"
         )
     stain = _stain(density, red, seen & mask_of(class_map, classes, WHITE), seen)
-    return [*texts, stain] if stain else texts
+    return [text for text in [*texts, stain] if text]
 
 
 def _has_dirt(density: np.ndarray, red: np.ndarray, white: np.ndarray, radius: float) -> bool:
@@ -128,11 +130,25 @@ def _burnt_share(pixels: np.ndarray) -> float:
     return float((pixels.min(axis=-1) >= _BURNT * white).mean())
 
 
-def _sharpness(green: np.ndarray, cells: np.ndarray, contrast: float, radius: float) -> float:
-    """Return how steep outlines are, in contrasts a pixel at 36 pixels a cell."""
+def _check_focus(green: np.ndarray, cells: np.ndarray, contrast: float, radius: float) -> str:
+    """Look at how steep outlines are, in contrasts a pixel at 36 pixels a cell."""
     if min(green.shape) < 2:
-        return np.inf  # nothing is steep across a single row
+        return ""  # nothing is steep across a single row
+    mask = cells.astype(np.uint8)
+    outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0
     scale = max(1.0, radius / 18)
-    rows, columns = np.gradient(cv2.GaussianBlur(green, (0, 0), 0.5 * scale))
-    outline = cv2.morphologyEx(cells.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0
-    return float(np.percentile(np.hypot(rows, columns)[outline], 75)) * scale / contrast
+    slopes = np.gradient(cv2.GaussianBlur(green, (0, 0), 0.5 * scale))
+    steepness = np.hypot(*slopes)[outline] * scale / contrast
+    if np.percentile(steepness, 75) < _BLURRED:
+        return "it is out of focus"
+    # Normals are those of the cells: where an image is blurred, its own slopes turn.
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), max(1.0, 0.1 * radius))
+    down, right = (slope[outline] for slope in np.gradient(soft))
+    direction = np.rint(np.arctan2(down, right) * _DIRECTIONS / np.pi) % _DIRECTIONS
+    parts = [steepness[direction == each] for each in range(_DIRECTIONS)]
+    if min(map(len, parts)) < 4 * radius:  # fewer outlines than about one cell has
+        return ""
+    steepest = [np.percentile(part, 75) for part in parts]
+    if min(steepest) >= _SMEARED * max(steepest):
+        return ""
+    return "it is blurred along one direction; perhaps stage or camera moved"

@@ -148,6 +148,31 @@ def test_colours_that_are_no_stains(smears, change, said):
         assert re.search(said, "; ".join(judge(change(image), mask)))
 
 
+def moved(image, length, turn):
+    """Return an image as a camera sees it that moves so many pixels, in degrees to the right."""
+    turn = np.deg2rad(turn)
+    steps = np.linspace(-length / 2, length / 2, 2 * length + 1)
+    shifted = [
+        ndimage.shift(image, (step * np.sin(turn), step * np.cos(turn), 0), order=1, mode="mirror")
+        for step in steps
+    ]
+    return np.mean(shifted, axis=0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("turn", [0, 30, 67, 90])
+def test_a_camera_that_moved(smears, turn):
+    for image, mask in zip(smears.images[:3], smears.masks, strict=False):
+        assert judge(moved(image, 4, turn), mask) == []
+        said = judge(moved(image, 24, turn), mask)
+        assert said == ["it is blurred along one direction; perhaps stage or camera moved"]
+
+
+def test_too_few_outlines_tell_no_direction(smears):
+    for number in (1, 5):
+        image, mask = smears.images[number][:60, :20], smears.masks[number][:60, :20]
+        assert not any("direction" in text for text in judge(image, mask))
+
+
 def test_swapped_colours_are_seen_without_red_cells_or_nuclei(smears):
     for image, mask in zip(smears.images, smears.masks, strict=True):
         missed = np.where(mask == 1, 0, mask)  # as networks miss what is not blue
