@@ -1,16 +1,20 @@
 """Scale bars and writing that a program has burnt into an image.
 
-They are of one pure colour (black, white, or full red, green, blue and their pairs), stand out
-sharply from what is around them, and are straight bars, or glyphs in a row. Nothing in a stained
-smear is all of that: glass that is burnt out ends softly, nuclei are blue.
+They are of one pure colour (black, white, or full red, green, blue and their pairs), or of the
+amber in which cameras stamp dates, stand out sharply from what is around them, and are straight
+bars, or glyphs in a row. Nothing in a stained smear is all of that: glass that is burnt out ends
+softly, nuclei are blue, and nothing takes away all blue light but hardly any red.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
 _LOW, _HIGH = 40, 225  # levels of 255, in each channel, that count as none and as all
+_AMBER = 200, 80  # least of red and most of blue in it; smears have no such pixels (180, 100)
 _SHARP, _SHARP_SHARE = 45, 0.75  # levels by which surroundings differ, at this share of them
 _BAR, _ASPECT, _STRAIGHT = 16, 4, 0.6  # pixels; long for wide; share of it that is full rows
 _FULL = 0.95  # of its length that a full row has
@@ -32,20 +36,30 @@ def find_marks(view: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray |
     seen : ndarray of shape (H, W), bool, optional
         What is picture; marks elsewhere are not looked for.
     """
-    pure = ((view <= _LOW) | (view >= _HIGH)).all(axis=2)
-    if seen is not None:
-        pure &= seen
-    bits = np.zeros(pure.shape, np.uint8)
-    bits[pure] = (view[pure] >= _HIGH) @ np.array([1, 2, 4], np.uint8)
-    marks = np.zeros(pure.shape, bool)
-    for code in np.unique(bits[pure]):
-        colour = np.array([255 if code & bit else 0 for bit in (1, 2, 4)], np.int16)
-        of_colour = pure & (bits == code)
+    marks = np.zeros(view.shape[:2], bool)
+    for of_colour, colour in _pure_colours(view, seen):
         if of_colour.mean() <= _MOST:
             _add_marks(marks, view, of_colour, colour)
     if not marks.any():
         return None
     return cv2.dilate(marks.astype(np.uint8), np.ones((2 * _EDGE + 1,) * 2, np.uint8)) > 0
+
+
+def _pure_colours(
+    view: np.ndarray, seen: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield where an image has each pure colour that is in it, and that colour."""
+    low, high = view <= _LOW, view >= _HIGH
+    pure = (low | high).all(axis=2)
+    amber = (view[..., 0] >= _AMBER[0]) & (view[..., 2] <= _AMBER[1]) & ~pure
+    if seen is not None:
+        pure, amber = pure & seen, amber & seen
+    bits = np.zeros(pure.shape, np.uint8)
+    bits[pure] = high[pure] @ np.array([1, 2, 4], np.uint8)
+    for code in np.unique(bits[pure]):
+        yield pure & (bits == code), np.array([255 if code & bit else 0 for bit in (1, 2, 4)])
+    if amber.any():
+        yield amber, np.median(view[amber], axis=0)
 
 
 def paint_over(image: np.ndarray, marks: np.ndarray) -> np.ndarray:

@@ -143,7 +143,9 @@ def marked(smear, colour, kind):
     return image
 
 
-@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 255, 0), (255, 0, 0)])
+@pytest.mark.parametrize(
+    "colour", [(0, 0, 0), (255, 255, 255), (255, 255, 0), (255, 0, 0), (255, 160, 0)]
+)
 @pytest.mark.parametrize(
     "kind", ["bar and text", "smooth text", "bar with ticks", "upright bar", "text"]
 )
@@ -179,6 +181,15 @@ def test_compressed_marks(smears):
             image = marked(smear, (0, 0, 0), "smooth text")
             marks = find_marks(levels(as_jpeg(image, quality)))
             assert marks[np.abs(image.astype(int) - smear).max(axis=2) > 60].mean() > 0.95
+
+
+@pytest.mark.parametrize("colour", [(255, 160, 0), (255, 100, 10), (240, 150, 30)])
+def test_dates_that_cameras_stamp(smears, colour):
+    for smear in smears:
+        image = marked(smear, colour, "smooth text")
+        pixels = as_jpeg(image[..., ::-1])[..., ::-1]
+        marks = find_marks(levels(pixels))
+        assert marks[np.abs(image.astype(int) - smear).max(axis=2) > 60].mean() > 0.95
 
 
 def test_pictures_have_no_marks(smears):
