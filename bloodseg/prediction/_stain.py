@@ -22,6 +22,7 @@ _CONTRASTS = 0.035, 0.6  # density of red cells over that of the field, in green
 _BLURRED = 0.13  # steepest part of outlines, in contrasts a pixel at 36 pixels a cell
 _SMEARED = 0.5  # the same across the direction that is the most blurred, over the least (0.6)
 _DIRECTIONS = 4  # of normals of outlines that are told apart
+_COMBED = 1.2  # difference of neighbouring rows over that of next but one (0.42; noise 1)
 _DARKEST_LIGHT = 0.15  # of white, in 8-bit images: so few levels are too coarse
 _BURNT, _BURNT_SHARE = 0.995, 0.12  # of white, in every colour; of the pixels of red cells (0)
 _GREY = 0.12  # how far the densities of a stain differ, over the highest (0.21)
@@ -66,6 +67,8 @@ def check_colours(
         texts.append("what lies between its cells is not clear and bright")
     if image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT:
         texts.append("it is so dark that few levels of brightness are left")
+    if _is_combed(density[..., 1]):
+        texts.append("its odd and even rows differ, as those of interlaced video do")
     density -= np.median(density[field], axis=0)
     if red.any():
         contrast = float(np.median(density[red, 1]))
@@ -128,6 +131,19 @@ def _hue(density: np.ndarray) -> float:
 def _burnt_share(pixels: np.ndarray) -> float:
     white = 255 if pixels.dtype == np.uint8 else 1
     return float((pixels.min(axis=-1) >= _BURNT * white).mean())
+
+
+def _is_combed(green: np.ndarray) -> bool:
+    """Return whether rows, or columns, are more like the next but one than like their neighbours.
+
+    By the squares of their differences, for which noise of any strength comes to 1 at most.
+    """
+    for lines in (green, green.T):
+        beside = np.square(np.diff(lines, axis=0))
+        apart = np.square(lines[2:] - lines[:-2])
+        if len(apart) and beside.mean() > _COMBED * apart.mean():
+            return True
+    return False
 
 
 def _check_focus(green: np.ndarray, cells: np.ndarray, contrast: float, radius: float) -> str:

@@ -167,6 +167,20 @@ def test_a_camera_that_moved(smears, turn):
         assert said == ["it is blurred along one direction; perhaps stage or camera moved"]
 
 
+def test_frames_of_interlaced_video(smears):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        combed = image.copy()
+        combed[1::2] = np.roll(image, 3, axis=1)[1::2]
+        for pixels, labels in ((combed, mask), (combed.transpose(1, 0, 2), mask.T)):
+            assert "interlaced video" in "; ".join(judge(pixels, labels))
+
+
+def test_noise_is_no_interlaced_video(smears, rng):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        noisy = np.clip(image + rng.normal(0, 60, image.shape), 0, 255).astype(np.uint8)
+        assert "interlaced video" not in "; ".join(judge(noisy, mask))
+
+
 def test_too_few_outlines_tell_no_direction(smears):
     for number in (1, 5):
         image, mask = smears.images[number][:60, :20], smears.masks[number][:60, :20]
