@@ -3,13 +3,16 @@
 And the pages say of the package what is so.
 """
 
+import functools
 import importlib
 import itertools
 import pkgutil
 import re
 import runpy
 import shlex
+import subprocess
 import sys
+import webbrowser
 from pathlib import Path
 
 import matplotlib.pyplot
@@ -19,6 +22,7 @@ from PIL import Image
 
 import bloodseg
 from bloodseg import BloodCellCounter, BloodCellSegmenter
+from bloodseg.cli import main
 from bloodseg.cli._arguments import _COMMANDS, make_parser
 from bloodseg.datasets import make_smears
 
@@ -44,7 +48,8 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-PAGES = [page for page in [*GUIDE, "docs/extend.md"] if blocks(page, "python")]
+OTHERS = ["docs/extend.md", "docs/pretrained.md", "docs/solver.md"]
+PAGES = [page for page in [*GUIDE, *OTHERS] if blocks(page, "python")]
 
 
 def save_folder(folder, n_samples, seed):
@@ -102,7 +107,7 @@ def test_readme_runs_in_order():
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "one_epoch")
 def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
     """In an empty folder: what a block needs is made by those above it."""
     monkeypatch.chdir(tmp_path)
@@ -118,12 +123,33 @@ def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
 @pytest.fixture
 def one_epoch(monkeypatch):
     """Let fits end after an epoch, however many are asked for."""
-    for estimator in (BloodCellSegmenter, BloodCellCounter):
 
-        def short_fit(self, *data, fit=estimator.fit, **named):
+    def shortened(fit):
+        @functools.wraps(fit)  # metadata routing goes by the signature
+        def fit_an_epoch(self, *data, **named):
             return fit(self.set_params(max_epochs=1), *data, **named)
 
-        monkeypatch.setattr(estimator, "fit", short_fit)
+        return fit_an_epoch
+
+    for estimator in (BloodCellSegmenter, BloodCellCounter):
+        monkeypatch.setattr(estimator, "fit", shortened(estimator.fit))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/own-model.md"])
+@pytest.mark.usefixtures("one_epoch")
+def test_commands_run_one_after_the_other(page, tmp_path, monkeypatch):
+    """On the demo's smears, which are there from the first command on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(webbrowser, "open", lambda address: True)
+    lines = "".join(blocks(page, "bash")).splitlines()
+    for line in ["bloodseg demo", *(line for line in lines if "bloodseg demo" not in line)]:
+        program, *arguments = shlex.split(line, comments=True)
+        if program == "bloodseg":
+            assert main([*arguments, *(["--quick"] if arguments == ["demo"] else [])]) == 0, line
+        elif program in ("cp", "mkdir"):
+            subprocess.run(["bash", "-c", line], check=True)
+    assert Path("report.html").exists()
+    assert Path("scores/metrics.json").exists()
 
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("plot_*.py"))
