@@ -45,7 +45,7 @@ def take_step(
     """
     n_used = max(i for i, weight in enumerate(tableau.weights) if weight) + 1
     slopes = _compute_slopes(func, tableau, n_used, y, times, steps)
-    return _add_slopes(y, slopes, tableau.weights[:n_used], steps)
+    return add_slopes(y, slopes, tableau.weights[:n_used], steps)
 
 
 def estimate_error(
@@ -81,10 +81,10 @@ def estimate_error(
         return compute_rms(y.reshape(len(y), -1))
 
     slopes = _compute_slopes(evaluate, tableau, tableau.n_stages, y, 0.0, 1.0)
-    new = _add_slopes(y, slopes, tableau.weights, 1.0)
+    new = add_slopes(y, slopes, tableau.weights, 1.0)
     estimates = [each for each in (tableau.error_weights, tableau.guard_weights) if each]
     nothing = torch.zeros_like(y)
-    errors = [measure(_add_slopes(nothing, slopes, weights, 1.0)) for weights in estimates]
+    errors = [measure(add_slopes(nothing, slopes, weights, 1.0)) for weights in estimates]
     size = torch.maximum(measure(y), measure(new))
     return torch.stack(errors).amax(dim=0) / (atol + rtol * size)
 
@@ -101,11 +101,11 @@ def _compute_slopes(
     slopes: list[Tensor] = []
     for node, row in zip(tableau.nodes[:n_stages], tableau.stages[:n_stages], strict=True):
         time = _make_column(times + node * steps, y)
-        slopes.append(func(time, _add_slopes(y, slopes, row, steps)).to(y.dtype))
+        slopes.append(func(time, add_slopes(y, slopes, row, steps)).to(y.dtype))
     return slopes
 
 
-def _add_slopes(
+def add_slopes(
     y: Tensor, slopes: Sequence[Tensor], weights: Sequence[float], steps: float | np.ndarray
 ) -> Tensor:
     """Return ``y + h * sum(weights * slopes)``."""

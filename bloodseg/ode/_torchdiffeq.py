@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._arithmetic import as_column
-from ._control import Interval
+from ._arithmetic import as_column, as_rows, compute_rms, make_dense
+from ._control import Interval, compute_ratios
 from ._derivatives import first_derivatives_only
 from ._precision import autocast_to, find_lower_dtype, fix_arithmetic, keep_arithmetic
 from ._rhs import evaluate, watch_module
 from ._solution import ODESolution, SolverError, make_not_finite_error
+from ._step import add_slopes
 from ._strays import Watch
 from .methods import Tableau
 
@@ -94,6 +95,10 @@ class _Counted(nn.Module):
         self.func, self.dtype, self.watch, self.name = func, dtype, watch, name
         self.n_evaluations = self.n_accepted = self.n_rejected = 0
         self.slope: Tensor | None = None  # the last dy/dt, to tell why a solve failed
+        self.first_slopes: list[
+            Tensor
+        ] = []  # at the stages of the first step, where these are kept
+        self.n_kept = 0  # how many of them to keep
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.n_evaluations += 1
@@ -102,6 +107,8 @@ class _Counted(nn.Module):
         with autocast_to(self.dtype, y.device):  # in backward, too, where the caller's has ended
             slope = evaluate(func, t, y, self.name).to(y.dtype)
         self.slope = slope.detach()
+        if len(self.first_slopes) < self.n_kept:
+            self.first_slopes.append(self.slope)
         return slope
 
 
@@ -126,15 +133,35 @@ def _solve_one(
     tableau = settings["tableau"]
     make = _CountedSteps if tableau.adaptive else _Counted
     counted = make(func, dtype, watch, settings["name"])
-    tries_whole = tableau.tries_whole_interval(interval.tolerance)
-    # It takes no second estimate: a step over the whole interval would go unguarded.
-    guarded = tableau.guard_weights is not None
-    if interval.first_step is None and tries_whole and not guarded:
+    if interval.first_step is None and tableau.tries_whole_interval(interval.tolerance):
+        if tableau.guard_weights is not None:
+            counted.n_kept = tableau.n_stages
         try:
-            return _integrate(counted, y0, interval, whole_interval_first=True, **settings)
+            found = _integrate(counted, y0, interval, whole_interval_first=True, **settings)
         except (SolverError, FloatingPointError):  # a step that large may have overflowed
-            counted.n_accepted = counted.n_rejected = 0
+            pass
+        else:
+            if _passes_guard(counted, tableau, y0, found[0], interval):
+                return found
+        counted.n_accepted = counted.n_rejected = counted.n_kept = 0
+        counted.first_slopes.clear()
     return _integrate(counted, y0, interval, **settings)
+
+
+def _passes_guard(
+    counted: _Counted, tableau: Tableau, y0: Tensor, y1: Tensor, interval: Interval
+) -> bool:
+    """Return whether the second error estimate, which torchdiffeq has not, lets one step pass."""
+    slopes, counted.first_slopes = counted.first_slopes, []
+    counted.n_kept = 0
+    if tableau.guard_weights is None or counted.n_accepted + counted.n_rejected > 1:
+        return True
+    with torch.no_grad():
+        zero, y1 = torch.zeros_like(y0), y1.detach()
+        error = add_slopes(zero, slopes, tableau.guard_weights, interval.length)
+        sizes = [compute_rms(as_rows(make_dense(each))) for each in (error, y0, y1)]
+    error_size, before, after = (size.double().cpu().numpy() for size in sizes)
+    return bool((compute_ratios([error_size], before, after, interval) <= 1).all())
 
 
 def _integrate(

@@ -49,8 +49,8 @@ class Tableau:
         accepted, as in most blocks of a trained network, the solve costs half of what it does from
         a cautious first step. None: the first step is always a guess from the slope.
     guard_weights : sequence of float, optional
-        A second error estimate for a first step that is the whole interval, where the usual one
-        vanishes for some linear equation.
+        A second error estimate that the first attempt must pass, too: over the whole interval the
+        usual one may vanish by accident, however large the error.
 
     Attributes
     ----------

@@ -5,6 +5,8 @@ from fractions import Fraction as F
 from ._tableau import Number, make_tableau
 
 _LAST: list[Number] = [F(35, 384), 0, F(500, 1113), F(125, 192), F(-2187, 6784), F(11, 84)]
+# The third divided difference of the slopes at 0, 3/10, 8/9 and 1.
+_THIRD_DIFFERENCE = [F(-15, 4), F(0), F(3000, 371), F(0), F(-3645, 212), F(0), F(90, 7)]
 
 DOPRI5 = make_tableau(
     "dopri5",
@@ -29,6 +31,7 @@ DOPRI5 = make_tableau(
         F(1, 40),
     ],
     4,
+    guard=[weight / 14000 for weight in _THIRD_DIFFERENCE],
     whole_interval_tol=1e-5,
     source="Dormand and Prince, J. Comput. Appl. Math. 6 (1), 1980",
 )

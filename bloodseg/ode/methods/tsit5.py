@@ -20,6 +20,16 @@ _ERROR = [
     0.458082105929187,
     -1 / 66,
 ]
+# The first five slopes' own estimate of order 4, unique but for its size.
+_GUARD = [
+    0.00030751134398752683,
+    0.00011833732019300342,
+    -0.0009162797987019095,
+    0.0025,
+    -0.002009568865478621,
+    0,
+    0,
+]
 
 TSIT5 = make_tableau(
     "tsit5",
@@ -43,6 +53,7 @@ TSIT5 = make_tableau(
     [b + e for b, e in zip([*_LAST, 0], _ERROR, strict=True)],
     4,
     nodes=[0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1],
+    guard=_GUARD,
     whole_interval_tol=1e-5,
     source="Tsitouras, Comput. Math. Appl. 62 (2), 2011",
 )
