@@ -16,6 +16,7 @@ ADAPTIVE = ["heun", "kutta3", "bosh3", "dopri5", "tsit5", "dopri8"]
 FIXED = ["euler", "midpoint", "rk4"]
 IN_TORCHDIFFEQ = [method for method in METHODS if method not in ("kutta3", "tsit5")]
 GRADIENTS = ["direct", "checkpoint", "adjoint"]
+OURS = ["direct", "checkpoint"]
 COUNTS = ["n_evaluations", "n_accepted", "n_rejected"]
 
 
@@ -106,6 +107,34 @@ class Given(nn.Module):
         return -self.rate * y * torch.sqrt(1 + 4 * y * y) + self.bias * torch.cos(t)
 
 
+class Prepared(nn.Module):
+    """Standardises its weights: in `forward` each time, or once in `prepare`."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(3, 3, dtype=dtype))
+        self.bias = nn.Parameter(torch.randn(3, dtype=dtype))
+        self.frozen = nn.Parameter(torch.full((3,), 0.5, dtype=dtype), requires_grad=False)
+        self.n_prepared, self.computed = 0, set()
+
+    def standardised(self):
+        return self.weight / self.weight.norm(dim=1, keepdim=True)
+
+    def evaluate(self, t, y, weight, bias, frozen):
+        self.computed.add(weight.dtype)
+        y = y.to(weight.dtype)
+        return torch.tanh(y @ weight.T + bias) - frozen * y * t.to(weight.dtype)
+
+    def forward(self, t, y):
+        return self.evaluate(t, y, self.standardised(), self.bias, self.frozen)
+
+    def prepare(self, dtype, tol):
+        self.n_prepared += 1
+        weights = self.standardised(), self.bias, self.frozen
+        return tuple(w if dtype is None else w.to(dtype) for w in weights), self.evaluate
+
+
 class Watched(Dense):
     """Notes the dtypes that it is evaluated in."""
 
@@ -141,6 +170,10 @@ def gradients(func, y0, *interval, **settings):
     solution = solve(func, y0, *interval, **settings)
     (solution.y**2).sum().backward()
     return [y0.grad, *(weight.grad for weight in func.parameters() if weight.requires_grad)]
+
+
+def relative_error(got, expected):
+    return ((got - expected).norm() / expected.norm()).item()
 
 
 def scipy_end(func, y0, t0, t1):

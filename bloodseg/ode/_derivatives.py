@@ -18,7 +18,9 @@ def first_derivatives_only(
     """Let what a backward returns raise where it is differentiated.
 
     torch's ``once_differentiable`` lets that pass where the gradient that comes in needs none, as
-    that of a plain sum: the result then lacks the solver's part.
+    that of a plain sum, and where only some tensors are asked for: the result then lacks the
+    solver's part. So what goes out is tied to all that it depends on: the gradient that comes in,
+    and the tensors that ``ctx`` has saved.
     """
 
     @wraps(backward)
@@ -27,20 +29,18 @@ def first_derivatives_only(
             found = backward(ctx, gradient)
         if not torch.is_grad_enabled():
             return found
-        apply: Callable[[Tensor], Tensor] = _Refusal.apply
-        # A tensor that needs a gradient, so that autograd comes by.
-        return tuple(
-            apply(each.requires_grad_()) if isinstance(each, Tensor) else each for each in found
-        )
+        apply: Callable[..., Tensor] = _Refusal.apply
+        origins = (gradient, *ctx.saved_tensors)
+        return tuple(apply(each, *origins) if isinstance(each, Tensor) else each for each in found)
 
     return wrapped
 
 
 class _Refusal(torch.autograd.Function):
-    """Hand on a gradient that is not to be differentiated."""
+    """Hand on a gradient that is not to be differentiated with respect to its origins."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *origins: Tensor) -> Tensor:
         """Return the gradient."""
         return gradient.view_as(gradient)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from ._arithmetic import Slopes, as_column, make_dense
 from ._checks import (
@@ -104,7 +105,8 @@ def solve(
         ``"checkpoint"`` in backward, one step at a time from its stored state. ``"adjoint"`` solves
         a second ODE backward (Chen et al. [1]_), with torchdiffeq. For the last two ``func`` must
         be a `torch.nn.Module`; they reach its parameters, and refuse one that depends on other
-        tensors that need gradients. ``"direct"`` reaches those, too.
+        tensors that need gradients. ``"direct"`` reaches those, too, can be differentiated again,
+        and has forward-mode derivatives (`torch.autograd.forward_ad`) for y0 and the weights.
     precision : {"float32", "tf32", "bfloat16", "float16"}, optional
         What ``func`` computes in; None is the state's own, as are the first two where that is
         float64. State, time and error stay in the state's. float16 is for prediction: small
@@ -138,8 +140,8 @@ def solve(
     Raises
     ------
     ValueError
-        If a parameter is out of its range, or gradients are wanted of a tensor that ``gradient``
-        does not reach.
+        If a parameter is out of its range, if derivatives are wanted that ``gradient`` does not
+        have, or under a transform of `torch.func`, which hides the values that steps follow from.
     FloatingPointError
         If ``y0``, the right-hand side or the solution is not finite.
     SolverError
@@ -164,6 +166,7 @@ def solve(
     interval = _make_interval(t0, t1, rtol, atol, max_steps, first_step)
     _check_arguments(func, y0, gradient, precision, compile, backend)
     backend = find_backend(backend, gradient)
+    tangents = _check_transforms(func, y0, gradient, backend, name)
     tableau = choose_tableau(interval.tolerance, method, backend=backend)
     interval = replace(interval, n_steps=check_n_steps(n_steps, tableau))
     _warn_of_time(interval, y0.dtype, name)
@@ -177,7 +180,8 @@ def solve(
         _warn_of_rounding(interval, y0.dtype, name)
     with fix_arithmetic(y0.device, precision):
         rhs = RightHandSide(func, precision, interval.tolerance)
-        wanted = gradient if _needs_gradient(rhs, y0, interval, gradient) else None
+        needed = tangents or _needs_gradient(rhs, y0, interval, gradient)
+        wanted = gradient if needed else None
         _check_trainable(wanted is not None, precision, name)
         slopes = choose_slopes(compile, y0)
         watched = gradient == "checkpoint" and torch.is_grad_enabled()
@@ -242,8 +246,8 @@ def _search_steps(
 ) -> tuple[Tensor, list[Search]]:
     """Solve so many samples at a time as it is fastest; return the states at t1 and the rest."""
     size = _choose_chunk_size(y0)
-    with torch.no_grad():
-        start = make_dense(y0.detach())
+    with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+        start = make_dense(forward_ad.unpack_dual(y0).primal.detach())
         end = torch.empty_like(start)
         slopes = make_slopes(start[:size], tableau.n_stages, input_dtype)
         workspace = Workspace(start[:size], slopes)
@@ -351,6 +355,26 @@ def _check_arguments(
         raise ValueError(
             f"y0 must have shape (n, ...) with n >= 1 and no empty side; got {tuple(y0.shape)}."
         )
+
+
+def _check_transforms(func: Any, y0: Tensor, gradient: str, backend: str, name: str) -> bool:
+    """Return whether forward-mode derivatives come in; refuse what would lose derivatives."""
+    if torch._C._are_functorch_transforms_active():
+        raise ValueError(
+            f"{name}: the transforms of torch.func (vmap, grad, jvp, jacrev, ...) hide the values "
+            "that the steps follow from. For vmap, pass the samples as one batch; for grad and vjp "
+            "call torch.autograd.grad, for jacrev torch.autograd.functional.jacobian with "
+            "vectorize=True, for jvp torch.autograd.forward_ad with gradient='direct'."
+        )
+    tensors = (y0, *func.parameters()) if isinstance(func, nn.Module) else (y0,)
+    tangents = any(forward_ad.unpack_dual(each).tangent is not None for each in tensors)
+    if tangents and (gradient, backend) != ("direct", "bloodseg"):
+        raise ValueError(
+            f"{name}: gradient={gradient!r} with backend={backend!r} has no forward-mode "
+            "derivatives (torch.autograd.forward_ad). Take gradient='direct' and "
+            "backend='bloodseg'."
+        )
+    return tangents
 
 
 def _check_trainable(training: bool, precision: str | None, name: str) -> None:

@@ -244,6 +244,7 @@ class _AdjointGradient(torch.autograd.Function):
         with torch.enable_grad():
             end = call(inputs[0])
         ctx.inputs, ctx.end, ctx.counted, ctx.setting = inputs, end, counted, setting
+        ctx.save_for_backward(y0, *weights)
         return end.detach()
 
     @staticmethod
