@@ -114,8 +114,9 @@ def solve(
     first_step : float, optional
         Length of the first step to try, shortened to an equal part of the interval. None: the whole
         interval where the method often carries it at the tolerance ("kutta3" from 1e-3 on, "tsit5"
-        from 1e-5, "dopri8" from 1e-7), else a guess from the slope. Fixed-step methods
-        take no notice of it.
+        from 1e-5, "dopri8" from 1e-7), else a guess from the slope. A state of a few numbers may
+        change unseen in so long a step, most easily with "kutta3" and "heun": give a tenth of the
+        interval there. Fixed-step methods take no notice of it.
     max_steps : int
         Accepted and rejected steps of a sample at most. Fixed-step methods take no notice of it.
     compile : bool or "auto"
