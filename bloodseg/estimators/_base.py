@@ -107,7 +107,8 @@ class NetworkEstimator(SavableEstimator):
         sample_weight: Any,
         X_val: Any,
         y_val: Any,
-    ) -> None:
+    ) -> Any:
+        """Train, and return the checked targets."""
         self._check_parameters()
         classes, data = self._check_data(images, targets, groups, sample_weight, X_val, y_val)
         images, targets, groups, weights, validation = data
@@ -154,6 +155,7 @@ class NetworkEstimator(SavableEstimator):
         self._take_over(network, result.history, precision)
         if result.end_message:  # not before there is a model, for that is what it says
             warn_caller(result.end_message)
+        return targets
 
     def _train(
         self,

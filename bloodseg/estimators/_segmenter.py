@@ -440,17 +440,15 @@ class BloodCellSegmenter(CellsMixin, NetworkEstimator):
             If the label maps lack a class of cells, as where 1 stands for any cell.
         """
         classes = check_classes(self.classes)
-        masks = read_masks(masks, classes)
-        self._fit(
+        checked = self._fit(
             images,
-            masks,
+            read_masks(masks, classes),
             groups=groups,
             sample_weight=sample_weight,
             X_val=X_val,
             y_val=read_masks(y_val, classes),
         )
         if self.red_cell_diameter is None:
-            checked = check_masks(masks, classes=classes, partial=True)
             found = measure_diameter(checked, classes)
             self.red_cell_diameter_ = found if is_diameter(found) else None
         else:
