@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,18 +95,13 @@ class Batch:
         *,
         doing: str,
         name: Callable[[_Input], str] = str,
-        keep: Callable[[], object] | None = None,
     ) -> Iterator[_Result]:
         """Do the work on each input, and yield what comes of it.
 
         ``work`` is all that is done for one input, so that whatever it raises is the failure of
         that input alone, which is named. Only a `CommandError` and Ctrl-C end the command, and a
         full disk, on which the next ones would be worked on in vain.
-
-        ``keep`` writes what has been yielded so far. It is called now and then, so that a kill,
-        which no process hears of, costs the work of seconds and not of hours.
         """
-        kept = _NowAndThen(keep)
         for each in track(inputs, label=doing, unit="image", shown=not self._quiet):
             try:
                 with about(name(each)):
@@ -121,7 +117,41 @@ class Batch:
                 self.fail(name(each), error)
             else:
                 yield result
+
+    def collect(
+        self,
+        inputs: Sequence[_Input],
+        work: Callable[[_Input], _Result],
+        *,
+        doing: str,
+        none: str,
+        keep: Callable[[list[_Result]], object],
+        finish: Callable[[list[_Result]], object] | None = None,
+        name: Callable[[_Input], str] = str,
+    ) -> list[_Result]:
+        """Do the work on each input, as `run`, and return all that comes of it.
+
+        ``keep`` writes what there is so far. It is called now and then, so that a kill, which no
+        process hears of, costs the work of seconds and not of hours. ``finish``, or ``keep`` once
+        more, has the last word, also on Ctrl-C: nothing that was found is lost.
+
+        Raises
+        ------
+        CommandError
+            If nothing comes of any: ``none`` is what it says.
+        """
+        results: list[_Result] = []
+        kept = _NowAndThen(partial(keep, results))
+        try:
+            for result in self.run(inputs, work, doing=doing, name=name):
+                results.append(result)
                 kept.look()
+        finally:
+            if results:
+                (finish or keep)(results)
+        if not results:
+            raise CommandError(none)
+        return results
 
     def fail(self, name: str, error: Exception) -> None:
         """Report an input that came to nothing."""
@@ -141,14 +171,14 @@ class Batch:
 class _NowAndThen:
     """Calls a function at most so often that it takes a small share of the time."""
 
-    def __init__(self, function: Callable[[], object] | None):
+    def __init__(self, function: Callable[[], object]):
         self._function = function
         self._next = time.monotonic() + _KEPT_EVERY
 
     def look(self) -> None:
         """Call it if its time has come."""
         started = time.monotonic()
-        if self._function is None or started < self._next:
+        if started < self._next:
             return
         self._function()
         ended = time.monotonic()

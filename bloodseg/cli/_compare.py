@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -32,6 +34,64 @@ _SHOWN = {
 }
 
 
+_Pair = tuple[ScoredImage, ScoredImage]
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """What two models make of the same images."""
+
+    first: Evaluation
+    second: Evaluation
+    random_state: int
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of `bloodseg.metrics.compare_predictions`."""
+        sides = (self.first, self.second)
+        first, second = (np.stack([image.matrix for image in side.images]) for side in sides)
+        cells = [
+            FoundCells([each.table for each in kept], [(each.true, each.found) for each in kept])
+            for kept in (side.cells for side in sides)
+        ]
+        table = paired_table(
+            (first, second),
+            cells if cells[0].tables else None,
+            self.first.classes,
+            random_state=self.random_state,
+        )
+        return table.to_dict("records")
+
+    def table(self) -> Iterator[str]:
+        """Yield the lines of the table in print."""
+        titles = [_title(row) for row in self.rows]
+        width = max(36, *map(len, titles))
+        yield f"{'':<{width}}{'A':>10}{'B':>10}{'A - B':>10}   95 % of images drawn anew"
+        of = "pixels"
+        for title, row in zip(titles, self.rows, strict=True):
+            if row["of"] != of:
+                of = row["of"]
+                yield ""
+            values = [row[key] for key in ("first", "second", "difference", "low", "high")]
+            one, other, difference, low, high = map(show_score, values)
+            yield f"{title:<{width}}{one:>10}{other:>10}{difference:>10}   [{low}, {high}]"
+
+    def notes(self) -> Iterator[str]:
+        """Yield what there is to say of the table."""
+        n_images = len(self.first.images)
+        seconds = [side.seconds / n_images for side in (self.first, self.second)]
+        yield ""
+        yield (
+            f"{n_images} image{'s' * (n_images != 1)}; {seconds[0]:.2f} and {seconds[1]:.2f} "
+            "seconds an image."
+        )
+        yield (
+            "Where the interval holds 0, these images do not tell which is better. It says "
+            "nothing of other trainings."
+        )
+        yield from dict.fromkeys((*self.first.notes(), *self.second.notes()))
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Score two models on the same images; what fails for one is left out for both."""
     if arguments.output is not None:
@@ -45,50 +105,38 @@ def run(arguments: argparse.Namespace) -> int:
         )
     classes = first.class_names_
     images = list_images_of(arguments.data, batch, classes)
-    pairs: list[tuple[ScoredImage, ScoredImage]] = []
 
-    def score(annotated: Annotated) -> tuple[ScoredImage, ScoredImage]:
+    def score(annotated: Annotated) -> _Pair:
         read = annotated.read()
         one, other = (score_image(model, annotated.name, *read) for model in (first, second))
         batch.judge(one[1])
         batch.judge(other[1])
         return one[0], other[0]
 
-    def evaluations() -> tuple[Evaluation, Evaluation]:
-        return (
-            Evaluation([pair[0] for pair in pairs], classes),
-            Evaluation([pair[1] for pair in pairs], classes),
-        )
-
-    def write(rows: list[dict[str, Any]]) -> None:
-        with reported(arguments.output):
-            write_csv(arguments.output, rows)
-
-    def keep() -> None:
+    def keep(pairs: list[_Pair]) -> _Comparison:
+        one, other = (Evaluation(scored, classes) for scored in zip(*pairs, strict=True))
+        result = _Comparison(one, other, random_state=arguments.random_state)
         if arguments.output is not None:
-            write(_compare(evaluations(), arguments))
+            with reported(arguments.output):
+                write_csv(arguments.output, result.rows)
+        return result
 
-    try:
-        for pair in batch.run(images, score, doing="comparing", name=attrgetter("name"), keep=keep):
-            pairs.append(pair)
-    finally:  # also on Ctrl-C: what was scored is not lost
-        if pairs:
-            results = evaluations()
-            rows = _compare(results, arguments)
-            if arguments.output is not None:
-                write(rows)
-            say(
-                f"A: {arguments.first}",
-                f"B: {arguments.second}",
-                "",
-                *_table(rows),
-                *_notes(results),
-            )
-            say_left_out(batch, count_left(images, results[0].images, batch))
-            if arguments.output is not None:
-                say(f"Table: {arguments.output}")
-    if not pairs:
-        raise CommandError(f"no image of {arguments.data} could be compared.")
+    def finish(pairs: list[_Pair]) -> None:
+        result = keep(pairs)
+        say(f"A: {arguments.first}", f"B: {arguments.second}", "", *result.table(), *result.notes())
+        say_left_out(batch, count_left(images, result.first.images, batch))
+        if arguments.output is not None:
+            say(f"Table: {arguments.output}")
+
+    batch.collect(
+        images,
+        score,
+        doing="comparing",
+        none=f"no image of {arguments.data} could be compared.",
+        keep=keep,
+        finish=finish,
+        name=attrgetter("name"),
+    )
     return batch.exit_code
 
 
@@ -96,52 +144,6 @@ def _load(arguments: argparse.Namespace, model: Any) -> BloodCellSegmenter:
     return load_segmenter(argparse.Namespace(**{**vars(arguments), "model": model}))
 
 
-def _compare(
-    results: tuple[Evaluation, Evaluation], arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    first, second = (np.stack([image.matrix for image in result.images]) for result in results)
-    cells = [
-        FoundCells([each.table for each in kept], [(each.true, each.found) for each in kept])
-        for kept in (result.cells for result in results)
-    ]
-    table = paired_table(
-        (first, second),
-        cells if cells[0].tables else None,
-        results[0].classes,
-        random_state=arguments.random_state,
-    )
-    return table.to_dict("records")
-
-
-def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    titles = [_title(row) for row in rows]
-    width = max(36, *map(len, titles))
-    yield f"{'':<{width}}{'A':>10}{'B':>10}{'A - B':>10}   95 % of images drawn anew"
-    of = "pixels"
-    for title, row in zip(titles, rows, strict=True):
-        if row["of"] != of:
-            of = row["of"]
-            yield ""
-        values = [row[key] for key in ("first", "second", "difference", "low", "high")]
-        one, other, difference, low, high = map(show_score, values)
-        yield f"{title:<{width}}{one:>10}{other:>10}{difference:>10}   [{low}, {high}]"
-
-
 def _title(row: dict[str, Any]) -> str:
     name = "all cells" if row["of"] == "cells" and row["class"] == "all" else row["class"]
     return _SHOWN[row["score"]] + ("" if name == "all" else f", {name}")
-
-
-def _notes(results: tuple[Evaluation, Evaluation]) -> Iterator[str]:
-    n_images = len(results[0].images)
-    seconds = [result.seconds / n_images for result in results]
-    yield ""
-    yield (
-        f"{n_images} image{'s' * (n_images != 1)}; {seconds[0]:.2f} and {seconds[1]:.2f} seconds "
-        "an image."
-    )
-    yield (
-        "Where the interval holds 0, these images do not tell which is better. It says nothing of "
-        "other trainings."
-    )
-    yield from dict.fromkeys(note for result in results for note in result.notes())

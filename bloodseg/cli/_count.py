@@ -29,26 +29,22 @@ def run(arguments: argparse.Namespace) -> int:
         check_output(file, overwrite=arguments.overwrite)
     model = load_model(arguments)
     count = _by_cells if isinstance(model, BloodCellSegmenter) else _by_regression
-    rows: list[_Row] = []
     names = model.class_names_[1:]
-    tables: list[Any] = []
 
-    def keep() -> None:
+    def keep(counted: list[tuple[_Row, Any]]) -> list[_Row]:
+        rows = [row for row, _ in counted]
         if "Table" in files:
             with reported(files["Table"]):
                 write_csv(files["Table"], rows)
+        return rows
 
-    work = count(model, batch, arguments)
-    try:
-        for row, table in batch.run(images, work, doing="counting", keep=keep):
-            rows.append(row)
-            tables += [] if table is None else [table]
-    finally:  # also on Ctrl-C: what was counted is not lost
-        if rows:
-            keep()  # first: what is printed may go nowhere
-            _show(rows, names, tables, files, summary=arguments.summary)
-    if not rows:
-        raise CommandError("no image could be counted.")
+    def finish(counted: list[tuple[_Row, Any]]) -> None:
+        rows = keep(counted)  # first: what is printed may go nowhere
+        tables = [table for _, table in counted if table is not None]
+        _show(rows, names, tables, files, summary=arguments.summary)
+
+    work, none = count(model, batch, arguments), "no image could be counted."
+    batch.collect(images, work, doing="counting", none=none, keep=keep, finish=finish)
     return batch.exit_code
 
 

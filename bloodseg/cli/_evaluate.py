@@ -17,7 +17,6 @@ from ._batch import Batch
 from ._evaluation import METRICS_FILES, Evaluation, ScoredImage, score_image
 from ._model import load_segmenter
 from ._output import (
-    CommandError,
     complain,
     first_line,
     make_folder,
@@ -32,7 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
     batch = Batch(arguments)
     segmenter = load_segmenter(arguments)
     classes = segmenter.class_names_
-    scored: list[ScoredImage] = []
     images = list_images_of(arguments.data, batch, classes)
     overlays = _prepare(arguments, [each.name for each in images])
 
@@ -44,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
             _write_overlay(overlays[annotated.name], image, found)
         return scores
 
-    def keep() -> Evaluation:
-        result = Evaluation(tuple(scored), classes)
+    def keep(scored: list[ScoredImage]) -> Evaluation:
+        result = Evaluation(scored, classes)
         if overlays:
             result.write(
                 arguments.output,
@@ -56,19 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
             )
         return result
 
-    try:
-        for each in batch.run(
-            images, score, doing="evaluating", name=attrgetter("name"), keep=keep
-        ):
-            scored.append(each)
-    finally:  # also on Ctrl-C: what was scored is not lost
-        if scored:
-            say(*keep().table())
-            say_left_out(batch, count_left(images, scored, batch))
-            if overlays:
-                say(f"Results: {arguments.output} (overlays: {legend(classes)})")
-    if not scored:
-        raise CommandError(f"no image of {arguments.data} could be evaluated.")
+    def finish(scored: list[ScoredImage]) -> None:
+        say(*keep(scored).table())
+        say_left_out(batch, count_left(images, scored, batch))
+        if overlays:
+            say(f"Results: {arguments.output} (overlays: {legend(classes)})")
+
+    batch.collect(
+        images,
+        score,
+        doing="evaluating",
+        none=f"no image of {arguments.data} could be evaluated.",
+        keep=keep,
+        finish=finish,
+        name=attrgetter("name"),
+    )
     return batch.exit_code
 
 

@@ -35,7 +35,6 @@ def run(arguments: argparse.Namespace) -> int:
     make_folder(arguments.output)
     for path in tables.values():
         check_output(path, overwrite=arguments.overwrite)
-    measured: list[pd.DataFrame] = []
     sizes: dict[Any, tuple[int, int]] = {}
     with_outlines = arguments.rois or set(arguments.formats) != {"csv"}
     sides = vars(arguments).get("excluded_sides", EXCLUDED_SIDES)
@@ -50,18 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         sizes[found.name] = found.class_map.shape
         return table
 
-    def keep() -> None:
+    def keep(measured: list[pd.DataFrame]) -> None:
         cells = pd.concat(measured, ignore_index=True)
         _write_tables(tables, cells, sizes, segmenter.class_names_)
 
-    try:
-        for table in batch.run(images, measure, doing="measuring", keep=keep):
-            measured.append(table)
-    finally:  # also on Ctrl-C: what was measured is not lost
-        if measured:
-            keep()
-    if not measured:
-        raise CommandError("no image could be measured.")
+    none = "no image could be measured."
+    measured = batch.collect(images, measure, doing="measuring", none=none, keep=keep)
     say(
         f"{sum(map(len, measured))} cells in {len(measured)} images, {len(batch.failed)} failed. "
         f"Results: {arguments.output}"

@@ -49,24 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
         batch.judge(found)
         return ImageResult.of(found, shown[image], seconds, max_pixels=max_pixels)
 
-    results: list[ImageResult] = []
-
-    def keep() -> None:
+    def keep(results: list[ImageResult]) -> None:
         _write(results, segmenter, arguments, batch.failed)
 
-    try:
-        for result in batch.run(images, read, doing="reading", keep=keep):
-            results.append(result)
-    finally:  # also on Ctrl-C: what was found is not lost
-        if results:
-            if not _have_units(results):
-                complain(
-                    "the size of a pixel is known for some images only, so that sizes are in "
-                    "pixels for all. Give it with --pixel-size, or report the images apart."
-                )
-            keep()
-    if not results:
-        raise CommandError("no image could be read.")
+    def finish(results: list[ImageResult]) -> None:
+        if not _have_units(results):
+            complain(
+                "the size of a pixel is known for some images only, so that sizes are in pixels "
+                "for all. Give it with --pixel-size, or report the images apart."
+            )
+        keep(results)
+
+    none = "no image could be read."
+    results = batch.collect(images, read, doing="reading", none=none, keep=keep, finish=finish)
     say(f"{len(results)} on the page, {len(batch.failed)} failed. Report: {arguments.output}")
     if arguments.open:
         open_in_browser(arguments.output.resolve().as_uri(), arguments.output)
