@@ -16,8 +16,8 @@ from ._frame import EXCLUDED_SIDES, CountingFrame, counting_frame
 from ._scale import Radii
 from ._split import Split, split_cells
 
-# Pixels of an image that is one block, and the side of the blocks of a larger one, their margins
-# aside: both bound the memory. Margins, ten cells wide, may make twice the work.
+# Pixels of an image that is one block, and about the side of the blocks of a larger one, their
+# margins aside: both bound the memory. Margins, ten cells wide, may make twice the work.
 _WHOLE, _CORE = 2**24, 2048
 _MOST_THREADS = 2  # and the caller's: more wait for Python's lock, and each takes 0.2 GB
 
@@ -89,8 +89,8 @@ def blocks_of_cells(
     outside : array-like of shape (H, W), bool, optional
         What is no picture, read by strips of rows.
     side : int, optional
-        Side of the cores in pixels; by default that of the whole of an image of up to 16
-        megapixels, and 2048 of a larger one.
+        About that of the cores in pixels, which are of one size; by default that of the whole of
+        an image of up to 16 megapixels, and 2048 of a larger one.
     n_threads : int
         That may split blocks; two are enough.
     """
@@ -99,7 +99,8 @@ def blocks_of_cells(
     height, width = class_map.shape
     if side is None:
         side = max(height, width) if height * width <= _WHOLE else _CORE
-    one_block = max(height, width) <= side  # it is worth no process
+    sides = _even(height, side), _even(width, side)
+    one_block = sides == (height, width)  # it is worth no process
     if not one_block and effective_n_jobs(None) > 1:
         workers = Parallel(return_as="generator")
     else:
@@ -107,24 +108,29 @@ def blocks_of_cells(
         workers = Parallel(
             n_threads, prefer="threads", return_as="generator", pre_dispatch=n_threads
         )
-    windows = _windows(class_map, radii, outside, side)
+    windows = _windows(class_map, radii, outside, sides)
     yield from workers(
         delayed(_split_block)(*window, radii=radii, classes=classes) for window in windows
     )
 
 
+def _even(length: int, side: int) -> int:
+    """Return the side of equal parts of a length, near to this one: no part is a sliver."""
+    return -(-length // max(1, round(length / side)))
+
+
 def _windows(
-    class_map: Any, radii: Radii, outside: Any, side: int
+    class_map: Any, radii: Radii, outside: Any, sides: tuple[int, int]
 ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], np.ndarray, np.ndarray | None]]:
     """Yield window and core of each block, its class map, and what is no picture in it."""
     height, width = class_map.shape
     margin = int(np.ceil(radii.reach))
-    for top in range(0, height, side):
-        rows, core_rows = _with_margin(top, side, height, margin)
+    for top in range(0, height, sides[0]):
+        rows, core_rows = _with_margin(top, sides[0], height, margin)
         strip = np.asarray(class_map[rows])
         hidden = None if outside is None else np.asarray(outside[rows])
-        for left in range(0, width, side):
-            columns, core_columns = _with_margin(left, side, width, margin)
+        for left in range(0, width, sides[1]):
+            columns, core_columns = _with_margin(left, sides[1], width, margin)
             no_picture = None if hidden is None else hidden[:, columns]
             yield (rows, columns), (core_rows, core_columns), strip[:, columns], no_picture
 
