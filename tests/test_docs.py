@@ -115,6 +115,8 @@ def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
     matplotlib.pyplot.close("all")
     made = {path.name for path in tmp_path.iterdir()}
     assert made == WRITTEN.get(page, set())
+    if page == "docs/classes.md":
+        assert names["drawn"].counts[:, -1].any()  # platelets, which the page is about
     if page == "docs/pipelines.md":
         assert [each.shape for each in names["probabilities"]] == [(64, 64, 3)] * 6
         assert names["search"].cv_results_["mean_test_score"].shape == (1,)
