@@ -2,7 +2,7 @@
 
     python -m benchmarks.pretrained train DATA [--sets NAME=TIMES ...] [--start MODEL] -o FILE
     python -m benchmarks.pretrained average MODEL ... [--shares SHARE ...] -o FILE
-    python -m benchmarks.pretrained leave-out DATA [--sets NAME=TIMES ...] [--exchange]
+    python -m benchmarks.pretrained leave-out DATA [--sets NAME=TIMES ...] [--exchange] [--restain]
     python -m benchmarks.pretrained score DATA MODEL ... [--sets NAME ...] [--json FILE]
     python -m benchmarks.pretrained ablation DATA [--only NAME ...]
     python -m benchmarks.pretrained evaluate MODEL --masks FOLDER ... [--bccd BCCD] [--json FILE]
@@ -45,6 +45,7 @@ from bloodseg.training import check_groups, split_images
 from ._colours import exchange_colours
 from ._laboratories import DIAMETER, JUDGES, TRAINING, all_rescaled, labelled_by_boxes, read
 from ._resizing import resized
+from ._stains import restain
 from ._timing import machine, write_json
 
 
@@ -64,6 +65,7 @@ class Recipe:
     seed: int = 0
     start: str | None = None  # a model to go on from
     exchange: bool = False  # each image once more in the colours of another laboratory
+    restain: bool = False  # each image twice, and twice more in stains drawn at random
     ode_regularization: float = 0.0
     learning_rate: float | None = None
 
@@ -114,9 +116,15 @@ def training_data(recipe, sets):
         images += sets[name][0] * times
         masks += sets[name][1] * times
         laboratories += [name] * len(sets[name][0]) * times
+    plain, their_masks = images, masks
     if recipe.exchange:
-        images = images + exchange_colours(images, masks, laboratories, seed=0)
-        masks = masks * 2
+        images = images + exchange_colours(plain, their_masks, laboratories, seed=recipe.seed)
+        masks = masks + their_masks
+    if recipe.restain:
+        images, masks = images + plain, masks + their_masks
+        for seed in range(2):
+            stained, with_pasted = restain(plain, their_masks, seed)
+            images, masks = images + stained, masks + with_pasted
     if recipe.n_drawn:
         drawn = make_smears(recipe.n_drawn, 192, random_state=0, red_cell_diameter=DIAMETER)
         images, masks = images + list(drawn.images), masks + list(drawn.masks)
@@ -364,6 +372,7 @@ def main(argv=None):
     command.add_argument("--augment", choices=["strong"])
     command.add_argument("--start", help="a model to go on from")
     command.add_argument("--exchange", action="store_true", help="colours between laboratories")
+    command.add_argument("--restain", action="store_true", help="by class, at random")
     command.add_argument("--ode-regularization", type=float)
     command.add_argument("--learning-rate", type=float)
     command.add_argument("--verbose", type=int, default=1)
@@ -375,6 +384,7 @@ def main(argv=None):
     command.add_argument("--n-steps", type=int, default=3000)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--exchange", action="store_true", help="colours between laboratories")
+    command.add_argument("--restain", action="store_true", help="by class, at random")
     command.add_argument("--ode-regularization", type=float, default=0.05)
     command.add_argument("--json", type=Path)
     command = commands.add_parser("average")

@@ -18,6 +18,7 @@ from benchmarks import _laboratories, finetuning, memory, pretrained, robustness
 from benchmarks import all as everything
 from benchmarks import cells as cells_benchmark
 from benchmarks._colours import exchange_colours
+from benchmarks._stains import restain
 from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import scores_of_each
@@ -361,7 +362,7 @@ def test_no_field_that_trains_judges():
 def test_each_laboratory_left_out_in_turn(tmp_path, laboratories):
     report = tmp_path / "report.json"
     sets = ["smear256", "chula_bangkok", "krd_erbil"]
-    options = [*TINY, "--sets", *sets, "--exchange", "--json", str(report)]
+    options = [*TINY, "--sets", *sets, "--exchange", "--restain", "--json", str(report)]
     pretrained.main(["leave-out", str(laboratories), *options])
     found = json.loads(report.read_text())["left_out"]
     assert [*found] == sets
@@ -397,6 +398,29 @@ def test_some_images_are_burnt_out():
     burnt = [np.mean(image.min(axis=-1)[mask == 0] == 255) > 0.5 for image, mask in
              zip(changed, smears.masks, strict=True)]  # fmt: skip
     assert 1 <= sum(burnt) <= 8
+
+
+def test_classes_are_stained_each_for_itself():
+    smears = make_smears(12, 192, random_state=0, red_cell_diameter=36)
+    changed, masks = restain(smears.images, smears.masks, seed=0)
+    again, _ = restain(smears.images, smears.masks, seed=0)
+    assert all(np.array_equal(*pair) for pair in zip(changed, again, strict=True))
+    darker = []  # than before: log10 of what is left of the light, white cells and red ones
+    for image, mask, new, labels in zip(smears.images, smears.masks, changed, masks, strict=True):
+        added = labels != mask
+        assert (labels[added] == 1).all()  # white cells that were pasted
+        if all((mask == label).sum() > 50 for label in (1, 2)) and not added.any():
+            density = [
+                np.log10(np.median(each[mask == 0], axis=0) + 1)
+                - np.log10([each[mask == label].mean(axis=0) + 1 for label in (1, 2)])
+                for each in (image, new)
+            ]
+            darker.append(density[1].mean(axis=1) / density[0].mean(axis=1))
+    darker = np.array(darker)
+    assert len(darker) >= 3
+    assert np.ptp(darker, axis=0).min() > 0.2
+    assert np.abs(darker[:, 0] - darker[:, 1]).max() > 0.2  # not both by the same
+    assert sum((one != other).any() for one, other in zip(masks, smears.masks, strict=True)) >= 3
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "002"])  # Barcelona's and smear256's
