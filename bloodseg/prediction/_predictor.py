@@ -213,24 +213,31 @@ class Predictor:
         return self._answer(image, fill)
 
     def _answer(
-        self, image: PreparedImage, fill: Callable[[PreparedImage, TileNetwork], Segmented]
+        self,
+        image: PreparedImage,
+        fill: Callable[[PreparedImage, TileNetwork], Segmented],
+        *,
+        may_rescale: bool = True,
     ) -> Segmented:
         """Let an image be segmented, and once more in another size or by an adapted network.
 
         ``fill`` segments it, in the place of what it returned before.
         """
         found = fill(image, self.network)
-        rescaled = self._measure_again(image, found)
-        if rescaled is not None:
-            self.evaluations.pop()  # only the answer that is given counts
-            image, found = rescaled, fill(rescaled, self.network)
-        agreement, adapted = self._look_again(image, found)
-        if agreement is None:
-            return found
-        if adapted is not None:
-            self.evaluations.pop()
-            found = fill(image, adapted)
-        return found._mirrored(agreement, adapted=adapted is not None)
+        rescaled = self._measure_again(image, found) if may_rescale else None
+        if rescaled is None:
+            agreement, adapted = self._look_again(image, found)
+            if agreement is None:
+                return found
+            if adapted is not None:
+                self.evaluations.pop()  # only the answer that is given counts
+                found = fill(image, adapted)
+                # In a wrong size a network may see cells of that size, until it is adapted.
+                rescaled = self._measure_again(image, found) if may_rescale else None
+            if rescaled is None:
+                return found._mirrored(agreement, adapted=adapted is not None)
+        self.evaluations.pop()
+        return self._answer(rescaled, fill, may_rescale=False)
 
     def _describe(self, image: PreparedImage, class_map: Any, confidence: Any) -> Segmented:
         """Return what the network says of an image, before it is asked again."""

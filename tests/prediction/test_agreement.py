@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from bloodseg.metrics import mean_iou
 from bloodseg.prediction import TileNetwork, _segmented
 from bloodseg.prediction._agreement import SHOWN, SURE, measure_agreement
 from bloodseg.prediction._doubts import doubts_of_agreement
+from bloodseg.prediction._magnification import Scaling
+from bloodseg.prediction._predictor import Predictor
 from bloodseg.prediction._segmented import Segmented
 
 SMEARS = make_smears(2, 160, random_state=3, red_cell_diameter=40, white_cells=(1, 1))
@@ -211,3 +214,24 @@ def test_files_and_tiles_adapt_as_well(noisy, published, found, tmp_path):
     (in_tiles,) = copy.copy(published).set_params(tile_size=128).segment([image])
     assert in_tiles.adapted
     assert mean_iou([mask], [in_tiles.class_map]) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_an_adapted_network_finds_tells_the_size_too(noisy, published, monkeypatch):
+    asked = []
+
+    def measure_again(self, image, found):
+        asked.append(found)
+        if len(asked) == 1:  # of the network as it is, which sees cells of any size
+            return None
+        return replace(image, scaling=Scaling(2 * image.scaling.factor, guessed=True))
+
+    monkeypatch.setattr(Predictor, "_measure_again", measure_again)
+    probabilities = published.predict_proba([noisy[0]])[0]
+    assert len(asked) == 2
+    assert all(len(each) == 1 for each in published.n_function_evaluations_.values())
+    asked.clear()
+    (found,) = published.segment([noisy[0]])
+    assert len(asked) == 2
+    assert found.expected_diameter == pytest.approx(asked[0].expected_diameter / 2)
+    np.testing.assert_array_equal(probabilities.argmax(axis=-1), found.class_map)
