@@ -1,7 +1,7 @@
 """Count cells in two ways on boxes: straight from the images, and by segmenting first.
 
-    python -m benchmarks.counting BCCD_DIR [--model smears-4] [--pretrained smears-4 --scale 0.35]
-    python -m benchmarks.counting TRAIN --test TEST [--model smears-4] [--scale 0.5]
+    python -m benchmarks.counting BCCD_DIR [--model smears-5] [--pretrained smears-5 --scale 0.35]
+    python -m benchmarks.counting TRAIN --test TEST [--model smears-5] [--scale 0.5]
 
 BCCD_DIR is a folder for `load_voc` with a split.csv. The counter is trained on the folds of
 --folds, a quarter of whose groups choose the epoch; the fold of --report is used once, for the

@@ -11,7 +11,7 @@ from ._hub import upload_model as upload_model
 __all__ = ["list_models", "model_card", "model_path"]
 
 _FOLDER = Path(__file__).parent
-_NAMES = ("smears-4",)  # the newest first
+_NAMES = ("smears-5",)  # the newest first
 
 
 def list_models() -> list[str]:
@@ -25,7 +25,7 @@ def list_models() -> list[str]:
     --------
     >>> from bloodseg.models import list_models
     >>> list_models()
-    ['smears-4']
+    ['smears-5']
     """
     return list(_NAMES)
 
@@ -52,8 +52,8 @@ def model_path(name: str | None = None) -> Path:
     Examples
     --------
     >>> from bloodseg.models import model_path
-    >>> model_path("smears-4").name
-    'smears-4.safetensors'
+    >>> model_path("smears-5").name
+    'smears-5.safetensors'
     """
     return _file(name, ".safetensors")
 
@@ -119,7 +119,7 @@ def model_card(name: str | None = None) -> str:
     --------
     >>> from bloodseg.models import model_card
     >>> print(model_card().splitlines()[0])
-    # smears-4
+    # smears-5
     """
     return _file(name, ".md").read_text(encoding="utf-8")
 

@@ -238,7 +238,7 @@ def test_a_missing_package_costs_the_files_that_need_it(
     [
         (["measure", "a.png", "-m", "m"], "required: -o/--output"),
         (["measure", "a.png", "-m", "m", "-o", "x", "--format", "xml"], 'formats are "csv", "geo'),
-        (["count", "a.png", "-m", "m"], "There is no model file at m. Published models: smears-4."),
+        (["count", "a.png", "-m", "m"], "There is no model file at m. Published models: smears-5."),
     ],
 )
 def test_wrong_usage(arguments, text, capsys, images, monkeypatch):

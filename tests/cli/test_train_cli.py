@@ -103,8 +103,8 @@ def test_a_published_model_is_fine_tuned_with_care(data, tmp_path, monkeypatch, 
     seen = []
     monkeypatch.setattr(BloodCellSegmenter, "fit", lambda self, *_, **__: seen.append(self))
     with pytest.raises(AttributeError):  # of a fit that did nothing
-        main(["train", str(data), "-o", str(tmp_path / "m"), "-q", "--pretrained", "smears-4"])
-    expected = BloodCellSegmenter.from_pretrained("smears-4").get_params()
+        main(["train", str(data), "-o", str(tmp_path / "m"), "-q", "--pretrained", "smears-5"])
+    expected = BloodCellSegmenter.from_pretrained("smears-5").get_params()
     found = seen[0].get_params()
     (history,) = found.pop("callbacks")  # the shell's own: the table beside the model
     assert isinstance(history, HistoryFile)

@@ -158,8 +158,8 @@ def test_models_by_name_and_file(shared_fitted, smears, tmp_path, table, same_we
     shared_fitted.save(tmp_path / "m")
     by_file = SmearFeatures(tmp_path / "m").fit().transform(smears.images)
     assert np.array_equal(by_file, table.to_numpy(), equal_nan=True)
-    published = BloodCellSegmenter.from_pretrained("smears-4")
-    for name in (None, "smears-4"):
+    published = BloodCellSegmenter.from_pretrained("smears-5")
+    for name in (None, "smears-5"):
         taken = SmearFeatures(name).fit().segmenter_
         assert same_weights(taken, published)
         assert taken.red_cell_diameter == "auto"
@@ -170,7 +170,7 @@ def test_what_is_refused(smears):
         SmearFeatures(unit="mm").fit()
     with raises("segmenter must be fitted; this BloodCellSegmenter is not.", NotFittedError):
         SmearFeatures(BloodCellSegmenter()).fit()
-    with raises("segmenter must be that of a published model, one of smears-4, a model file"):
+    with raises("segmenter must be that of a published model, one of smears-5, a model file"):
         SmearFeatures("none").fit()
     with pytest.raises(NotFittedError):
         SmearFeatures().transform(smears.images)

@@ -94,7 +94,7 @@ def test_a_file(fitted, hub, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["smears-0", "nowhere/mine.safetensors", "a/b/c", "../x", "/"])
 def test_no_model(name, hub):
     text = (
-        "name must be that of a published model, one of smears-4, a model file, or a repository of "
+        "name must be that of a published model, one of smears-5, a model file, or a repository of "
         f"the Hugging Face hub, OWNER/NAME; got {name!r}."
     )
     with pytest.raises(ValueError, match=re.escape(text)):

@@ -118,7 +118,7 @@ def test_a_model_file_and_its_parameters(fitted, smears, tmp_path):
     assert "per mm²" in text
     assert np.array_equal(layers[0][0], fitted.predict(smears.images[:1])[0])
     assert layers[1][1]["opacity"] == 0.5
-    with raises("name must be that of a published model, one of smears-4, a model file, or"):
+    with raises("name must be that of a published model, one of smears-5, a model file, or"):
         count_and_measure(slide, "nothing", {})
 
 
