@@ -100,3 +100,9 @@ def first_ctrl_c(monkeypatch):
     from bloodseg.training import _train
 
     monkeypatch.setattr(_train, "_last_interrupt", float("-inf"))
+
+
+@pytest.fixture(autouse=True)
+def same_weights_in_each_run():
+    """Let networks that a test makes have the same weights, whatever has run before it."""
+    torch.manual_seed(0)
