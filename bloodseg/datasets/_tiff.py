@@ -257,8 +257,9 @@ class _RecentSegments:
                 return self._kept[key]
         segment = reader.decode(index)  # other slides may be read meanwhile
         with self._lock:
-            self._kept[key] = segment
-            self._n_bytes += reader.n_bytes
+            if key not in self._kept:  # another thread may have been faster
+                self._kept[key] = segment
+                self._n_bytes += reader.n_bytes
             while self._n_bytes > _KEPT_BYTES:
                 (oldest, _), _ = self._kept.popitem(last=False)
                 self._n_bytes -= oldest.n_bytes

@@ -10,6 +10,7 @@ from messages import raises
 from PIL import Image
 
 from bloodseg.datasets import list_images, open_slide, read_image
+from bloodseg.datasets._tiff import _RecentSegments
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 SMALL = PIXELS[::4, ::4]
@@ -274,3 +275,23 @@ def test_tiles_that_strips_of_rows_share_are_unpacked_once(tmp_path, monkeypatch
         for start in (0, 64, 0):
             assert np.array_equal(slide[start : start + 64], pixels[start : start + 64])
         assert decoded == [0, 1, 2, 3, 0, 1]
+
+
+def test_a_tile_that_two_threads_decode_at_once_is_kept_once(monkeypatch):
+    monkeypatch.setattr("bloodseg.datasets._tiff._KEPT_BYTES", 25)
+    recent = _RecentSegments()
+
+    class Reader:
+        n_bytes = 10
+        decoded = ()
+
+        def decode(self, index):
+            self.decoded = (*self.decoded, index)
+            if self.decoded.count(index) == 1:  # another thread is at it, too, and faster
+                recent.segment(self, index)
+            return index
+
+    reader = Reader()
+    for index in (0, 1, 2, 2, 1):  # two of them fit
+        assert recent.segment(reader, index) == index
+    assert reader.decoded == (0, 0, 1, 1, 2, 2)
