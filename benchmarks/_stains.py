@@ -41,7 +41,8 @@ def restain(
 
 
 def _restain(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    density, glass = _to_density(image, mask)
+    glass = _glass_of(image, mask)
+    density = _to_density(image, glass)
     nuclei, cytoplasm, red = (each[..., None] for each in _shares(mask, density))
     factor = (
         1
@@ -58,12 +59,17 @@ def _restain(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
     return np.rint(255 * (light * 10**-density).clip(0, 1)).astype(np.uint8)
 
 
-def _to_density(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the optical density over that of the glass, and the glass's colour."""
+def _glass_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the colour of the glass between the cells."""
     ground = image[mask == 0]
     glass = np.median(ground, axis=0) if len(ground) else np.percentile(image, 95, axis=(0, 1))
-    glass = glass.astype(np.float32)
-    return -np.log10((image.astype(np.float32) + 1) / (glass + 1)), glass
+    return glass.astype(np.float32)
+
+
+def _to_density(image: np.ndarray, glass: np.ndarray) -> np.ndarray:
+    """Return the optical density over that of the glass."""
+    density: np.ndarray = -np.log10((image.astype(np.float32) + 1) / (glass + 1))
+    return density
 
 
 def _shares(mask: np.ndarray, density: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,7 +91,7 @@ def _cut_white_cells(image: np.ndarray, mask: np.ndarray) -> list[tuple[np.ndarr
     n, pieces, stats, _ = cv2.connectedComponentsWithStats((mask == 1).astype(np.uint8))
     if n == 1:
         return []
-    density, _ = _to_density(image, mask)
+    density = _to_density(image, _glass_of(image, mask))
     height, width = mask.shape
     cells = []
     for k, (left, top, w, h, area) in enumerate(stats[1:], start=1):
@@ -104,7 +110,7 @@ def _paste_white_cells(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return an image with one or two white cells more where it has none, and its label map."""
     image, mask = image.copy(), mask.copy()
-    _, glass = _to_density(image, mask)
+    glass = _glass_of(image, mask)
     for _ in range(rng.integers(1, 3)):
         turns, cell = rng.integers(4), cells[rng.integers(len(cells))]
         density, inside = (np.ascontiguousarray(np.rot90(each, turns)) for each in cell)

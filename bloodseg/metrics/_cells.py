@@ -168,7 +168,7 @@ def average_precision(
     if not thresholds:
         raise ValueError("iou must hold at least one threshold; got none.")
     tables = [overlaps(*pair) for pair in zip(true, found, strict=True)]
-    return _average_precisions(counts_of(tables, thresholds))
+    return _average_precisions(counts_of(tables, thresholds).sum(axis=0))
 
 
 def cell_report(
@@ -420,8 +420,9 @@ def _counts_of_image(table: sparse.csr_array, thresholds: Sequence[float]) -> li
 
 
 def _average_precisions(counts: np.ndarray) -> np.ndarray:
-    true, found, _, *right = counts.sum(axis=0)
-    return np.array([_ratio(tp, true + found - tp) for tp in right])
+    """Return the one at each threshold, from sums of the columns of `counts_of`."""
+    true, found, _, *right = counts
+    return np.array([divide(tp, true + found - tp) for tp in right])
 
 
 def times_drawn(draws: np.ndarray, n_images: int) -> np.ndarray:
@@ -432,10 +433,10 @@ def times_drawn(draws: np.ndarray, n_images: int) -> np.ndarray:
 
 def scores_of_counts(counts: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
     """Return scores of `counts_of`, whose first threshold is the caller's, one for each draw."""
-    true, found, shared, tp, *averaged = (times @ counts).T
+    totals = (times @ counts).T
+    true, found, shared, tp = totals[:4]
     errors = counts[:, 1] - counts[:, 0]
     n_images = times.sum(axis=1)
-    precisions = [divide(each, true + found - each) for each in averaged]
     return {
         "true": true,
         "found": found,
@@ -447,7 +448,7 @@ def scores_of_counts(counts: np.ndarray, times: np.ndarray) -> dict[str, np.ndar
         "f1": divide(2 * tp, true + found),
         "mean_matched_iou": divide(shared, tp),
         "panoptic_quality": divide(2 * shared, true + found),
-        "average_precision": np.mean(precisions, axis=0),
+        "average_precision": _average_precisions(totals)[1:].mean(axis=0),
         "count_error": times @ np.abs(errors) / n_images,
         "count_bias": times @ errors / n_images,
     }

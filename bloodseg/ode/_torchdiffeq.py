@@ -95,10 +95,9 @@ class _Counted(nn.Module):
         self.func, self.dtype, self.watch, self.name = func, dtype, watch, name
         self.n_evaluations = self.n_accepted = self.n_rejected = 0
         self.slope: Tensor | None = None  # the last dy/dt, to tell why a solve failed
-        self.first_slopes: list[
-            Tensor
-        ] = []  # at the stages of the first step, where these are kept
-        self.n_kept = 0  # how many of them to keep
+        # The slopes at the stages of the first step, and how many of them to keep.
+        self.first_slopes: list[Tensor] = []
+        self.n_kept = 0
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.n_evaluations += 1

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from .._images import CLASS_NAMES, RED, WHITE, mask_of, to_rgb
+from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
 from ..cells import Radii, Regions, Split, labels_at_edge, split_cells, trace_outlines
 from ._agreement import STEADY
 from ._stain import check_colours
@@ -105,7 +105,7 @@ def _find_window(class_map: Any, classes: Sequence[str]) -> tuple[slice, slice]:
         slice(start, start + _WINDOW)
         for start in (max(length - _WINDOW, 0) // 2 for length in class_map.shape)
     )
-    if are_cells(class_map[rows])[:, columns].mean() >= LEAST_CELLS:
+    if are_cells(middle(class_map, _WINDOW)).mean() >= LEAST_CELLS:
         return rows, columns
     height, width = class_map.shape
     counts = {}
