@@ -6,28 +6,61 @@ mind when the image is mirrored; one that guesses does, however high the confide
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
-from .._images import NOT_LABELLED, middle
+from .._images import NOT_LABELLED, ScaledRows
 from ..metrics import confusion_matrix
+from ._places import Place
 
 # Mean confidence from which nobody asks. Of the real fields of seven laboratories that mirroring
 # finds to be wrong, none reaches it; one in seven of those that are right does not, so that most
 # images cost nothing more.
 SURE = 0.945
 STEADY = 0.94  # agreement from which nobody doubts (0.945 and more where right)
-SHOWN = 512  # pixels of the middle, as the network sees them
+SHOWN = 512  # pixels a side of each place, as the network sees them
 _LEAST_SHARE = 0.005  # of the pixels: a class of fewer is none to agree about
+
+
+@dataclass(frozen=True)
+class View:
+    """A place in an image, and its pixels (h, w, C) as the network takes them."""
+
+    place: Place
+    pixels: np.ndarray
+
+    @classmethod
+    def of(cls, image: Any, place: Place, factor: float) -> View:
+        """Return a place of an enhanced image (H, W[, C]), scaled as for `ScaledRows`."""
+        rows, columns = place
+        return cls(place, ScaledRows(np.asarray(image[rows])[:, columns], factor)[:])
+
+    def cut_out(self, values: Any) -> np.ndarray:
+        """Return values (H, W) of the image there, one a pixel of the view."""
+        rows, columns = self.place
+        return _at_size(np.asarray(values[rows])[:, columns], self.pixels.shape[:2])
+
+
+def is_sure(found: Any, places: Sequence[Place]) -> bool:
+    """Return whether the mean confidence is such that nobody asks, in each place of several."""
+    if len(places) == 1:
+        return bool(found.mean_confidence >= SURE)
+    for rows, columns in places:
+        confidence = np.asarray(found.confidence[rows])[:, columns]
+        if found.outside is not None:  # where it is 0
+            confidence = confidence[~np.asarray(found.outside[rows])[:, columns]]
+        if confidence.mean() < 255 * SURE:
+            return False
+    return True
 
 
 def measure_agreement(
     network: Callable[[np.ndarray], tuple[np.ndarray, Any]],
-    pixels: np.ndarray,
-    side: int,
+    views: Sequence[View],
     outside: Any,
     class_map: Any = None,
 ) -> float:
@@ -37,31 +70,32 @@ def measure_agreement(
     ----------
     network : callable
         From pixels (h, w, C) to logits (n, h, w), and what they cost.
-    pixels : ndarray of shape (h, w, C)
-        The middle of an image as the network takes it, see `scaled_middle`.
-    side : int
-        What that is in the image's own pixels.
+    views : sequence of View
+        What of the image is mirrored and compared, all together.
     outside : array-like of shape (H, W), bool, or None
         What is no picture, and is not compared.
     class_map : array-like of shape (H, W), uint8, optional
         What the network made of the image, if it has been asked.
     """
-    logits, _ = network(np.ascontiguousarray(pixels[:, ::-1]))
-    mirrored = logits.argmax(axis=0)[:, ::-1]
-    if class_map is None:
-        labels = network(pixels)[0].argmax(axis=0)
-    else:
-        labels = _at_size(middle(class_map, side), mirrored.shape)
-    if outside is not None:
-        beyond = _at_size(middle(outside, side).astype(np.uint8), mirrored.shape) > 0
-        labels = np.where(beyond, NOT_LABELLED, labels)
-    return _mean_iou(confusion_matrix([labels], [mirrored], n_classes=len(logits)))
+    matrix: Any = 0
+    for view in views:
+        logits, _ = network(np.ascontiguousarray(view.pixels[:, ::-1]))
+        mirrored = logits.argmax(axis=0)[:, ::-1]
+        if class_map is None:
+            labels = network(view.pixels)[0].argmax(axis=0)
+        else:
+            labels = view.cut_out(class_map)
+        if outside is not None:
+            labels = np.where(view.cut_out(outside) > 0, NOT_LABELLED, labels)
+        matrix = matrix + confusion_matrix([labels], [mirrored], n_classes=len(logits))
+    return _mean_iou(matrix)
 
 
 def _at_size(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if values.shape == shape:
         return values
-    return cv2.resize(values, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    whole = values.astype(np.uint8, copy=False)
+    return cv2.resize(whole, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _mean_iou(matrix: np.ndarray) -> float:

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from .._images import CLASS_NAMES, RED, WHITE, mask_of, middle, to_rgb
+from .._images import CLASS_NAMES, RED, WHITE, mask_of, to_rgb
 from ..cells import Radii, Regions, Split, labels_at_edge, split_cells, trace_outlines
 from ._agreement import STEADY
+from ._places import LEAST_CELLS, find_places, places_across
 from ._stain import check_colours
 
-_WINDOW = 1024  # pixels: so much of a large image tells enough
-LEAST_CELLS = 0.005  # share of the pixels
+_WINDOW, _PLACE = 1024, 640  # pixels that tell enough: of the middle, of each of several places
+_PART = 0.2  # of the places: in fewer it may be dirt or a clump, as all slides have
 _SIZES = 0.7, 1.45  # of the diameter that the network expects
 _UNSURE = 0.8  # mean confidence
 _ROOM = 2.75  # red cells along the shorter side (2.8 and more): of fewer, none may be seen whole
@@ -47,8 +48,7 @@ def doubts(
     Parameters
     ----------
     image : array-like of shape (H, W[, C])
-        A checked image; of a large one the middle is looked at, or, where that has no cells,
-        the place that has most.
+        A checked image; of a large one some places are looked at, see `find_places`.
     class_map, confidence : array-like of shape (H, W), uint8
         What the network made of it; confidence in 255ths.
     radii : Radii or None
@@ -65,56 +65,56 @@ def doubts(
         Names of the labels. What is known of red and white cells is asked of these alone; of
         others, only how sure the network is.
     """
-    rows, columns = _find_window(class_map, classes)
-    pixels, labels, sure = (
-        np.asarray(each[rows])[:, columns] for each in (image, class_map, confidence)
-    )
-    seen = np.ones(labels.shape, bool)
-    if outside is not None:
-        seen = ~np.asarray(outside[rows])[:, columns]
-    unsure = _check_confidence(sure[seen])
-    if RED not in classes and WHITE not in classes:
-        return [unsure] if unsure else []
+    looks = []
+    side = _WINDOW if places_across(class_map.shape) == 1 else _PLACE
+    for rows, columns in find_places(class_map, side, classes):
+        pixels, labels, sure = (
+            np.asarray(each[rows])[:, columns] for each in (image, class_map, confidence)
+        )
+        seen = np.ones(labels.shape, bool)
+        if outside is not None:
+            seen = ~np.asarray(outside[rows])[:, columns]
+        unsure = _check_confidence(sure[seen])
+        if RED not in classes and WHITE not in classes:
+            looks.append([unsure])
+        elif radii is None or radii.red is None or not _has_cells(labels, seen, classes):
+            return ["it has no cells"]
+        else:
+            looks.append([unsure, *_look_at(to_rgb(pixels), labels, seen, radii, classes)])
+    texts = [_sum_up(of_one_kind) for of_one_kind in zip(*looks, strict=True)]
+    if radii is not None and radii.red is not None:
+        texts.insert(0, _check_sizes(radii.red, expected_diameter))
+        if guessed:
+            texts.append("no outlines in it tell how wide red cells are")
+        elif measured:
+            texts.append(_check_room(image.shape[:2], expected_diameter))
+    return [text for text in texts if text]
+
+
+def _has_cells(labels: np.ndarray, seen: np.ndarray, classes: Sequence[str]) -> bool:
+    cells = mask_of(labels, classes, RED) | mask_of(labels, classes, WHITE)
+    return bool(np.count_nonzero(cells) >= LEAST_CELLS * np.count_nonzero(seen))
+
+
+def _look_at(
+    pixels: np.ndarray, labels: np.ndarray, seen: np.ndarray, radii: Radii, classes: Sequence[str]
+) -> list[str]:
+    """Return what is wrong with a place that has cells, a text a kind, "" for what is not."""
     red, white = (mask_of(labels, classes, name) for name in (RED, WHITE))
-    radius = None if radii is None else radii.red
-    if radii is None or radius is None or (red | white).sum() < LEAST_CELLS * seen.sum():
-        return ["it has no cells"]
-    checks = [
-        _check_sizes(radius, expected_diameter),
-        unsure,
-        *_check_split(white, red, seen & (labels == 0), radii, radius),
+    radius, field = radii.typical, seen & (labels == 0)
+    return [
+        *_check_split(white, red, field, radii, radius),
         _check_nesting(red, white, radius),
+        *check_colours(pixels, labels, seen, radius, classes),
     ]
-    if guessed:
-        checks.append("no outlines in it tell how wide red cells are")
-    elif measured:
-        checks.append(_check_room(image.shape[:2], expected_diameter))
-    if (seen & (labels == 0)).any():
-        checks += check_colours(to_rgb(pixels), labels, seen, radius, classes)
-    return [text for text in checks if text]
 
 
-def _find_window(class_map: Any, classes: Sequence[str]) -> tuple[slice, slice]:
-    """Return the rows and columns to look at: the middle, or the tile with most cells."""
-
-    def are_cells(strip: Any) -> np.ndarray:
-        labels = np.asarray(strip)
-        return mask_of(labels, classes, RED) | mask_of(labels, classes, WHITE)
-
-    rows, columns = (
-        slice(start, start + _WINDOW)
-        for start in (max(length - _WINDOW, 0) // 2 for length in class_map.shape)
-    )
-    if are_cells(middle(class_map, _WINDOW)).mean() >= LEAST_CELLS:
-        return rows, columns
-    height, width = class_map.shape
-    counts = {}
-    for top in range(0, height, _WINDOW):
-        strip = are_cells(class_map[top : top + _WINDOW])
-        for left in range(0, width, _WINDOW):
-            counts[top, left] = np.count_nonzero(strip[:, left : left + _WINDOW])
-    top, left = max(counts, key=lambda place: counts[place])
-    return slice(top, top + _WINDOW), slice(left, left + _WINDOW)
+def _sum_up(texts: Sequence[str]) -> str:
+    """Return what is told of all places, from texts of one kind, one a place."""
+    told = [text for text in texts if text]
+    if not told or len(told) < _PART * len(texts):
+        return ""
+    return told[0] if len(texts) == 1 else f"{told[0]} (in {len(told)} of {len(texts)} places)"
 
 
 def is_about(diameter: float, expected: float) -> bool:
@@ -202,7 +202,7 @@ def _check_split(
 ) -> list[str]:
     """Look at white cells all together, and at each as it is counted."""
     if not white.any():
-        return []
+        return ["", ""]
     split = split_cells(white.astype(np.uint8), radii, classes=("background", WHITE))
     sizes = _check_white_cells(white, red, radius) or _check_number(split, radius)
     return [sizes, _check_outlines(split, field)]

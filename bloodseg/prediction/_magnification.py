@@ -20,7 +20,8 @@ from ..cells import (
     typical_radius,
 )
 from ..ode import warn_caller
-from ._doubts import LEAST_CELLS, is_about
+from ._doubts import is_about
+from ._places import LEAST_CELLS
 
 _MOST_ENLARGED = 32  # times; from the smallest red cells that may be given to 128 pixels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -104,11 +104,14 @@ class TileNetwork:
         )
         return cls(prepare_for_prediction(copied()), device, classes, unprepared=copied)
 
-    def adapted_to(self, pixels: np.ndarray, share: float) -> TileNetwork | None:
-        """Return a network whose normalisation leans towards an image, None where it can't."""
+    def adapted_to(self, views: Sequence[np.ndarray], share: float) -> TileNetwork | None:
+        """Return a network whose normalisation leans towards an image, None where it can't.
+
+        Of the image there are views of one size.
+        """
         if self.unprepared is None:
             return None
-        images = image_tensor(pixels)[None].to(self.device)
+        images = torch.stack([image_tensor(pixels) for pixels in views]).to(self.device)
         adapted = adapt_statistics(self.unprepared(), images, share)
         return replace(self, network=prepare_for_prediction(adapted))
 

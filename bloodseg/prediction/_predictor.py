@@ -11,16 +11,17 @@ import numpy as np
 from scipy.special import softmax
 
 from .._files import ArrayFile
-from .._images import STRIDE, ScaledRows, blend_tiles, restore_size, scaled_middle
+from .._images import STRIDE, ScaledRows, blend_tiles, restore_size
 from .._progress import Progress
 from ..cells import check_pixel_size
 from ..datasets import Slide
 from ..ode import WarningOnce
 from ..preprocessing import transform_images
-from ._agreement import SHOWN, STEADY, SURE, measure_agreement
+from ._agreement import SHOWN, STEADY, View, is_sure, measure_agreement
 from ._magnification import Ruler, Scaling
 from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
 from ._picture import Picture, find_picture
+from ._places import find_places
 from ._segmented import Segmented
 from ._sources import OpenImage, Source, Sources, check_sources, preprocess_rows
 
@@ -309,10 +310,13 @@ class Predictor:
         # Where the ruler is none, images may look like no smear, and no such doubt is told.
         if self._ruler.given is None:
             return None, None
-        if found.mean_confidence >= SURE and not found._doubts_of_looks:
+        factor = image.scaling.factor
+        places = find_places(found.class_map, int(SHOWN / factor), found.classes, factor)
+        if is_sure(found, places) and not found._doubts_of_looks:
             return None, None
-        pixels, side = scaled_middle(image.enhanced, image.scaling.factor, SHOWN)
-        shown = pixels, side, found.outside
+        views = [View.of(image.enhanced, place, factor) for place in places]
+        shown = views, found.outside
+        pixels = [view.pixels for view in views]
         best, steadiest = measure_agreement(self.network, *shown, found.class_map), None
         if best >= STEADY:
             return best, None

@@ -76,8 +76,8 @@ class Segmented:
     classes : tuple of str
         Names of the labels.
     agreement : float or None
-        Mean IoU of the class map and that of the mirrored image, in its middle; None where the
-        network is so sure that it was not asked again.
+        Mean IoU of the class map and that of the mirrored image, in its middle, or in several
+        places of a large one; None where the network is so sure that it was not asked again.
     adapted : bool
         Whether the network was so unsteady about the image that its normalisation was leant
         towards it, which made it steadier.

@@ -45,7 +45,7 @@ def check_colours(
     radius: float,
     classes: Sequence[str] = CLASS_NAMES,
 ) -> list[str]:
-    """Return what is wrong with light, stain and focus of an image.
+    """Return what is wrong with light, stain and focus: a text a kind, "" for what is not.
 
     Parameters
     ----------
@@ -62,29 +62,35 @@ def check_colours(
     """
     density = optical_density(image)
     field, red = seen & (class_map == 0), seen & mask_of(class_map, classes, RED)
-    texts = []
-    if np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD:
-        texts.append("what lies between its cells is not clear and bright")
-    if image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT:
-        texts.append("it is so dark that few levels of brightness are left")
-    if _is_combed(density[..., 1]):
-        texts.append("its odd and even rows differ, as those of interlaced video do")
+    if not field.any():
+        return [""] * 8
+    white = seen & mask_of(class_map, classes, WHITE)
+    unclear = np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD
+    dim = image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT
+    combed = _is_combed(density[..., 1])
     density -= np.median(density[field], axis=0)
+    stained, focus, burnt = "", "", False
     if red.any():
         contrast = float(np.median(density[red, 1]))
-        if not _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
-            faint = contrast < _CONTRASTS[0]
-            texts.append(f"its red cells are {'hardly stained' if faint else 'too dark'}")
+        if _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
+            focus = _check_focus(density[..., 1], seen & (class_map > 0), contrast, radius)
         else:
-            texts.append(_check_focus(density[..., 1], seen & (class_map > 0), contrast, radius))
-        if _burnt_share(image[red]) > _BURNT_SHARE:
-            texts.append("it is over-exposed: its red cells reach the level of white")
-    if _has_dirt(density, red, seen & mask_of(class_map, classes, WHITE), radius):
-        texts.append(
-            "some of its cells are too dark or blue for cells; perhaps ink, dirt or a pointer"
-        )
-    stain = _stain(density, red, seen & mask_of(class_map, classes, WHITE), seen)
-    return [text for text in [*texts, stain] if text]
+            faint = contrast < _CONTRASTS[0]
+            stained = f"its red cells are {'hardly stained' if faint else 'too dark'}"
+        burnt = _burnt_share(image[red]) > _BURNT_SHARE
+    dirty = _has_dirt(density, red, white, radius)
+    return [
+        "what lies between its cells is not clear and bright" if unclear else "",
+        "it is so dark that few levels of brightness are left" if dim else "",
+        "its odd and even rows differ, as those of interlaced video do" if combed else "",
+        stained,
+        focus,
+        "it is over-exposed: its red cells reach the level of white" if burnt else "",
+        "some of its cells are too dark or blue for cells; perhaps ink, dirt or a pointer"
+        if dirty
+        else "",
+        _stain(density, red, white, seen),
+    ]
 
 
 def _has_dirt(density: np.ndarray, red: np.ndarray, white: np.ndarray, radius: float) -> bool:

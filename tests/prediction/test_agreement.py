@@ -10,13 +10,14 @@ from PIL import Image
 from skimage import data
 
 from bloodseg import BloodCellSegmenter
-from bloodseg._images import scaled_middle
+from bloodseg._images import CLASS_NAMES
 from bloodseg.datasets import make_smears
 from bloodseg.metrics import mean_iou
 from bloodseg.prediction import TileNetwork, _segmented
-from bloodseg.prediction._agreement import SHOWN, SURE, measure_agreement
+from bloodseg.prediction._agreement import SHOWN, SURE, View, measure_agreement
 from bloodseg.prediction._doubts import doubts_of_agreement
 from bloodseg.prediction._magnification import Scaling
+from bloodseg.prediction._places import find_places
 from bloodseg.prediction._predictor import Predictor
 from bloodseg.prediction._segmented import Segmented
 
@@ -47,7 +48,9 @@ def class_map_of(network, image):
 
 
 def agreement_of(network, image, class_map, *, factor=1.0, outside=None):
-    return measure_agreement(network, *scaled_middle(image, factor, SHOWN), outside, class_map)
+    places = find_places(class_map, int(SHOWN / factor), CLASS_NAMES, factor)
+    views = [View.of(image, place, factor) for place in places]
+    return measure_agreement(network, views, outside, class_map)
 
 
 @pytest.mark.parametrize("width", [160, 159])
