@@ -18,7 +18,7 @@ from ._batch import Batch
 from ._evaluate import count_left, list_images_of, say_left_out
 from ._evaluation import Evaluation, ScoredImage, score_image, show_score
 from ._model import load_segmenter
-from ._output import CommandError, check_output, reported, say
+from ._output import TABLE, CommandError, check_output, reported, say
 from ._tables import write_csv
 
 _SHOWN = {
@@ -95,7 +95,7 @@ class _Comparison:
 def run(arguments: argparse.Namespace) -> int:
     """Score two models on the same images; what fails for one is left out for both."""
     if arguments.output is not None:
-        check_output(arguments.output, overwrite=arguments.overwrite)
+        check_output(arguments.output, overwrite=arguments.overwrite, endings=TABLE)
     batch = Batch(arguments)
     first, second = (_load(arguments, model) for model in (arguments.first, arguments.second))
     if first.class_names_ != second.class_names_:

@@ -13,7 +13,7 @@ from ..datasets import read_image
 from ..estimators import BloodCellCounter, BloodCellSegmenter
 from ._batch import Batch, segment_one
 from ._model import load_model
-from ._output import CommandError, check_output, complain, first_line, reported, say
+from ._output import TABLE, CommandError, check_output, complain, first_line, reported, say
 from ._tables import write_csv
 
 _Row = dict[str, Any]
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = batch.find(arguments.images)
     files = _files(arguments)
     for file in files.values():
-        check_output(file, overwrite=arguments.overwrite)
+        check_output(file, overwrite=arguments.overwrite, endings=TABLE)
     model = load_model(arguments)
     count = _by_cells if isinstance(model, BloodCellSegmenter) else _by_regression
     names = model.class_names_[1:]

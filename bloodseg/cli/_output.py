@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .._files import check_place, printable, written_whole
 
 PROGRAM = "bloodseg"
+TABLE, PAGE = (".csv", ".txt"), (".html", ".htm")  # endings of what is written
 
 _subject: ContextVar[str] = ContextVar("_subject", default="")
 
@@ -178,8 +179,12 @@ def check_writable(folder: Path) -> Path:
         ) from error
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Find out before any work whether a file can be written, and replaces none to be kept."""
+def check_output(path: Path, *, overwrite: bool, endings: Sequence[str] = ()) -> None:
+    """Find out before any work whether a file can be written, and replaces none to be kept.
+
+    A name may have no ending, or one of ``endings``, if there are any: a CSV file called .xlsx is
+    one that no spreadsheet opens.
+    """
     from ..datasets import is_image  # not for --help: it takes two seconds
 
     refuse_existing([path], overwrite=overwrite)
@@ -188,6 +193,10 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         check_place(path, "The output")
         if is_image(path):  # as of `-o *.png`, where the first photo becomes the output
             raise CommandError(f"{path} is an image, which is not replaced. Choose another name.")
+    if endings and path.suffix and path.suffix.lower() not in endings:
+        raise CommandError(
+            f"the output must be called by what it is, {' or '.join(endings)}; got {path.name}."
+        )
 
 
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:

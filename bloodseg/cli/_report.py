@@ -16,6 +16,7 @@ from ..reporting import MAX_PIXELS, ImageResult, render_report
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
 from ._output import (
+    PAGE,
     CommandError,
     check_output,
     complain,
@@ -32,7 +33,7 @@ _ALL_PIXELS, _LEAST_PIXELS = 2**27, 2**20
 
 def run(arguments: argparse.Namespace) -> int:
     """Find, count and measure the cells of images, and show them on one page."""
-    check_output(arguments.output, overwrite=arguments.overwrite)
+    check_output(arguments.output, overwrite=arguments.overwrite, endings=PAGE)
     batch = Batch(arguments)
     images = batch.find(arguments.images)
     segmenter = load_segmenter(arguments)

@@ -65,7 +65,7 @@ def unread_format(start: bytes) -> ValueError:
     """Return the error for a file that is of no format that is read."""
     foreign = foreign_format_of(start)
     if foreign:
-        what = f" but {foreign}. Save it as PNG or TIFF."
+        what = f" but {foreign}. Save it as JPEG, PNG or TIFF."
     else:
         what = "." if start else ", but empty. Copy it again from where it came."
     return ValueError(f"it is not a PNG, JPEG, TIFF or BMP file{what}")

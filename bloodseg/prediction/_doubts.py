@@ -134,8 +134,15 @@ def doubts_of_agreement(agreement: float | None, adapted: bool) -> list[str]:
     """
     if agreement is None or (agreement >= STEADY and not adapted):
         return []
-    now = " now that its normalisation is adapted" if adapted else ""
-    return [f"the network sees other cells when it is mirrored (agreement {agreement:.2f}{now})"]
+    if adapted:
+        return [
+            "mirrored, it showed the network other cells; after adapting to it the two answers "
+            f"overlap by {agreement:.2f}, where {STEADY} and more is usual"
+        ]
+    return [
+        "mirrored, it shows the network other cells: the two answers overlap by "
+        f"{agreement:.2f}, where {STEADY} and more is usual"
+    ]
 
 
 def doubts_of_pixel_size(

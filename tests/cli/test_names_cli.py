@@ -84,6 +84,15 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(folder, name, capsys
     assert not os.path.isfile("pipe")
 
 
+@pytest.mark.parametrize(
+    ("command", "name", "endings"),
+    [("count", "c.xlsx", ".csv or .txt"), ("report", "r.pdf", ".html or .htm")],
+)
+def test_an_output_is_called_by_what_it_is(command, name, endings, folder, capsys):
+    assert run(command, "z.png", "-m", "none", "-o", name) == 2
+    assert f"must be called by what it is, {endings}; got {name}." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["count", "report"])
 def test_an_image_is_not_replaced_by_an_output(command, folder, capsys):
     before = Path("z.png").read_bytes()

@@ -109,7 +109,8 @@ def test_sizes_are_in_pixels_where_not_all_files_know_theirs(images, command, ca
     rows = re.findall(r'<a href="#smear-\d">.+?</td>(.+?)<td>[\d.]+</td></tr>', text, re.S)
     assert len(rows) == 3
     assert rows[0] == rows[2]  # one picture, with and without the size of its pixels
-    assert "mm²" not in text
+    assert "per mm²</button>" not in text
+    assert "There are no cells per mm²" in text
 
 
 def test_nothing_to_read_is_an_error(images, command, capsys):

@@ -51,7 +51,8 @@ def table(page, name):
 def test_the_form(client):
     answer = client.get("/")
     assert answer.status_code == 200
-    assert "at most 20, 256 MB together" in answer.text
+    assert "JPEG, PNG, TIFF or BMP, at most 20, 256 MB together" in answer.text
+    assert "image/*" not in answer.text  # or an iPhone sends HEIC in place of JPEG
     assert "http" not in answer.text  # nothing comes from elsewhere
 
 

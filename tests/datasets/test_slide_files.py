@@ -56,7 +56,7 @@ def test_whatever_is_opened_is_read_whole_too(tmp_path):
 @pytest.mark.parametrize(
     ("start", "named"),
     [
-        (b"GIF89a", "but GIF. Save it as PNG or TIFF."),
+        (b"GIF89a", "but GIF. Save it as JPEG, PNG or TIFF."),
         (b"RIFF\0\0\0\0WEBPVP8 ", "but WebP."),
         (b"\0\0\0\x18ftypheic", "but HEIC or a video."),
         (b"ZISRAWFILE", "but Zeiss CZI."),

@@ -92,13 +92,14 @@ def test_a_class_of_few_pixels_is_none_to_agree_about():
 
 def test_the_doubt():
     assert doubts_of_agreement(0.72, adapted=False) == [
-        "the network sees other cells when it is mirrored (agreement 0.72)"
+        "mirrored, it shows the network other cells: the two answers overlap by 0.72, where 0.94 "
+        "and more is usual"
     ]
     assert doubts_of_agreement(0.95, adapted=False) == []
     assert doubts_of_agreement(None, adapted=False) == []
     assert doubts_of_agreement(0.95, adapted=True) == [
-        "the network sees other cells when it is mirrored "
-        "(agreement 0.95 now that its normalisation is adapted)"
+        "mirrored, it showed the network other cells; after adapting to it the two answers "
+        "overlap by 0.95, where 0.94 and more is usual"
     ]
 
 
@@ -179,7 +180,7 @@ def test_a_network_that_is_unsteady_adapts(noisy, published, found, monkeypatch)
     assert not plain.adapted
     assert found.agreement > plain.agreement + 0.1
     assert mean_iou([mask], [found.class_map]) > mean_iou([mask], [plain.class_map]) + 0.3
-    assert any("now that its normalisation is adapted" in doubt for doubt in found.doubts())
+    assert any("after adapting to it" in doubt for doubt in found.doubts())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

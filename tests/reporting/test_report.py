@@ -144,6 +144,13 @@ def test_the_totals_are_a_summary_with_and_without_images_in_doubt():
     assert not [row for row in in_pixels if "mm²" in row[0]]
 
 
+def test_a_page_without_densities_says_what_is_missing():
+    why = "There are no cells per mm², nor sizes in micrometres"
+    assert why in render_report([result()], run={})
+    in_units = result(cells=table(*CELLS, unit="um"), pixel_size=0.5)
+    assert why not in render_report([in_units], run={})
+
+
 def test_in_pixels_it_stands_beside_images_of_unknown_size():
     known = result("known.png", table(*CELLS, unit="um").assign(area=1.0), pixel_size=0.5)
     text = render_report([known.in_pixels(), result().in_pixels()], run={})
@@ -163,6 +170,7 @@ def test_doubts_are_marked_and_at_the_top():
     (box,) = re.findall(r'<div class="doubts" id="doubts">.*?</div>', page, re.DOTALL)
     assert page.index(box) < page.index('id="summary"')
     assert "1 of 2 images in doubt" in box
+    assert "Look at its outlines" in box
     assert "bad.png: it is &lt;grey&gt;." in box
     assert "good.png" not in box
     names = [row[0] for row in Page(page).tables["images"][1:]]
