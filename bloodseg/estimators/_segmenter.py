@@ -555,8 +555,9 @@ class BloodCellSegmenter(CellsMixin, NetworkEstimator):
         iterator of Segmented
             ``name``, ``image``, ``class_map``, ``confidence`` (of the class, in 255ths),
             ``pixel_size``, ``mean_confidence``, ``evaluations``, ``agreement`` (with the mirrored
-            image, where the network was not sure) and ``adapted``; of a file, image and maps are
-            read by rows, as ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and
+            image, where the network was not sure), ``adapted`` and ``smoothed`` (where the image
+            was too noisy for the network); of a file, image and maps are read by rows, as
+            ``class_map[top:bottom]``. Its methods ``cells``, ``count`` and
             ``measure`` give what those of this class give; ``doubts`` says why the image is perhaps
             no smear in focus, or its ``pixel_size`` cannot be right, as a list of str.
 

@@ -20,6 +20,7 @@ from ..preprocessing import transform_images
 from ._agreement import SHOWN, STEADY, View, is_sure, measure_agreement
 from ._magnification import Ruler, Scaling
 from ._network import TileNetwork, check_tile_size, explain_memory_errors, tile_side
+from ._noise import SmoothedRows, is_noisy
 from ._picture import Picture, find_picture
 from ._places import find_places
 from ._segmented import Segmented
@@ -53,12 +54,15 @@ class PreparedImage:
         As the preprocessor gives that; of a large file, read by strips of rows.
     scaling : Scaling
         By how much to scale it for the network.
+    smoothed : bool
+        Whether it is so noisy that it was smoothed before.
     """
 
     opened: OpenImage
     picture: Picture
     enhanced: Any
     scaling: Scaling
+    smoothed: bool = False
 
     @property
     def label(self) -> str:
@@ -170,22 +174,44 @@ class Predictor:
                 picture, ready = next(of_arrays)
             else:
                 picture = find_picture(opened.pixels)
-                ready = self._enhance(opened, picture)
+                ready = self._enhance(picture.pixels)
             if picture.share_left_out > 0:
                 _LOGGER.info(
                     "%.1f %% of %s is no picture.", 100 * picture.share_left_out, source.label
                 )
             with once.watch():
-                scaling = self._ruler.measure(
-                    picture.pixels, ready, self.network, label=source.label
-                )
-            yield PreparedImage(opened, picture, ready, scaling)
+                yield self._measure(opened, picture, ready)
 
-    def _enhance(self, opened: OpenImage, picture: Picture) -> Any:
-        """Return the picture in a file as the preprocessor gives it."""
-        if isinstance(opened.pixels, Slide):
-            return preprocess_rows(self._preprocessor, picture.pixels)
-        return transform_images(self._preprocessor, [picture.pixels])[0]
+    def _measure(self, opened: OpenImage, picture: Picture, enhanced: Any) -> PreparedImage:
+        """Return an image with the scaling that the network wants, smoothed where it is noisy."""
+        pixels, measured = picture.pixels, enhanced
+        if self._ruler.given == "auto" and is_noisy(pixels, 1.0):
+            # Noise has outlines of its own. How wide a smoothing suits the cells is not yet known.
+            pixels = self._smooth(pixels, 1.0)
+            measured = self._enhance(pixels)
+        scaling = self._ruler.measure(pixels, measured, self.network, label=opened.source.label)
+        image = PreparedImage(opened, picture, enhanced, scaling)
+        # Where the ruler is none, images are of the laboratory that the network knows.
+        if self._ruler.given is None or not is_noisy(picture.pixels, scaling.factor):
+            return image
+        _LOGGER.info("%s is noisy: smoothed.", image.label)
+        return self._with_smoothing(image)
+
+    def _with_smoothing(self, image: PreparedImage) -> PreparedImage:
+        """Return an image smoothed as suits its scaling, and then enhanced."""
+        smoothed = self._smooth(image.picture.pixels, image.scaling.factor)
+        return replace(image, enhanced=self._enhance(smoothed), smoothed=True)
+
+    @staticmethod
+    def _smooth(pixels: Any, factor: float) -> Any:
+        rows = SmoothedRows(pixels, factor)
+        return rows[:] if isinstance(pixels, np.ndarray) else rows
+
+    def _enhance(self, pixels: Any) -> Any:
+        """Return a picture as the preprocessor gives it; one that is read by rows likewise."""
+        if isinstance(pixels, np.ndarray):
+            return transform_images(self._preprocessor, [pixels])[0]
+        return preprocess_rows(self._preprocessor, pixels)
 
     def _decide_compilation(self, first: OpenImage, n_images: int) -> None:
         """Let the first image stand for all: whether to compile depends on sizes."""
@@ -257,6 +283,7 @@ class Predictor:
             guessed_diameter=image.scaling.guessed,
             measured_diameter=self._ruler.given == "auto",
             classes=self.network.classes,
+            smoothed=image.smoothed,
             orientation=opened.orientation,
         )
 
@@ -293,7 +320,8 @@ class Predictor:
         if scaling is None:
             return None
         _LOGGER.info("%s: measured again, by the cells found in it.", image.label)
-        return replace(image, scaling=scaling)
+        image = replace(image, scaling=scaling)
+        return self._with_smoothing(image) if image.smoothed else image
 
     def _look_again(
         self, image: PreparedImage, found: Segmented

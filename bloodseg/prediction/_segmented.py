@@ -81,6 +81,8 @@ class Segmented:
     adapted : bool
         Whether the network was so unsteady about the image that its normalisation was leant
         towards it, which made it steadier.
+    smoothed : bool
+        Whether it was so noisy that the network was shown a smoothed copy.
     orientation : int
         How viewers turn the image to show it, as EXIF has it, from 1, not at all, to 8. Both maps,
         and coordinates in tables, are those of the pixels as they are stored.
@@ -110,6 +112,7 @@ class Segmented:
     classes: tuple[str, ...] = CLASS_NAMES
     agreement: float | None = None
     adapted: bool = False
+    smoothed: bool = False
     orientation: int = 1
 
     def __repr__(self) -> str:
@@ -183,7 +186,7 @@ class Segmented:
     @cached_property
     def _doubts_of_looks(self) -> list[str]:
         """Those of the doubts that come from the picture and from what was found in it."""
-        return doubts(
+        found = doubts(
             self._looked_at,
             self.class_map,
             self.confidence,
@@ -194,6 +197,7 @@ class Segmented:
             outside=self.outside,
             classes=self.classes,
         )
+        return [*found, "it is noisy, and was smoothed"] if self.smoothed else found
 
     def _mirrored(self, agreement: float, *, adapted: bool) -> Segmented:
         """Return the same with what the mirrored image tells; what has been found out is kept."""

@@ -4,6 +4,7 @@ import copy
 import warnings
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -156,10 +157,13 @@ def test_the_network_is_asked_where_the_image_is_in_doubt(published):
 
 @pytest.fixture(scope="module")
 def noisy():
-    """Return an image of a camera that training has not seen, and its label map."""
-    image = SMEARS.images[1] + np.random.default_rng(0).normal(
-        scale=50, size=SMEARS.images[1].shape
-    )
+    """Return an image of a camera that training has not seen, and its label map.
+
+    Its noise is of too coarse a grain to be smoothed.
+    """
+    noise = np.random.default_rng(0).normal(size=SMEARS.images[1].shape)
+    noise = cv2.GaussianBlur(noise, (0, 0), 2)
+    image = SMEARS.images[1] + 15 * noise / noise.std()
     return image.clip(0, 255).astype(np.uint8), SMEARS.masks[1]
 
 
@@ -177,6 +181,7 @@ def test_a_network_that_is_unsteady_adapts(noisy, published, found, monkeypatch)
     monkeypatch.setattr(TileNetwork, "adapted_to", lambda self, pixels, share: None)
     (plain,) = published.segment([image])
     assert found.adapted
+    assert not found.smoothed
     assert not plain.adapted
     assert found.agreement > plain.agreement + 0.1
     assert mean_iou([mask], [found.class_map]) > mean_iou([mask], [plain.class_map]) + 0.3

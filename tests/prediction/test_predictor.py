@@ -60,7 +60,7 @@ def test_images_of_hardly_a_row_have_an_answer(shape, kind):
     (found,) = BloodCellSegmenter.from_pretrained().segment([image[:, ::-1]])
     assert found.class_map.shape == shape
     assert found.doubts()
-    assert found.count()["white"] + found.count()["red"] <= 2
+    assert found.count()["white"] + found.count()["red"] <= 4
 
 
 def test_a_counter_changes_nothing_either(smears):
