@@ -251,6 +251,12 @@ class _AdjointGradient(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Return the gradients of y0 and the weights."""
         counted = ctx.counted
+        if torch._C._functorch.is_legacy_batchedtensor(gradient):  # as torch.autograd makes them
+            raise ValueError(
+                f"{counted.name}: gradient='adjoint' takes one gradient at a time, and no batch of "
+                "them (is_grads_batched=True, jacobian with vectorize=True). Take "
+                "gradient='checkpoint' or 'direct'."
+            )
         if not torch.isfinite(gradient).all():
             raise FloatingPointError(
                 f"{counted.name}: the gradient that enters the backward solve of "

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -338,6 +341,29 @@ class StoppedByCallback(StopEarly):
     """A user's callback wants to end the training, as skorch's do by a KeyboardInterrupt."""
 
 
+@contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Note which signals raise a KeyboardInterrupt meanwhile: it looks like a callback's own."""
+    noted: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    watched = []
+    if threading.current_thread() is threading.main_thread():  # no other has them
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.default_int_handler:
+                watched.append(number)
+    try:
+        for number in watched:
+            signal.signal(number, note)
+        yield noted
+    finally:
+        for number in watched:
+            signal.signal(number, signal.default_int_handler)
+
+
 class UsersCallback(Callback):
     """A callback of the user's, whose wish to stop is told from Ctrl-C."""
 
@@ -367,10 +393,13 @@ class UsersCallback(Callback):
         StoppedByCallback
             If the callback wants to stop.
         """
-        try:
-            self.callback.on_epoch_end(net, **kwargs)
-        except KeyboardInterrupt as stop:
-            raise StoppedByCallback from stop
+        with _signals_noted() as signals:
+            try:
+                self.callback.on_epoch_end(net, **kwargs)
+            except KeyboardInterrupt as stop:
+                if signals:  # Ctrl-C, which came while the callback was at work
+                    raise
+                raise StoppedByCallback from stop
 
     def on_batch_begin(self, net: Any, **kwargs: Any) -> None:
         self.callback.on_batch_begin(net, **kwargs)

@@ -123,6 +123,16 @@ def test_a_batch_of_gradients_is_each_of_them(gradient):
     assert torch.allclose(jacobian(end, y0, vectorize=True), jacobian(end, y0), rtol=1e-12)
 
 
+def test_the_adjoint_refuses_a_batch_of_gradients():
+    end, y0 = Solve(Dense(), gradient="adjoint"), double([[0.3, -0.2, 0.9]])
+    with raises(
+        "solve: gradient='adjoint' takes one gradient at a time, and no batch of them "
+        "(is_grads_batched=True, jacobian with vectorize=True). Take gradient='checkpoint' or "
+        "'direct'."
+    ):
+        jacobian(end, y0, vectorize=True)
+
+
 # ---------------------------------------------------------------- torch.func
 
 

@@ -2,11 +2,13 @@
 
 import math
 import re
+import signal
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg.networks import NODEsUNet
@@ -191,6 +193,23 @@ def test_nothing_is_said_to_be_kept_where_nothing_is(make, smears, monkeypatch):
         warnings.simplefilter("error")
         with pytest.raises(SolverError, match=r"^steps$"):
             make(network="nodes-unet", ode_positions=(5,)).fit(smears.images, smears.masks)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_a_callback_works_is_no_wish_of_the_callback(make, smears, number):
+    class Busy(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 2:
+                signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as in the shell
+    try:
+        with pytest.warns(UserWarning, match="Training was interrupted after 2 of 4 epochs"):
+            model = make(callbacks=[Busy()]).fit(smears.images, smears.masks)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert model.end_reason_ == "interrupted"
 
 
 @pytest.mark.parametrize("moment", ["validation", "step", "between", "first epoch"])
