@@ -217,7 +217,8 @@ def _measured(
     from ._export import outlines_of
 
     places = ndimage.find_objects(labels)
-    geometry = _geometry(labels, places)
+    insides = [labels[place] == number for number, place in enumerate(places, start=1)]
+    geometry = _geometry(places, insides)
     columns: dict[str, Any] = {
         "label": np.arange(1, len(classes) + 1),
         "class": np.array(names, dtype=object)[classes],
@@ -230,7 +231,7 @@ def _measured(
     for name in ("left", "right", "centroid_x"):
         columns[name] = columns[name] + origin[1]
     if image is not None:
-        columns |= _looks(labels, places, classes, names, geometry["area"], image)
+        columns |= _looks(labels, places, insides, classes, names, geometry["area"], image)
     table = pd.DataFrame(columns)
     table.insert(table.columns.get_loc("perimeter") + 1, "circularity", circularity)
     if outlines:
@@ -238,19 +239,20 @@ def _measured(
     return table
 
 
-def _geometry(labels: np.ndarray, places: _Places) -> dict[str, np.ndarray]:
-    """Return size, shape and place of the cells 1 to n, as scikit-image's `regionprops` does.
+def _geometry(places: _Places, insides: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return size, shape and place of cells, as scikit-image's `regionprops` does.
 
-    That takes several times as long, for it sums up moments by general means.
+    That takes several times as long, for it sums up moments by general means. ``insides`` says of
+    each place which of its pixels are the cell's.
     """
     corners = np.array(
         [[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in places], int
     ).reshape(-1, 4)
     perimeters, moments = [], []
-    for number, place in enumerate(places, start=1):
-        inside = (labels[place] == number).astype(np.uint8)
-        perimeters.append(_perimeter(inside))
-        found = cv2.moments(inside, binaryImage=True)
+    for inside in insides:
+        pixels = inside.astype(np.uint8)
+        perimeters.append(_perimeter(pixels))
+        found = cv2.moments(pixels, binaryImage=True)
         moments.append([found[key] for key in ("m00", "m01", "m10", "mu02", "mu11", "mu20")])
     area, m01, m10, mu02, mu11, mu20 = np.reshape(moments, (-1, 6)).T
     longer = np.hypot(mu20 - mu02, 2 * mu11)
@@ -283,6 +285,7 @@ def _perimeter(inside: np.ndarray) -> float:
 def _looks(
     labels: np.ndarray,
     places: _Places,
+    insides: Sequence[np.ndarray],
     classes: np.ndarray,
     names: Sequence[str],
     areas: np.ndarray,
@@ -294,15 +297,14 @@ def _looks(
     means = np.zeros((n_cells, 3))
     pallor, nucleus = np.full((2, n_cells), np.nan)
     red, white = (mask_of(classes, names, name) for name in (RED, WHITE))
-    for index, place in enumerate(places):
-        number, pixels = index + 1, rgb[place]
-        inside = labels[place] == number
+    for index, (place, inside) in enumerate(zip(places, insides, strict=True)):
+        pixels = rgb[place]
         means[index] = _mean_colour(pixels, inside)
         if white[index]:
             nucleus[index] = _nucleus_area(pixels[..., 0], inside)
         if red[index]:
             around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in place)
-            pallor[index] = _pallor(rgb[around], labels[around] == number)
+            pallor[index] = _pallor(rgb[around], labels[around] == index + 1)
     means /= 255 if rgb.dtype == np.uint8 else 1
     columns = dict(zip(("mean_red", "mean_green", "mean_blue"), means.T, strict=True))
     with np.errstate(divide="ignore"):
