@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from skimage.measure import regionprops
 
-from benchmarks import _laboratories, finetuning, memory, pretrained, robustness, training
+from benchmarks import _laboratories, finetuning, memory, noise, pretrained, robustness, training
 from benchmarks import all as everything
 from benchmarks import cells as cells_benchmark
 from benchmarks._colours import exchange_colours
@@ -485,3 +485,24 @@ def test_fine_tuning(tmp_path):
     assert [row["start"] for row in rows] == starts
     assert [row["images"] for row in rows] == [0, 1, 1, 1, 1, 2, 2, 2, 2]
     assert all(0 <= row["mean IoU"] <= 100 for row in rows)
+
+
+@pytest.mark.parametrize("name", noise.NOISES)
+def test_noise_is_added_to_a_picture(name):
+    image = make_smears(1, 96, random_state=0).images[0]
+    damage, strengths = noise.NOISES[name]
+    noisy = [damage(image, each, np.random.default_rng(0)) for each in strengths]
+    assert {(each.shape, each.dtype) for each in noisy} == {(image.shape, image.dtype)}
+    errors = [np.abs(each.astype(int) - image).mean() for each in noisy]
+    assert errors == sorted(errors)
+    assert errors[0] > 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_ways_to_meet_noise_are_compared(monkeypatch):
+    monkeypatch.setattr(noise, "NOISES", {"normal": (noise.add_normal, [50])})
+    smears = make_smears(2, 160, random_state=3, red_cell_diameter=40, white_cells=(1, 1))
+    rows = list(noise.rows(BloodCellSegmenter.from_pretrained(), smears, 1))
+    scores = {row["way"]: row["mean IoU"] for row in rows}
+    assert scores["neither"] < min(scores["adapted"], scores["smoothed"])
+    assert scores["both"] > 70
