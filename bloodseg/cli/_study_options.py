@@ -15,7 +15,7 @@ from ..study import (
 )
 from ._options import add_quiet
 from ._parameter_options import add_machine, add_parameter, default_of, shown
-from ._values import batch_size, path, tolerances
+from ._values import batch_size, path, seed, tolerances
 
 _STUDIES = {
     "positions": "one ODE-block at each of nine positions, and a U-Net (Table 1)",
@@ -73,11 +73,11 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
     group.add_argument(
         "--seeds",
         metavar="N",
-        type=int,
+        type=seed,
         nargs="+",
         default=[0, 1, 2, 3, 4],
-        help="seeds, a training of each network for each; fewer than five come to no verdict "
-        "(default: 0 1 2 3 4)",
+        help="seeds, apart by spaces, a training of each network for each; fewer than five come to "
+        "no verdict (default: 0 1 2 3 4)",
     )
     if study == "tolerance":
         _add_tolerances(group)

@@ -137,6 +137,10 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
             ["compare", "x", "y", "z", "--random-state", "-1"],
             "a seed is a whole number from 0 to 4294967295; got '-1'",
         ),
+        (
+            ["study", "networks", "x", "y", "-o", "z", "--seeds", "0,1"],
+            "a seed is a whole number from 0 to 4294967295; got '0,1'",
+        ),
         (["demo", "--random-state", "4294967296"], "a seed is a whole number from 0 to 4294967295"),
         (
             ["count", "x", "--excluded-sides", "right"],
