@@ -32,6 +32,8 @@ _LOGGER = logging.getLogger("bloodseg")
 # 0.1, 0.2 and 0.4 these help laboratories that training has not seen, and cost fields little.
 _SHARES = 0.1, 0.2
 
+_UNKNOWN = 0.5  # taken for the scaling of a noisy image before its cells are measured
+
 _OVERLAPS = (96, 128)  # pixels: a quarter of a tile's side within these, if it has room
 
 _T = TypeVar("_T")
@@ -186,9 +188,10 @@ class Predictor:
         """Return an image with the scaling that the network wants, smoothed where it is noisy."""
         pixels, measured = picture.pixels, enhanced
         if self._ruler.given == "auto" and is_noisy(pixels, 1.0):
-            # Noise has outlines of its own. How wide a smoothing suits the cells is not yet known.
+            # Noise has outlines of its own, and how wide a smoothing suits the cells is not known.
+            # A network that is asked about sizes needs a wider one than what measures outlines.
+            measured = self._enhance(self._smooth(pixels, _UNKNOWN))
             pixels = self._smooth(pixels, 1.0)
-            measured = self._enhance(pixels)
         scaling = self._ruler.measure(pixels, measured, self.network, label=opened.source.label)
         image = PreparedImage(opened, picture, enhanced, scaling)
         # Where the ruler is none, images are of the laboratory that the network knows.

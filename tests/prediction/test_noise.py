@@ -208,11 +208,13 @@ def test_another_size_is_smoothed_anew(noisy, published, monkeypatch):
         return smooth(pixels, factor)
 
     def measure_again(self, found, scaling, enhanced, network):
-        return Scaling(2 * scaling.factor) if len(factors) == 2 else None
+        return Scaling(2 * scaling.factor) if len(factors) == 3 else None
 
     monkeypatch.setattr(Predictor, "_smooth", staticmethod(spy))
     monkeypatch.setattr(_predictor.Ruler, "measure_again", measure_again)
     auto = copy.copy(published).set_params(red_cell_diameter="auto")
     (found,) = auto.segment([noisy])
-    assert factors[2] == 2 * factors[1]
+    # What measures outlines and the network that is asked about sizes see it before that.
+    assert factors[:2] == [0.5, 1.0]
+    assert factors[3] == 2 * factors[2]
     assert found.smoothed
