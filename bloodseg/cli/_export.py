@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     for position, number in written.steps.items():
         say(f"ODE-block {position}: {number} x {written.methods[position]}")
     if written.changed is not None:
-        say(f"{written.changed:.3%} of the pixels of {len(images)} images change their class.")
+        n_images = f"{len(images)} image{'s' * (len(images) != 1)}"
+        say(f"{written.changed:.3%} of the pixels of {n_images} change their class.")
     say(f"Network: {written.path}")
     return 1 if failed else 0

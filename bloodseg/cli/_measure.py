@@ -55,9 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     none = "no image could be measured."
     measured = batch.collect(images, measure, doing="measuring", none=none, keep=keep)
+    n_cells, n_images = sum(map(len, measured)), len(measured)
     say(
-        f"{sum(map(len, measured))} cells in {len(measured)} images, {len(batch.failed)} failed. "
-        f"Results: {arguments.output}"
+        f"{n_cells} cell{'s' * (n_cells != 1)} in {n_images} image{'s' * (n_images != 1)}, "
+        f"{len(batch.failed)} failed. Results: {arguments.output}"
     )
     return batch.exit_code
 

@@ -192,7 +192,11 @@ def test_predict_refuses_what_cannot_be_done(data, model, tmp_path, capsys):
     for inputs, arguments, message in (
         (images, ["-m", "none.safetensors", "-o", out], "There is no model file at none"),
         (images, ["-m", f"{tmp_path}/file", "-o", out], "cannot be read as a model file"),
-        (images, ["-m", str(model), "-o", f"{tmp_path}/file"], "cannot be made (File exists)"),
+        (
+            images,
+            ["-m", str(model), "-o", f"{tmp_path}/file"],
+            "is a file, where a folder is wanted",
+        ),
         (images, ["-m", str(model), "-o", images], "images is an input: the next run"),
         (images, ["-m", str(model), "-o", out, "--device", "x"], "device must be 'auto'"),
         (images, ["-m", str(model), "-o", out, "--predict-ode-tol", "0"], "must be positive"),

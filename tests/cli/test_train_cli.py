@@ -78,7 +78,7 @@ def test_train_reports_bad_data_and_bad_values(data, broken, tmp_path, capsys):
     assert "bloodseg: error: The 'width' parameter" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert main(["train", str(data), *output, "--checkpoint-dir", str(tmp_path / "file")]) == 2
-    assert "file cannot be made (File exists)" in capsys.readouterr().err
+    assert "file is a file, where a folder is wanted" in capsys.readouterr().err
     assert not (tmp_path / "m.safetensors").exists()
 
 
