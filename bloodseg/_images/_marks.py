@@ -1,9 +1,10 @@
 """Scale bars and writing that a program has burnt into an image.
 
-They are of one pure colour (black, white, or full red, green, blue and their pairs), or of the
-amber in which cameras stamp dates, stand out sharply from what is around them, and are straight
-bars, or glyphs in a row. Nothing in a stained smear is all of that: glass that is burnt out ends
-softly, nuclei are blue, and nothing takes away all blue light but hardly any red.
+They are of one pure colour (black, white, or full red, green, blue and their pairs), of the
+amber in which cameras stamp dates, or of a green that JPEG has made dull, stand out sharply from
+what is around them, and are straight bars, or glyphs in a row. Nothing in a stained smear is all of
+that: glass that is burnt out ends softly, nuclei are blue, and nothing takes away all blue light
+but hardly any red, or both far more than green.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 _LOW, _HIGH = 40, 225  # levels of 255, in each channel, that count as none and as all
 _AMBER = 200, 80  # least of red and most of blue in it; smears have no such pixels (180, 100)
+_GREENER = 60  # levels by which green is more than red and blue in it; of no smear by 60
 _SHARP, _SHARP_SHARE = 45, 0.75  # levels by which surroundings differ, at this share of them
 _BAR, _ASPECT, _STRAIGHT = 16, 4, 0.6  # pixels; long for wide; share of it that is full rows
 _FULL = 0.95  # of its length that a full row has
@@ -52,14 +54,18 @@ def _pure_colours(
     low, high = view <= _LOW, view >= _HIGH
     pure = (low | high).all(axis=2)
     amber = (view[..., 0] >= _AMBER[0]) & (view[..., 2] <= _AMBER[1]) & ~pure
+    # The difference is taken without signs, and is 0 where green is less.
+    green = cv2.subtract(view[..., 1], view[..., ::2].max(axis=2)) >= _GREENER
+    green &= ~pure
     if seen is not None:
-        pure, amber = pure & seen, amber & seen
+        pure, amber, green = pure & seen, amber & seen, green & seen
     bits = np.zeros(pure.shape, np.uint8)
     bits[pure] = high[pure] @ np.array([1, 2, 4], np.uint8)
     for code in np.unique(bits[pure]):
         yield pure & (bits == code), np.array([255 if code & bit else 0 for bit in (1, 2, 4)])
-    if amber.any():
-        yield amber, np.median(view[amber], axis=0)
+    for dull in (amber, green):
+        if dull.any():
+            yield dull, np.median(view[dull], axis=0)
 
 
 def paint_over(image: np.ndarray, marks: np.ndarray) -> np.ndarray:

@@ -23,6 +23,9 @@ _BLURRED = 0.13  # steepest part of outlines, in contrasts a pixel at 36 pixels 
 _SMEARED = 0.5  # the same across the direction that is the most blurred, over the least (0.6)
 _DIRECTIONS = 4  # of normals of outlines that are told apart
 _COMBED = 1.2  # difference of neighbouring rows over that of next but one (0.42; noise 1)
+_LINE, _STEP = 3.0, 0.12  # diameters that a line is long; contrast of red cells, of its step
+_STRAIGHT = 0.8  # share of a line whose pixels step the same way (0.64)
+_BORDER = 4  # pixels: cameras and resampling leave lines there
 _DARKEST_LIGHT = 0.15  # of white, in 8-bit images: so few levels are too coarse
 _BURNT, _BURNT_SHARE = 0.995, 0.12  # of white, in every colour; of the pixels of red cells (0)
 _GREY = 0.12  # how far the densities of a stain differ, over the highest (0.21)
@@ -63,15 +66,16 @@ def check_colours(
     density = optical_density(image)
     field, red = seen & (class_map == 0), seen & mask_of(class_map, classes, RED)
     if not field.any():
-        return [""] * 8
+        return [""] * 9
     white = seen & mask_of(class_map, classes, WHITE)
     unclear = np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD
     dim = image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT
     combed = _is_combed(density[..., 1])
     density -= np.median(density[field], axis=0)
-    stained, focus, burnt = "", "", False
+    stained, focus, lined, burnt = "", "", False, False
     if red.any():
         contrast = float(np.median(density[red, 1]))
+        lined = _has_lines(density[..., 1], seen, max(contrast, _CONTRASTS[0]), radius)
         if _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
             focus = _check_focus(density[..., 1], seen & (class_map > 0), contrast, radius)
         else:
@@ -83,6 +87,9 @@ def check_colours(
         "what lies between its cells is not clear and bright" if unclear else "",
         "it is so dark that few levels of brightness are left" if dim else "",
         "its odd and even rows differ, as those of interlaced video do" if combed else "",
+        "a straight line runs through it; perhaps the edge of a frame, a seam or a band"
+        if lined
+        else "",
         stained,
         focus,
         "it is over-exposed: its red cells reach the level of white" if burnt else "",
@@ -148,6 +155,25 @@ def _is_combed(green: np.ndarray) -> bool:
         beside = np.square(np.diff(lines, axis=0))
         apart = np.square(lines[2:] - lines[:-2])
         if len(apart) and beside.mean() > _COMBED * apart.mean():
+            return True
+    return False
+
+
+def _has_lines(green: np.ndarray, seen: np.ndarray, contrast: float, radius: float) -> bool:
+    """Return whether a row, or column, differs from the next in one way for several cells' length.
+
+    Outlines of cells are round: along a row, brightness steps up in one place and down in another.
+    """
+    length = round(2 * _LINE * radius)
+    for lines, inside in ((green, seen), (green.T, seen.T)):
+        if lines.shape[1] < length or lines.shape[0] <= 2 * _BORDER + 1:
+            continue
+        steps = np.diff(lines, axis=0)
+        ways = (steps > _STEP * contrast).astype(np.float32) - (steps < -_STEP * contrast)
+        near = cv2.erode(inside.astype(np.uint8), np.ones((2 * _BORDER + 1,) * 2)) > 0
+        ways[~(near[1:] & near[:-1])] = 0
+        sums = np.cumsum(np.pad(ways, ((0, 0), (1, 0))), axis=1)[_BORDER:-_BORDER]
+        if np.abs(sums[:, length:] - sums[:, :-length]).max() > _STRAIGHT * length:
             return True
     return False
 

@@ -183,10 +183,19 @@ def test_compressed_marks(smears):
             assert marks[np.abs(image.astype(int) - smear).max(axis=2) > 60].mean() > 0.95
 
 
-@pytest.mark.parametrize("colour", [(255, 160, 0), (255, 100, 10), (240, 150, 30)])
-def test_dates_that_cameras_stamp(smears, colour):
+@pytest.mark.parametrize(
+    ("colour", "kind"),
+    [
+        ((255, 160, 0), "smooth text"),
+        ((255, 100, 10), "smooth text"),
+        ((240, 150, 30), "smooth text"),
+        ((70, 220, 80), "bar with ticks"),
+        ((0, 200, 60), "smooth text"),
+    ],
+)
+def test_marks_of_dull_colours(smears, colour, kind):
     for smear in smears:
-        image = marked(smear, colour, "smooth text")
+        image = marked(smear, colour, kind)
         pixels = as_jpeg(image[..., ::-1])[..., ::-1]
         marks = find_marks(levels(pixels))
         assert marks[np.abs(image.astype(int) - smear).max(axis=2) > 60].mean() > 0.95

@@ -181,6 +181,49 @@ def test_noise_is_no_interlaced_video(smears, rng):
         assert "interlaced video" not in "; ".join(judge(noisy, mask))
 
 
+def with_inset(image):
+    """Return an image in whose corner a smaller one is shown in a frame."""
+    shown = image.copy()
+    shown[10:150, 10:150] = 255
+    shown[12:148, 12:148] = image[:204, :204][::3, ::3].repeat(2, axis=0).repeat(2, axis=1)
+    return shown
+
+
+def stitched(image):
+    """Return an image of two beside each other, taken in other light."""
+    shown = image.copy()
+    shown[:, 110:] = 0.85 * image[:, 110:]
+    return shown
+
+
+def in_bands(image):
+    """Return an image with the dark bands of a lamp that flickers."""
+    dark = np.arange(len(image)) // 30 % 2 == 1
+    return np.where(dark[:, None, None], 0.75 * image, image).astype(np.uint8)
+
+
+@pytest.mark.parametrize("change", [with_inset, stitched, in_bands])
+def test_straight_lines(smears, change):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        for turned, labels in ((image, mask), (image.transpose(1, 0, 2), mask.T)):
+            assert "a straight line" in "; ".join(judge(change(turned), labels))
+
+
+def test_no_straight_lines(smears, rng):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        noisy = np.clip(image + rng.normal(0, 60, image.shape), 0, 255).astype(np.uint8)
+        coarse = image[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+        outside = np.zeros(mask.shape, bool)
+        outside[:60] = True  # a frame that is known to be none of the picture
+        framed = np.where(outside[..., None], 255, image)
+        for pixels, beyond in ((noisy, None), (coarse, None), (framed, outside)):
+            assert "straight line" not in "; ".join(judge(pixels, mask, outside=beyond))
+        # A picture that is narrower than a line is long has none.
+        assert "straight line" not in "; ".join(
+            judge(in_bands(image)[:100, :100], mask[:100, :100])
+        )
+
+
 def test_too_few_outlines_tell_no_direction(smears):
     for number in (1, 5):
         image, mask = smears.images[number][:60, :20], smears.masks[number][:60, :20]
