@@ -38,6 +38,8 @@ _ENOUGH_RED = 0.02  # share of pixels: red cells to compare with
 _DARK_RED = 0.45  # density of a red cell for red light (0.26)
 _DARK_GREEN, _LAYERS = 0.5, 3.0  # the same for green, and over that of typical ones (0.4; 3)
 _INK, _INK_BLUER = 0.7, 1.05  # density for red light, and over that for green (0.008 cells of it)
+_PALE, _OF_CELL = 0.4, 0.4  # of the chroma, and of the contrast, of red cells: a shadow is grey
+_PATCH, _SHADOWS = 0.15, 0.045  # of a red cell; of the area of all (0.012; a pointer 0.04)
 _STAIN = 0.5  # area in red cells from which what is so dark is no nucleus in a wrong class
 
 
@@ -66,16 +68,18 @@ def check_colours(
     density = optical_density(image)
     field, red = seen & (class_map == 0), seen & mask_of(class_map, classes, RED)
     if not field.any():
-        return [""] * 9
+        return [""] * 10
     white = seen & mask_of(class_map, classes, WHITE)
     unclear = np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD
     dim = image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT
     combed = _is_combed(density[..., 1])
     density -= np.median(density[field], axis=0)
-    stained, focus, lined, burnt = "", "", False, False
+    stained, focus = "", ""
+    lined = shadows = burnt = False
     if red.any():
         contrast = float(np.median(density[red, 1]))
         lined = _has_lines(density[..., 1], seen, max(contrast, _CONTRASTS[0]), radius)
+        shadows = _has_shadows(density, red, max(contrast, _CONTRASTS[0]), radius)
         if _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
             focus = _check_focus(density[..., 1], seen & (class_map > 0), contrast, radius)
         else:
@@ -96,6 +100,7 @@ def check_colours(
         "some of its cells are too dark or blue for cells; perhaps ink, dirt or a pointer"
         if dirty
         else "",
+        "some of its red cells are grey; perhaps dust, a hair or a pointer" if shadows else "",
         _stain(density, red, white, seen),
     ]
 
@@ -109,6 +114,18 @@ def _has_dirt(density: np.ndarray, red: np.ndarray, white: np.ndarray, radius: f
     _, _, stats, _ = cv2.connectedComponentsWithStats(dirt.astype(np.uint8), connectivity=4)
     largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)
     return bool(largest > _STAIN * np.pi * radius**2)
+
+
+def _has_shadows(density: np.ndarray, red: np.ndarray, contrast: float, radius: float) -> bool:
+    """Return whether much of what is taken for red cells has hardly any of their colour."""
+    soft = cv2.GaussianBlur(density, (0, 0), max(0.8, 0.08 * radius))
+    highest = soft.max(axis=2)
+    chroma = np.ptp(soft, axis=2) / np.maximum(highest, 1e-3)
+    grey = red & (chroma < _PALE * np.median(chroma[red])) & (highest > _OF_CELL * contrast)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(grey.astype(np.uint8), connectivity=4)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    patches = areas[areas > _PATCH * np.pi * radius**2].sum()
+    return bool(patches > _SHADOWS * np.count_nonzero(red))
 
 
 def _stain(density: np.ndarray, red: np.ndarray, white: np.ndarray, seen: np.ndarray) -> str:

@@ -224,6 +224,19 @@ def test_no_straight_lines(smears, rng):
         )
 
 
+def test_shadows_of_dust_that_are_taken_for_red_cells(smears):
+    rows, columns = np.mgrid[:220, :220]
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        dust = np.zeros(mask.shape, bool)
+        for row, column in ((40, 50), (110, 170), (180, 60)):
+            dust |= np.hypot(rows - row, columns - column) < 20
+        light = np.median(image[mask == 0], axis=0)
+        shown = np.where(dust[..., None], 0.75 * light, image).astype(np.uint8)
+        shown = ndimage.gaussian_filter(shown, (1, 1, 0))
+        assert "are grey" in "; ".join(judge(shown, np.where(dust, 2, mask)))
+        assert "are grey" not in "; ".join(judge(shown, np.where(dust, 0, mask)))
+
+
 def test_too_few_outlines_tell_no_direction(smears):
     for number in (1, 5):
         image, mask = smears.images[number][:60, :20], smears.masks[number][:60, :20]
@@ -419,7 +432,8 @@ def test_a_large_image_whose_middle_is_empty_is_judged_by_its_cells(place):
     where = tuple(slice(start, start + 300) for start in place)
     image[where], mask[where] = smears.images[0], smears.masks[0]
     sure = np.full(mask.shape, 250, np.uint8)
-    assert find_doubts(image, mask, sure, 40) == []
+    (edge,) = find_doubts(image, mask, sure, 40)
+    assert "a straight line" in edge
     assert find_doubts(image, mask * 0, sure, 40) == ["it has no cells"]
 
 
