@@ -68,10 +68,11 @@ def test_a_photo_whose_middle_alone_is_in_focus_is_doubted():
     blurred = ndimage.uniform_filter(image, (25, 25, 1))
     middle = (slice(1200, 2400),) * 2
     blurred[middle] = image[middle]
-    assert doubts(blurred, mask, sure, radii, DIAMETER) == ["it is out of focus (in 4 of 4 places)"]
+    # Where it is cut, a straight line may be seen, too.
+    assert "it is out of focus (in 4 of 4 places)" in doubts(blurred, mask, sure, radii, DIAMETER)
     one = image.copy()
     one[:1800, :1800] = blurred[:1800, :1800]
-    assert doubts(one, mask, sure, radii, DIAMETER) == ["it is out of focus (in 1 of 4 places)"]
+    assert "it is out of focus (in 1 of 4 places)" in doubts(one, mask, sure, radii, DIAMETER)
 
 
 def test_a_network_that_guesses_at_the_edges_of_a_photo_alone_is_doubted(monkeypatch):
