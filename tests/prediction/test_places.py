@@ -97,4 +97,4 @@ def test_a_network_that_guesses_at_the_edges_of_a_photo_alone_is_doubted(monkeyp
         warnings.simplefilter("ignore", UserWarning)
         (found,) = segmenter.segment([shown])
     assert found.agreement < STEADY
-    assert any("when it is mirrored" in doubt for doubt in found.doubts())
+    assert any("mirrored" in doubt for doubt in found.doubts())
