@@ -200,12 +200,19 @@ class ArrayFile:
         weakref.finalize(self, self._file.close)
         self._file.truncate(shape[0] * shape[1] * self.dtype.itemsize)
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read rows."""
+    def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
+        """Read rows, or a rectangle of rows and columns."""
+        rows, columns = place if isinstance(place, tuple) else (place, slice(None))
         start, stop, _ = rows.indices(self.shape[0])
-        self._seek(start, 0)
-        values = np.empty((stop - start, self.shape[1]), self.dtype)
-        self._file.readinto(values.data)
+        left, right, _ = columns.indices(self.shape[1])
+        values = np.empty((stop - start, right - left), self.dtype)
+        if values.shape[1] == self.shape[1]:
+            self._seek(start, 0)
+            self._file.readinto(values.data)
+            return values
+        for row, line in enumerate(values, start=start):
+            self._seek(row, left)
+            self._file.readinto(line.data)
         return values
 
     def __setitem__(self, place: tuple[slice, slice], values: np.ndarray) -> None:

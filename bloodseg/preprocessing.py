@@ -24,6 +24,7 @@ _MIN_OPENCV_TILE = 64  # pixels; in smaller tiles a single one counts for over 4
 _BRIGHT_SHARE = 0.1  # of the pixels, taken for empty glass
 _BALANCED_LIGHT = np.float32(0.92)  # of white: room for what is brighter still
 _N_SAMPLED = 2**18  # pixels that tell the light
+_STRIP_PIXELS = 2**22  # of a large image, enhanced at a time, in about 40 bytes each
 _BLOCK_PIXELS = 2**18  # looked up at a time, which bounds the memory for coordinates
 
 
@@ -206,8 +207,8 @@ class EnhancedRows:
     image : array-like of shape (H, W[, C])
         Anything with ``shape`` that slices of rows can be taken of; each slice is checked as
         images are.
-    strip_height : int
-        Rows read at a time in the first pass.
+    strip_height : int, optional
+        Rows worked on at a time; by default as many as make up four megapixels.
 
     Notes
     -----
@@ -223,14 +224,15 @@ class EnhancedRows:
     True
     """
 
-    def __init__(self, preprocessor: Preprocessor, image: Any, *, strip_height: int = 512):
+    def __init__(self, preprocessor: Preprocessor, image: Any, *, strip_height: int | None = None):
         preprocessor._check_parameters()
         self.shape = image.shape
         self._image = image
         self._light = None
         if preprocessor.white_balance:
-            self._light = light_of(image, strip_height=strip_height)
+            self._light = light_of(image)
         height, width = image.shape[:2]
+        self._strip_height = strip_height or max(1, _STRIP_PIXELS // width)
         grid = preprocessor.tile_grid_size
         rows, columns = min(int(grid[0]), height), min(int(grid[1]), width)
         margins = _margins((height, width), rows, columns)
@@ -239,8 +241,8 @@ class EnhancedRows:
         mirrored = np.pad(np.arange(height), (0, margins[0]), "reflect")
         for row in range(rows):
             end = (row + 1) * self._tile[0]
-            for top in range(row * self._tile[0], end, strip_height):
-                wanted = mirrored[top : min(top + strip_height, end)]
+            for top in range(row * self._tile[0], end, self._strip_height):
+                wanted = mirrored[top : min(top + self._strip_height, end)]
                 brightness = self._brightness(self._read(wanted.min(), wanted.max() + 1))
                 padded = np.pad(
                     brightness[wanted - wanted.min()], ((0, 0), (0, margins[1])), "reflect"
@@ -251,6 +253,12 @@ class EnhancedRows:
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return a strip, rows from ``start`` to ``stop``."""
         start, stop, _ = rows.indices(self.shape[0])
+        tops = range(start, max(stop, start + 1), self._strip_height)
+        return np.concatenate(
+            [self._strip(top, min(top + self._strip_height, stop)) for top in tops]
+        )
+
+    def _strip(self, start: int, stop: int) -> np.ndarray:
         strip = self._read(start, stop)
         return _enhance(strip, lambda brightness: self._equalise(brightness, start))
 

@@ -1,5 +1,6 @@
 """YUV-CLAHE as invariants: every dtype, shape and limit value, and OpenCV as the reference."""
 
+import tracemalloc
 import weakref
 
 import cv2
@@ -14,7 +15,13 @@ from sklearn.utils import get_tags
 
 from bloodseg import preprocessing
 from bloodseg.datasets import make_smears
-from bloodseg.preprocessing import Preprocessor, _balanced, light_of, optical_density
+from bloodseg.preprocessing import (
+    EnhancedRows,
+    Preprocessor,
+    _balanced,
+    light_of,
+    optical_density,
+)
 
 DTYPES = [np.uint8, np.uint16, ">u2", np.float16, np.float32, ">f4", np.float64]
 SHAPES = [(1, 1), (1, 9), (3, 5), (8, 8, 1), (20, 33, 3), (64, 64, 4), (70, 65)]
@@ -273,6 +280,22 @@ def test_the_light_of_a_slide_is_found_in_bounded_memory():
 
     assert light_of(Rows(), strip_height=100).tolist() == light_of(image).tolist()
     assert len(given) > 10
+
+
+def test_a_wide_slide_is_enhanced_in_bounded_memory(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 255, (512, 2048, 3), dtype=np.uint8)
+    expected = EnhancedRows(Preprocessor(), image)[0:512]
+    monkeypatch.setattr(preprocessing, "_STRIP_PIXELS", 2**16)
+    tracemalloc.start()
+    rows = EnhancedRows(Preprocessor(), image)
+    counted = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    strip = rows[0:512]
+    enhanced = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(strip, expected)
+    assert enhanced < 4 * image.nbytes  # the pieces, and all together
+    assert counted < 4 * image.nbytes
 
 
 def test_white_balance_leaves_a_balanced_image_about_as_it_is():

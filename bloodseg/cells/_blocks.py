@@ -81,13 +81,13 @@ def blocks_of_cells(
     Parameters
     ----------
     class_map : array-like of shape (H, W), uint8
-        Labels, read by strips of rows.
+        Labels, read by rectangles of rows and columns.
     radii : Radii or None
         Of typical cells; None, where there are no cells, yields nothing.
     classes : sequence of str
         Names of the labels.
     outside : array-like of shape (H, W), bool, optional
-        What is no picture, read by strips of rows.
+        What is no picture, read likewise.
     side : int, optional
         About that of the cores in pixels, which are of one size; by default that of the whole of
         an image of up to 16 megapixels, and 2048 of a larger one.
@@ -127,12 +127,11 @@ def _windows(
     margin = int(np.ceil(radii.reach))
     for top in range(0, height, sides[0]):
         rows, core_rows = _with_margin(top, sides[0], height, margin)
-        strip = np.asarray(class_map[rows])
-        hidden = None if outside is None else np.asarray(outside[rows])
         for left in range(0, width, sides[1]):
             columns, core_columns = _with_margin(left, sides[1], width, margin)
-            no_picture = None if hidden is None else hidden[:, columns]
-            yield (rows, columns), (core_rows, core_columns), strip[:, columns], no_picture
+            window = rows, columns
+            hidden = None if outside is None else np.asarray(outside[window])
+            yield window, (core_rows, core_columns), np.asarray(class_map[window]), hidden
 
 
 def _split_block(
@@ -206,8 +205,7 @@ class KeptBlocks:
             self._kept = kept  # not where the caller has stopped halfway
             return
         for block, packed in self._kept:
-            rows, columns = block.window
-            class_map = np.asarray(self._class_map[rows])[:, columns]
+            class_map = np.asarray(self._class_map[block.window])
             labels = np.frombuffer(zlib.decompress(packed), np.int32).reshape(class_map.shape)
             yield replace(block, class_map=class_map, split=replace(block.split, labels=labels))
 

@@ -327,12 +327,12 @@ def mean_confidence(block: Block, confidence: Any) -> np.ndarray:
     n_cells = np.count_nonzero(block.owned)
     if confidence is None:
         return np.full(n_cells, np.nan, np.float32)
-    rows, columns = block.window
-    values = np.asarray(confidence[rows])[:, columns]
+    values = np.asarray(confidence[block.window])
     scale = 255 if values.dtype == np.uint8 else 1
-    own = np.concatenate([[0], block.split.classes])[block.split.labels] == block.class_map
-    labels = np.where(own, block.owned_labels, 0).ravel()
-    sums = np.bincount(labels, weights=values.ravel(), minlength=n_cells + 1)[1:]
+    seen = np.concatenate([[0], block.split.classes]).astype(np.uint8)[block.split.labels]
+    own = (seen == block.class_map) & (block.owned_labels > 0)
+    labels = block.owned_labels[own]  # of these alone, for bincount copies all to wider types
+    sums = np.bincount(labels, weights=values[own], minlength=n_cells + 1)[1:]
     pixels = np.bincount(labels, minlength=n_cells + 1)[1:]
     return (sums / scale / np.maximum(pixels, 1)).astype(np.float32)
 
@@ -349,7 +349,7 @@ def sides_touched(block: Block, blocks: KeptBlocks) -> np.ndarray:
         [labels[:, -1:] if columns.stop == shape[1] else no_labels],
     ]
     if outside is not None:
-        beyond = np.asarray(outside[rows])[:, columns]
+        beyond = np.asarray(outside[rows, columns])
         edges[0].append(labels[1:][beyond[:-1]])
         edges[1].append(labels[:, 1:][beyond[:, :-1]])
         edges[2].append(labels[:-1][beyond[1:]])

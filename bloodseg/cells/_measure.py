@@ -137,7 +137,7 @@ def measure_blocks(
     pixel_size: float | None = None,
     outlines: bool = False,
 ) -> pd.DataFrame:
-    """Measure the cells of a class map of any size, reading it and the image by strips of rows.
+    """Measure the cells of a class map of any size, reading it and the image block by block.
 
     The rows are in the order of `Cells.labels`.
     """
@@ -151,7 +151,7 @@ def measure_blocks(
             block.owned_labels,
             block.split.classes[block.owned],
             blocks.classes,
-            np.asarray(image[rows])[:, columns],
+            np.asarray(image[block.window]),
             origin=(rows.start, columns.start),
             outlines=outlines,
         )

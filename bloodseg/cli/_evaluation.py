@@ -253,4 +253,6 @@ def score_image(
 
 def _name_image(pixels: np.ndarray, name: str) -> Slide:
     """Return an image in memory as one that messages call by its name."""
-    return Slide(lambda top, bottom: pixels[top:bottom], pixels.shape, pixels.dtype, None, name)
+    return Slide(
+        lambda rows, columns: pixels[rows, columns], pixels.shape, pixels.dtype, None, name
+    )

@@ -1,4 +1,4 @@
-"""An image in a file, read by strips of rows; how one that is decoded whole becomes such."""
+"""An image in a file, read by rows and columns; how one that is decoded whole becomes such."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from ._files import read_bytes
 
 
 class Slide:
-    """An image in a file, of which only the rows that are asked for are read.
+    """An image in a file, of which only the rows and columns that are asked for are read.
+
+    ``slide[top:bottom]`` are rows, ``slide[top:bottom, left:right]`` a rectangle.
 
     Made by `open_slide`. What is pickled, for another process, is where the file lies; it is opened
     there anew.
@@ -42,7 +44,7 @@ class Slide:
 
     def __init__(
         self,
-        read: Callable[[int, int], np.ndarray],
+        read: Callable[[slice, slice], np.ndarray],
         shape: tuple[int, ...],
         dtype: Any,
         pixel_sides: tuple[float, float] | None,
@@ -79,11 +81,19 @@ class Slide:
         height, width = self.pixel_sides or (1.0, 1.0)
         return height / width
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Return rows as an array (h, W, C); a ValueError where the file is damaged there."""
+    def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
+        """Return rows, or rows and columns, as an array (h, w, C).
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged there.
+        """
+        rows, columns = place if isinstance(place, tuple) else (place, slice(None))
         start, stop, step = rows.indices(self.shape[0])
+        left, right, every = columns.indices(self.shape[1])
         try:
-            strip = self.read(start, stop)
+            pixels = self.read(slice(start, stop), slice(left, right))
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # of damaged files decoders raise nearly anything
@@ -91,7 +101,7 @@ class Slide:
                 f"{self.name} cannot be read from row {start} to {stop}; it is perhaps damaged: "
                 f"{error}"
             ) from error
-        return strip[::step]
+        return pixels[::step, ::every]
 
     def __repr__(self) -> str:
         height, width = self.shape[:2]
@@ -104,7 +114,7 @@ def read_whole(file: Path, name: str, pixel_sides: tuple[float, float] | None = 
     if not is_transparent(pixels):
         pixels = as_rgb(pixels)
     return Slide(
-        lambda start, stop: pixels[start:stop],
+        lambda rows, columns: pixels[rows, columns],
         pixels.shape,
         pixels.dtype,
         sides if pixel_sides is None else pixel_sides,

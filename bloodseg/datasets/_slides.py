@@ -37,8 +37,8 @@ def open_slide(path: str | os.PathLike) -> Slide:
     Returns
     -------
     Slide
-        ``slide[top:bottom]`` are rows of pixels, as the file holds them. TIFFs are open only
-        while rows are read.
+        ``slide[top:bottom]`` are rows of pixels, as the file holds them, and
+        ``slide[top:bottom, left:right]`` a rectangle. TIFFs are open only while they are read.
 
     Raises
     ------
@@ -141,7 +141,8 @@ def _read_as_stored(path: str | os.PathLike) -> tuple[np.ndarray, int]:
     slide = open_slide(path)
     try:
         check_whole_size(*slide.shape[:2])
-        return as_rgb(slide.read(0, slide.shape[0])), slide.orientation
+        whole = slice(0, slide.shape[0]), slice(0, slide.shape[1])
+        return as_rgb(slide.read(*whole)), slide.orientation
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # as in open_slide

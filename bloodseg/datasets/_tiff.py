@@ -1,4 +1,4 @@
-"""TIFF and OME-TIFF, read by strips of rows from the tiles that hold them."""
+"""TIFF and OME-TIFF, read by rows and columns from the tiles that hold them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -63,16 +64,16 @@ def open_tiff(file: Path, name: str) -> Slide:
             pass
     lock = Lock()
 
-    def read(start: int, stop: int) -> np.ndarray:
+    def read(rows: slice, columns: slice) -> np.ndarray:
         # Closed in between: a list of slides would use up the files that a process may open.
         with lock:
             page.parent.filehandle.open()
             try:
-                strips = [reader.rows(start, stop) for reader in readers]
+                planes = [reader.read(rows, columns) for reader in readers]
             finally:
                 page.parent.filehandle.close()
-        strip = strips[0] if len(strips) == 1 else np.concatenate(strips, axis=-1)
-        return strip[..., :n_channels]
+        pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+        return pixels[..., :n_channels]
 
     return Slide(read, (*size, n_channels), page.dtype, sides, name, orientation)
 
@@ -171,7 +172,7 @@ def _can_be_unpacked(page: tifffile.TiffPage) -> bool:
 
 
 class _SegmentReader:
-    """Rows of a page, or of one of its colours, decoded from the tiles or strips that hold them."""
+    """Pixels of a page, or of one of its colours, decoded from its tiles or strips."""
 
     def __init__(self, page: tifffile.TiffPage, name: str, plane: int | None = None):
         self._page = page
@@ -188,34 +189,39 @@ class _SegmentReader:
         if not page.is_memmappable:
             check_part(self.n_bytes, "tiles or strips")
 
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        if self._page.is_memmappable:  # uncompressed: a single strip may be the whole image
-            return self._raw_rows(start, stop)
-        page, height = self._page, self._height
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        page = self._page
+        size = rows.stop - rows.start, columns.stop - columns.start
+        result = np.zeros((*size, self._n_samples), page.dtype)
+        if page.is_memmappable:  # uncompressed: a single strip may be the whole image
+            self._read_raw(rows, columns, result)
+            return result
         across = -(-page.imagewidth // self._width)
-        first_index = self._plane * across * -(-page.imagelength // height)
-        result = np.zeros((stop - start, page.imagewidth, self._n_samples), page.dtype)
-        for index in range(start // height * across, -(-stop // height) * across):
-            segment, (_, _, top, left, _), shape = _recent.segment(self, first_index + index)
+        first_index = self._plane * across * -(-page.imagelength // self._height)
+        for down, right in product(_covering(rows, self._height), _covering(columns, self._width)):
+            index = first_index + down * across + right
+            segment, (_, _, top, left, _), shape = _recent.segment(self, index)
             if segment is None:  # left out: nothing but the fill value
                 continue
-            first, last = max(start, top), min(stop, top + shape[1])
-            width = min(shape[2], page.imagewidth - left)
-            piece = segment[0, first - top : last - top, :width]
-            result[first - start : last - start, left : left + width] = piece
+            first, last = max(rows.start, top), min(rows.stop, top + shape[1])
+            near, far = max(columns.start, left), min(columns.stop, left + shape[2])
+            piece = segment[0, first - top : last - top, near - left : far - left]
+            place = slice(near - columns.start, far - columns.start)
+            result[first - rows.start : last - rows.start, place] = piece
         return result
 
-    def _raw_rows(self, start: int, stop: int) -> np.ndarray:
-        page = self._page
+    def _read_raw(self, rows: slice, columns: slice, result: np.ndarray) -> None:
+        page, handle = self._page, self._page.parent.filehandle
         dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
-        row = page.imagewidth * self._n_samples * dtype.itemsize
-        handle = page.parent.filehandle
-        handle.seek(page.dataoffsets[0] + (self._plane * page.imagelength + start) * row)
-        data = handle.read((stop - start) * row)
-        if len(data) < (stop - start) * row:
-            raise ValueError("it is cut off.")
-        pixels = np.frombuffer(data, dtype).reshape(-1, page.imagewidth, self._n_samples)
-        return pixels.astype(page.dtype, copy=False)
+        pixel = self._n_samples * dtype.itemsize
+        first_row = self._plane * page.imagelength
+        for row, line in enumerate(result, start=first_row + rows.start):
+            start = row * page.imagewidth + columns.start
+            handle.seek(page.dataoffsets[0] + start * pixel)
+            data = handle.read(len(line) * pixel)
+            if len(data) < len(line) * pixel:
+                raise ValueError("it is cut off.")
+            line[:] = np.frombuffer(data, dtype).reshape(line.shape)
 
     def decode(self, index: int) -> Any:
         """Return a tile or strip as tifffile does: its pixels, their place, and their shape."""
@@ -238,6 +244,11 @@ class _SegmentReader:
                 f"{self._name} is compressed in a way that needs the package imagecodecs: "
                 "pip install 'bloodseg[slides]'."
             ) from error
+
+
+def _covering(pixels: slice, side: int) -> range:
+    """Return the tiles along an axis that hold any of these pixels."""
+    return range(pixels.start // side, -(-pixels.stop // side))
 
 
 class _RecentSegments:

@@ -382,16 +382,16 @@ def _slide_of(node: Any, stored: _Stored, image: _Image, name: str) -> Slide:
     height, width = shape[rows], shape[columns]
     check_size(height, width, stored.n_bytes(least_bytes(height * width)))
 
-    def read(start: int, stop: int) -> np.ndarray:
+    def read(down: slice, right: slice) -> np.ndarray:
         places = [slice(0, length) for length in shape]
-        places[rows] = slice(start, stop)
+        places[rows], places[columns] = down, right
         stored.check(places)
         wanted = [0 if axis in others else place for axis, place in enumerate(places)]
-        strip = np.asarray(node[tuple(wanted)])
+        pixels = np.asarray(node[tuple(wanted)])
         kept = [axis for axis in range(len(shape)) if axis not in others]
         order = [rows, columns] if channels is None else [rows, columns, channels]
-        strip = strip.transpose([kept.index(axis) for axis in order])
-        return strip.reshape(*strip.shape[:2], n_channels)
+        pixels = pixels.transpose([kept.index(axis) for axis in order])
+        return pixels.reshape(*pixels.shape[:2], n_channels)
 
     return Slide(read, (height, width, n_channels), node.dtype, image.pixel_sides, name)
 

@@ -45,9 +45,9 @@ def slide_of(layer: Any) -> Slide:
             "channels as RGB."
         )
 
-    def read(start: int, stop: int) -> np.ndarray:
-        rows = np.asarray(data[start:stop])
-        return rows if layer.rgb else rows[..., np.newaxis]
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        pixels = np.asarray(data[rows, columns])
+        return pixels if layer.rgb else pixels[..., np.newaxis]
 
     n_channels = shape[2] if layer.rgb else 1
     return Slide(read, (*shape[:2], n_channels), data.dtype, _sides_of(layer), layer.name)

@@ -104,7 +104,7 @@ class _Rows:
 
     def __getitem__(self, places: tuple[slice, slice]) -> np.ndarray:
         rows, columns = places
-        return self._slide[rows][:, columns, 0]
+        return self._slide[rows, columns][..., 0]
 
     def as_dask(self) -> Any:
         import dask.array  # napari brings it

@@ -41,18 +41,17 @@ class View:
 
     def cut_out(self, values: Any) -> np.ndarray:
         """Return values (H, W) of the image there, one a pixel of the view."""
-        rows, columns = self.place
-        return _at_size(np.asarray(values[rows])[:, columns], self.pixels.shape[:2])
+        return _at_size(np.asarray(values[self.place]), self.pixels.shape[:2])
 
 
 def is_sure(found: Any, places: Sequence[Place]) -> bool:
     """Return whether the mean confidence is such that nobody asks, in each place of several."""
     if len(places) == 1:
         return bool(found.mean_confidence >= SURE)
-    for rows, columns in places:
-        confidence = np.asarray(found.confidence[rows])[:, columns]
+    for place in places:
+        confidence = np.asarray(found.confidence[place])
         if found.outside is not None:  # where it is 0
-            confidence = confidence[~np.asarray(found.outside[rows])[:, columns]]
+            confidence = confidence[~np.asarray(found.outside[place])]
         if confidence.mean() < 255 * SURE:
             return False
     return True

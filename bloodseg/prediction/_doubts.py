@@ -67,13 +67,11 @@ def doubts(
     """
     looks = []
     side = _WINDOW if places_across(class_map.shape) == 1 else _PLACE
-    for rows, columns in find_places(class_map, side, classes):
-        pixels, labels, sure = (
-            np.asarray(each[rows])[:, columns] for each in (image, class_map, confidence)
-        )
+    for place in find_places(class_map, side, classes):
+        pixels, labels, sure = (np.asarray(each[place]) for each in (image, class_map, confidence))
         seen = np.ones(labels.shape, bool)
         if outside is not None:
-            seen = ~np.asarray(outside[rows])[:, columns]
+            seen = ~np.asarray(outside[place])
         unsure = _check_confidence(sure[seen])
         if RED not in classes and WHITE not in classes:
             looks.append([unsure])

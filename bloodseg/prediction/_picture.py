@@ -111,25 +111,28 @@ def _mirror(rgb: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 
 class _Outside:
-    """What surrounds the picture of a large file, from a small view of it; read by rows."""
+    """What surrounds the picture of a large file, from a small view of it; read by rectangles."""
 
     def __init__(self, view: np.ndarray, every: int, shape: tuple[int, int]):
         self.shape = shape
         self._view, self._every = view, every
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        start, stop, step = rows.indices(self.shape[0])
-        mask = self._view[np.arange(start, stop, step) // self._every]
-        return mask.repeat(self._every, axis=1)[:, : self.shape[1]]
+    def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
+        rows, columns = place if isinstance(place, tuple) else (place, slice(None))
+        down, right = (
+            np.arange(*each.indices(length)) // self._every
+            for each, length in zip((rows, columns), self.shape, strict=True)
+        )
+        return self._view[down[:, np.newaxis], right]
 
 
 class _Filled:
-    """A large file whose surround has the colour of the light, as RGB; read by rows."""
+    """A large file whose surround has the colour of the light, as RGB; read by rectangles."""
 
     def __init__(self, slide: Slide, outside: _Outside, light: np.ndarray):
         self.shape = (*slide.shape[:2], 3)
         self.name = slide.name
         self._slide, self._outside, self._light = slide, outside, light
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return _fill(to_rgb(self._slide[rows]), self._outside[rows], self._light)
+    def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
+        return _fill(to_rgb(self._slide[place]), self._outside[place], self._light)

@@ -193,6 +193,34 @@ def test_tables_of_blocks_are_those_of_the_whole(smear, monkeypatch):
         pd.testing.assert_frame_equal(blocks, whole.drop(columns="outline"))
 
 
+class InFile:
+    """An array that is read as slides are, and what was read of it."""
+
+    def __init__(self, pixels):
+        self.pixels, self.shape = pixels, pixels.shape
+        self.read = []
+
+    def __getitem__(self, place):
+        found = self.pixels[place]
+        self.read.append(found.shape[:2])
+        return found
+
+
+def test_no_more_of_a_slide_is_read_than_the_blocks_show(monkeypatch):
+    wide = make_smears(1, image_size=(150, 700), random_state=4, red_cell_diameter=10)
+    class_map, confidence, image = map(InFile, (wide.masks[0], wide.masks[0], wide.images[0]))
+    outside = InFile(np.zeros((150, 700), bool))
+    kept = KeptBlocks(class_map, typical_radii(wide.masks[0]), outside=outside)
+    monkeypatch.setattr(
+        blocks_of_cells, "__kwdefaults__", {**blocks_of_cells.__kwdefaults__, "side": 100}
+    )
+    for _ in range(2):  # the second time from what was kept
+        table = measure_blocks(kept, confidence, image)
+    assert len(table) > 50
+    for array in (class_map, confidence, image, outside):
+        assert max(height * width for height, width in array.read) < 150 * 350
+
+
 def test_rows_are_in_the_order_of_the_labels(smear):
     cells = find_cells(smear.masks[0])
     table = measure_cells(cells)

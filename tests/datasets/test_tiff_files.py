@@ -10,7 +10,7 @@ from messages import raises
 from PIL import Image
 
 from bloodseg.datasets import list_images, open_slide, read_image
-from bloodseg.datasets._tiff import _RecentSegments
+from bloodseg.datasets._tiff import _RecentSegments, _SegmentReader
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 SMALL = PIXELS[::4, ::4]
@@ -275,6 +275,18 @@ def test_tiles_that_strips_of_rows_share_are_unpacked_once(tmp_path, monkeypatch
         for start in (0, 64, 0):
             assert np.array_equal(slide[start : start + 64], pixels[start : start + 64])
         assert decoded == [0, 1, 2, 3, 0, 1]
+
+
+def test_only_the_tiles_that_hold_a_rectangle_are_decoded(tmp_path, monkeypatch):
+    decoded = []
+    decode = _SegmentReader.decode
+    monkeypatch.setattr(
+        _SegmentReader, "decode", lambda self, index: decoded.append(index) or decode(self, index)
+    )
+    write_pages(tmp_path / "a.tif", (PIXELS, {"tile": (16, 16), "compression": "zlib"}))
+    slide = open_slide(tmp_path / "a.tif")
+    assert np.array_equal(slide[20:40, 31:33], PIXELS[20:40, 31:33])
+    assert decoded == [6, 7, 11, 12]  # of five a row
 
 
 def test_a_tile_that_two_threads_decode_at_once_is_kept_once(monkeypatch):

@@ -147,6 +147,8 @@ def test_a_large_file_gives_what_its_array_gives(fitted, round_field, tmp_path, 
     coarse = find_picture(open_slide(tmp_path / "field.tif"))
     assert coarse.outside[:].shape == (SIDE, SIDE)
     assert coarse.outside[40:80][:, ::3].shape == (40, 107)
+    assert np.array_equal(coarse.outside[40:80, 50:131], coarse.outside[:][40:80, 50:131])
+    assert np.array_equal(coarse.pixels[40:80, 50:131], coarse.pixels[40:80][:, 50:131])
     assert (coarse.outside[:] & DISC).sum() > 0.98 * DISC.sum()
     assert np.array_equal(coarse.pixels[100:120][:, 100:220], round_field[100:120, 100:220])
 

@@ -345,7 +345,7 @@ def test_memory_does_not_grow_with_the_length(fitted):
     peaks = []
     for length in (600, 2400):
         image = np.zeros((length, 128, 3), np.uint8)
-        slide = Slide(lambda *rows, image=image: image[slice(*rows)], image.shape, "u1", None, "a")
+        slide = Slide(lambda *place, image=image: image[place], image.shape, "u1", None, "a")
         results = fitted.set_params(tile_size=128).segment([slide])
         tracemalloc.start()
         next(results)
@@ -375,12 +375,12 @@ def test_a_strip_is_read_while_another_is_predicted(fitted):
     image = np.zeros((600, 128, 3), np.uint8)
     threads, read = set(), []
 
-    def read_rows(start, stop):
+    def read_rows(rows, columns):
         threads.add(threading.get_ident())
-        read.append(start)
+        read.append(rows.start)
         if len(read) > failing:
             raise OSError("the disk went")
-        return image[start:stop]
+        return image[rows, columns]
 
     failing = np.inf
     slide = Slide(read_rows, image.shape, "u1", None, "a")

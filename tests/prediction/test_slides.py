@@ -85,6 +85,15 @@ def test_every_kind_of_file(tmp_path, name):
     assert slide.name == str(tmp_path / name)
     for rows in (slice(0, 133), slice(10, 11), slice(63, 66), slice(130, 200), slice(None, 5)):
         assert np.array_equal(slide[rows], PIXELS[rows])
+        for columns in (
+            slice(0, 201),
+            slice(47, 65),
+            slice(63, 64),
+            slice(150, 300),
+            slice(None, 9),
+        ):
+            assert np.array_equal(slide[rows, columns], PIXELS[rows, columns])
+    assert np.array_equal(slide[5:90:7, 3:180:5], PIXELS[5:90:7, 3:180:5])
     assert "133 x 201 pixels of uint8" in repr(slide)
 
 
@@ -95,6 +104,7 @@ def test_grey_16_bit(tmp_path):
         slide = open_slide(tmp_path / name)
         assert slide.shape == (133, 201, 1)
         assert np.array_equal(slide[20:30][..., 0], grey[20:30])
+        assert np.array_equal(slide[20:90, 50:70][..., 0], grey[20:90, 50:70])
 
 
 @pytest.mark.parametrize("name", ["strips.tif", "a.zarr", "a.png"])
@@ -116,7 +126,7 @@ def test_slides_go_to_other_processes(tmp_path, monkeypatch, name):
 
 
 def test_slides_of_pixels_in_memory_stay_here():
-    slide = Slide(lambda top, bottom: PIXELS[top:bottom], PIXELS.shape, "u1", None, "a")
+    slide = Slide(lambda *place: PIXELS[place], PIXELS.shape, "u1", None, "a")
     with raises(
         "<Slide a: 133 x 201 pixels of uint8> cannot be pickled, for it was made of pixels in "
         "memory. Give other processes the array, or save it to a file",
@@ -127,7 +137,9 @@ def test_slides_of_pixels_in_memory_stay_here():
 
 def test_other_images_are_read_whole(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    assert np.array_equal(open_slide(tmp_path / "a.png")[3:9], PIXELS[3:9])
+    slide = open_slide(tmp_path / "a.png")
+    assert np.array_equal(slide[3:9], PIXELS[3:9])
+    assert np.array_equal(slide[3:9, 20:50], PIXELS[3:9, 20:50])
 
 
 # Before version 13, Pillow cannot read the YCbCr that it writes.
@@ -270,4 +282,6 @@ def test_an_array_in_a_file(rng, dtype):
         array[slice(10, 40), columns] = expected[10:, columns]
     assert np.array_equal(array[0:40], expected)
     assert np.array_equal(array[7:9], expected[7:9])
+    for columns in (slice(0, 30), slice(4, 17), slice(25, 99), slice(3, 3)):
+        assert np.array_equal(array[7:19, columns], expected[7:19, columns])
     assert array[35:99].shape == (5, 30)
