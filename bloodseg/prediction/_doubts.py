@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import cv2
@@ -79,7 +80,8 @@ def doubts(
             return ["it has no cells"]
         else:
             looks.append([unsure, *_look_at(to_rgb(pixels), labels, seen, radii, classes)])
-    texts = [_sum_up(of_one_kind) for of_one_kind in zip(*looks, strict=True)]
+    # Of a place without background nothing is told of light and stain, which come last.
+    texts = [_sum_up(of_one_kind) for of_one_kind in zip_longest(*looks, fillvalue="")]
     if radii is not None and radii.red is not None:
         texts.insert(0, _check_sizes(radii.red, expected_diameter))
         if guessed:

@@ -52,12 +52,14 @@ def check_colours(
 ) -> list[str]:
     """Return what is wrong with light, stain and focus: a text a kind, "" for what is not.
 
+    Where nothing is background there is no light to compare with, and no text.
+
     Parameters
     ----------
     image : ndarray of shape (H, W, 3)
         RGB, uint8 or floating point in [0, 1].
     class_map : ndarray of shape (H, W)
-        What the network made of it; not all of it is cells.
+        What the network made of it.
     seen : ndarray of shape (H, W), bool
         What is picture.
     radius : float
@@ -68,7 +70,7 @@ def check_colours(
     density = optical_density(image)
     field, red = seen & (class_map == 0), seen & mask_of(class_map, classes, RED)
     if not field.any():
-        return [""] * 10
+        return []
     white = seen & mask_of(class_map, classes, WHITE)
     unclear = np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD
     dim = image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT

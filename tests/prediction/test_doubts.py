@@ -116,6 +116,18 @@ def smears():
     return make_smears(8, 220, random_state=3, red_cell_diameter=40, white_cells=(1, 2))
 
 
+def test_a_place_that_is_all_cells_tells_nothing_of_light(smears, monkeypatch):
+    whole = (slice(0, 220),) * 2
+    inside = ndimage.minimum_filter(smears.masks[0] == 2, 9, mode="constant")
+    y, x = np.argwhere(inside)[0]
+    places = [(slice(y - 4, y + 5), slice(x - 4, x + 5)), whole]
+    monkeypatch.setattr("bloodseg.prediction._doubts.find_places", lambda *args: places)
+    assert judge(smears.images[0], smears.masks[0]) == []
+    swapped = judge(smears.images[0][..., ::-1], smears.masks[0])
+    assert swapped
+    assert all(text.endswith(" (in 1 of 2 places)") for text in swapped)
+
+
 def test_no_drawn_smear_is_doubted(smears):
     for image, mask in zip(smears.images, smears.masks, strict=True):
         assert judge(image, mask) == []
