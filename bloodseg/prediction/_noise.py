@@ -19,7 +19,7 @@ from .._images import middle, scaled_middle, shrink, to_bytes, to_rgb
 _NOISY = 5.0
 _SAMPLE = 512  # pixels of the middle that are measured: one place stands for all of a large file
 _MEDIAN, _BLUR = 5, 1.0  # side and deviation, in pixels of the network
-_LEAST_MEDIAN = 3
+_LEAST_MEDIAN, _MOST_MEDIAN = 3, 255  # OpenCV counts the pixels of a median in 16 bits
 _ROWS = 512  # smoothed at a time
 
 # Blind to slopes, and white noise keeps its deviation: J. Immerkær, Computer Vision and Image
@@ -83,7 +83,8 @@ class SmoothedRows:
         self.name = getattr(pixels, "name", None)
         self._pixels = pixels
         self._deviation = _BLUR / factor
-        self._side = max(_LEAST_MEDIAN, 2 * int(_MEDIAN / factor / 2) + 1)
+        side = 2 * int(_MEDIAN / factor / 2) + 1
+        self._side = min(max(_LEAST_MEDIAN, side), _MOST_MEDIAN)
         self._reach = math.ceil(3 * self._deviation)
 
     def __getitem__(self, rows: slice) -> np.ndarray:

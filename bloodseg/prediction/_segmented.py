@@ -51,7 +51,8 @@ class Segmented:
     name : str or int
         What tables call the image: the path as it was given, or its place in the batch.
     image : ndarray of shape (H, W[, C]), or Slide
-        As the caller gave it. Of a file, it and both maps are read by rows, as ``image[0:512]``.
+        As the caller gave it. Of a file, it and both maps are read by rows, as ``image[0:512]``, or
+        by rows and columns, as ``image[0:512, 100:300]``.
     class_map : array-like of shape (H, W), uint8
         Labels, places in ``classes``: of most models 0 background, 1 white cells, 2 red cells.
     confidence : array-like of shape (H, W), uint8

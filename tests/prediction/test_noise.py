@@ -96,6 +96,12 @@ def test_the_smaller_an_image_is_shown_the_more_it_is_smoothed():
     assert left[0] < 2.5 < 6 < left[-1] < 20
 
 
+def test_cells_of_any_size_have_a_median_that_opencv_can_count():
+    image = np.random.default_rng(0).integers(100, 110, (900, 900, 3), dtype=np.uint8)
+    smoothed = SmoothedRows(image, 0.0125)[:]  # 401 pixels for 5 of the network
+    assert abs(smoothed.astype(int) - 105).max() <= 1
+
+
 def test_single_pixels_vanish():
     image = np.full((60, 60), 0.5)
     image[20, 20], image[40, 40] = 0, 1
