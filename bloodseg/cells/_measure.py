@@ -306,7 +306,8 @@ def _looks(
     columns = dict(zip(("mean_red", "mean_green", "mean_blue"), means.T, strict=True))
     with np.errstate(divide="ignore"):
         nc_ratio = nucleus / (areas - nucleus)
-    pallor = np.where(red, _pallor(labels, n_cells, rgb), np.nan)
+    boxes = [place if is_red else None for place, is_red in zip(places, red, strict=True)]
+    pallor = _pallor(labels, n_cells, rgb, boxes)
     return columns | {"pallor": pallor, "nucleus_area": nucleus, "nc_ratio": nc_ratio}
 
 
@@ -314,12 +315,18 @@ def _mean_colour(rgb: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.array(cv2.mean(rgb, chosen.astype(np.uint8))[:3])
 
 
-def _pallor(labels: np.ndarray, n_cells: int, rgb: np.ndarray) -> np.ndarray:
-    """Return brightness of the middle over that of the rim, for each cell."""
+def _pallor(
+    labels: np.ndarray,
+    n_cells: int,
+    rgb: np.ndarray,
+    boxes: Sequence[tuple[slice, slice] | None] | None = None,
+) -> np.ndarray:
+    """Return brightness of the middle over that of the rim, for each cell; NaN without a box."""
     pallor = np.full(n_cells, np.nan)
-    for index, place in enumerate(ndimage.find_objects(labels, n_cells)):
-        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in place)
-        pallor[index] = _pallor_of(rgb[around], labels[around] == index + 1)
+    for index, box in enumerate(boxes or ndimage.find_objects(labels, n_cells)):
+        if box is not None:
+            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+            pallor[index] = _pallor_of(rgb[around], labels[around] == index + 1)
     return pallor
 
 
