@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,15 @@ def is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
+def rectangle(place: slice | tuple[slice, slice], shape: Sequence[int]) -> tuple[slice, slice]:
+    """Return the rows and columns of an array that ``[rows]`` or ``[rows, columns]`` asks for.
+
+    Both have a start, a stop and a step within the array's ``shape``.
+    """
+    rows, columns = place if isinstance(place, tuple) else (place, slice(None))
+    return slice(*rows.indices(shape[0])), slice(*columns.indices(shape[1]))
+
+
 class ArrayFile:
     """An array (H, W) in a temporary file, of which only what is read or written is in memory.
 
@@ -202,16 +211,14 @@ class ArrayFile:
 
     def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
         """Read rows, or a rectangle of rows and columns."""
-        rows, columns = place if isinstance(place, tuple) else (place, slice(None))
-        start, stop, _ = rows.indices(self.shape[0])
-        left, right, _ = columns.indices(self.shape[1])
-        values = np.empty((stop - start, right - left), self.dtype)
+        rows, columns = rectangle(place, self.shape)
+        values = np.empty((rows.stop - rows.start, columns.stop - columns.start), self.dtype)
         if values.shape[1] == self.shape[1]:
-            self._seek(start, 0)
+            self._seek(rows.start, 0)
             self._file.readinto(values.data)
             return values
-        for row, line in enumerate(values, start=start):
-            self._seek(row, left)
+        for row, line in enumerate(values, start=rows.start):
+            self._seek(row, columns.start)
             self._file.readinto(line.data)
         return values
 

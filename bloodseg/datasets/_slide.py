@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._files import rectangle
 from .._images import check_images, to_rgb
 from ._bounds import MAX_IMAGE_BYTES
 from ._decoding import decode
@@ -89,19 +90,17 @@ class Slide:
         ValueError
             If the file is damaged there.
         """
-        rows, columns = place if isinstance(place, tuple) else (place, slice(None))
-        start, stop, step = rows.indices(self.shape[0])
-        left, right, every = columns.indices(self.shape[1])
+        rows, columns = rectangle(place, self.shape)
         try:
-            pixels = self.read(slice(start, stop), slice(left, right))
+            pixels = self.read(slice(rows.start, rows.stop), slice(columns.start, columns.stop))
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # of damaged files decoders raise nearly anything
             raise ValueError(
-                f"{self.name} cannot be read from row {start} to {stop}; it is perhaps damaged: "
-                f"{error}"
+                f"{self.name} cannot be read from row {rows.start} to {rows.stop}; it is perhaps "
+                f"damaged: {error}"
             ) from error
-        return pixels[::step, ::every]
+        return pixels[:: rows.step, :: columns.step]
 
     def __repr__(self) -> str:
         height, width = self.shape[:2]

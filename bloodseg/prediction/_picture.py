@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from .._files import rectangle
 from .._images import every_nth, find_marks, find_surround, levels, paint_over, to_rgb
 from ..datasets import Slide
 from ..preprocessing import light_of
@@ -118,10 +119,9 @@ class _Outside:
         self._view, self._every = view, every
 
     def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
-        rows, columns = place if isinstance(place, tuple) else (place, slice(None))
         down, right = (
-            np.arange(*each.indices(length)) // self._every
-            for each, length in zip((rows, columns), self.shape, strict=True)
+            np.arange(each.start, each.stop, each.step) // self._every
+            for each in rectangle(place, self.shape)
         )
         return self._view[down[:, np.newaxis], right]
 
