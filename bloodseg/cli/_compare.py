@@ -18,7 +18,7 @@ from ._batch import Batch
 from ._evaluate import count_left, list_images_of, say_left_out
 from ._evaluation import Evaluation, ScoredImage, score_image, show_score
 from ._model import load_segmenter
-from ._output import TABLE, CommandError, check_output, reported, say
+from ._output import TABLE, CommandError, check_output, counted, reported, say
 from ._tables import write_csv
 
 _SHOWN = {
@@ -82,8 +82,7 @@ class _Comparison:
         seconds = [side.seconds / n_images for side in (self.first, self.second)]
         yield ""
         yield (
-            f"{n_images} image{'s' * (n_images != 1)}; {seconds[0]:.2f} and {seconds[1]:.2f} "
-            "seconds an image."
+            f"{counted(n_images, 'image')}; {seconds[0]:.2f} and {seconds[1]:.2f} seconds an image."
         )
         yield (
             "Where the interval holds 0, these images do not tell which is better. It says "

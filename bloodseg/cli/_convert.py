@@ -10,7 +10,7 @@ import numpy as np
 from .._images import NOT_LABELLED
 from ..datasets import load_annotated, save_annotated
 from ._annotations import unreadable
-from ._output import CommandError, complain, make_folder, refuse_filled, reported, say
+from ._output import CommandError, complain, counted, make_folder, refuse_filled, reported, say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,9 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
                 f"pixels labelled {NOT_LABELLED}, not known, are background in {output}, whose "
                 f"format cannot say so: {n_partial} of {len(data.masks)} label maps have some."
             )
-    n_images = len(data.names)
-    say(
-        f"{n_images} image{'s' * (n_images != 1)}, from {data.format} to {arguments.format}: "
-        f"{output}"
-    )
+    images = counted(len(data.names), "image")
+    say(f"{images}, from {data.format} to {arguments.format}: {output}")
     return 0

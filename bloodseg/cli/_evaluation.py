@@ -28,7 +28,7 @@ from ..metrics import (
 )
 from ..prediction import Segmented
 from ._batch import list_evaluations, segment_one
-from ._output import reported
+from ._output import counted, reported
 from ._tables import write_csv
 
 METRICS_FILES = ("metrics.json", "metrics.csv")
@@ -112,7 +112,7 @@ class Evaluation:
         lines = [*self._pixel_lines(), *self._cell_lines()]
         n = len(self.images)
         lines.append(f"{'seconds an image':<36}{self.seconds / n:>12.2f}")
-        lines += ["", f"{n} image{'s' * (n != 1)}, {self.seconds:.1f} s."]
+        lines += ["", f"{counted(n, 'image')}, {self.seconds:.1f} s."]
         return [*lines, *self.notes()]
 
     def notes(self) -> Iterator[str]:

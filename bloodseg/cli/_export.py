@@ -8,7 +8,7 @@ import os
 from ..export import to_onnx
 from ._batch import INPUT_ERRORS, find_images
 from ._model import load_segmenter
-from ._output import CommandError, check_output, first_line, say
+from ._output import CommandError, check_output, counted, first_line, say
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     for position, number in written.steps.items():
         say(f"ODE-block {position}: {number} x {written.methods[position]}")
     if written.changed is not None:
-        n_images = f"{len(images)} image{'s' * (len(images) != 1)}"
-        say(f"{written.changed:.3%} of the pixels of {n_images} change their class.")
+        of_images = counted(len(images), "image")
+        say(f"{written.changed:.3%} of the pixels of {of_images} change their class.")
     say(f"Network: {written.path}")
     return 1 if failed else 0

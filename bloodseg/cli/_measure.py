@@ -11,7 +11,15 @@ from .._files import write_json, written_whole
 from ..cells import EXCLUDED_SIDES, import_roifile, to_coco, to_geojson, to_imagej_rois
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
-from ._output import CommandError, check_output, make_folder, refuse_existing, reported, say
+from ._output import (
+    CommandError,
+    check_output,
+    counted,
+    make_folder,
+    refuse_existing,
+    reported,
+    say,
+)
 from ._prediction_table import next_free
 from ._tables import write_csv
 
@@ -55,9 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     none = "no image could be measured."
     measured = batch.collect(images, measure, doing="measuring", none=none, keep=keep)
-    n_cells, n_images = sum(map(len, measured)), len(measured)
     say(
-        f"{n_cells} cell{'s' * (n_cells != 1)} in {n_images} image{'s' * (n_images != 1)}, "
+        f"{counted(sum(map(len, measured)), 'cell')} in {counted(len(measured), 'image')}, "
         f"{len(batch.failed)} failed. Results: {arguments.output}"
     )
     return batch.exit_code
