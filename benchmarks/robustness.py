@@ -137,7 +137,7 @@ def judge(found: dict[str, dict[int, dict[str, Any]]]) -> pd.DataFrame:
         pairs = [(first, name) for first in nodes for name in found if name not in nodes]
         matrices = {name: collect(name, members) for name in found}
         question = "another laboratory" if group == "elsewhere" else "robustness"
-        tables.append(_compare(matrices, pairs).assign(question=question, condition=group))
+        tables.append(compare_mean_iou(matrices, pairs).assign(question=question, condition=group))
     greatest = [f"{name} {_GREATEST}" for name in CORRUPTIONS]
     for group, members in (("clean", ["clean"]), ("greatest strength", greatest)):
         for name in nodes:
@@ -145,16 +145,36 @@ def judge(found: dict[str, dict[int, dict[str, Any]]]) -> pd.DataFrame:
                 f"{name} at {key}": collect(name, [f"{each} at {key}" for each in members])
                 for key in TOLERANCES
             }
-            table = _compare(matrices, [tuple(matrices)])
+            table = compare_mean_iou(matrices, [tuple(matrices)])
             tables.append(table.assign(question="depth for free", condition=group))
     rows = pd.concat(tables, ignore_index=True)
     return pd.concat([correct(of_one) for _, of_one in rows.groupby("question", sort=False)])
 
 
-def _compare(matrices: dict[str, np.ndarray], pairs: list[Any]) -> pd.DataFrame:
+def compare_mean_iou(matrices: dict[str, Any], pairs: list[Any]) -> pd.DataFrame:
+    """Return differences in mean IoU; p-values are not yet corrected for a whole question."""
     margins = {(*pair, "mean_iou"): MARGIN for pair in pairs}
     table = compare(matrices, pairs, margins=margins)
     return table[table.metric == METRICS[1]]
+
+
+def show_differences(table: pd.DataFrame) -> None:
+    """Print differences in mean IoU as a table, each with its verdict."""
+    print("| question | condition | first | second | first - second | interval | p | verdict |")
+    print("|---" * 8 + "|")
+    for _, row in table.iterrows():
+        shown = {1: "better", -1: "worse", 0: "equal" if is_equal(row) else "undecided"}
+        cells = [
+            row["question"],
+            row["condition"],
+            row["first"],
+            row["second"],
+            f"{100 * row['difference']:+.2f}",
+            f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
+            f"{row['p_holm']:.2g}",
+            shown[decide(row)],
+        ]
+        print("| " + " | ".join(cells) + " |")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -172,22 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
         segmenter = BloodCellSegmenter.load(store.model(record["name"]))
         scores = score_conditions(segmenter, test, elsewhere)
         found.setdefault(record["network"], {})[record["seed"]] = scores
-    table = judge(found)
-    print("| question | condition | first | second | first - second | interval | p | verdict |")
-    print("|---" * 8 + "|")
-    for _, row in table.iterrows():
-        shown = {1: "better", -1: "worse", 0: "equal" if is_equal(row) else "undecided"}
-        cells = [
-            row["question"],
-            row["condition"],
-            row["first"],
-            row["second"],
-            f"{100 * row['difference']:+.2f}",
-            f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
-            f"{row['p_holm']:.2g}",
-            shown[decide(row)],
-        ]
-        print("| " + " | ".join(cells) + " |")
+    show_differences(judge(found))
     if given.json:
         given.json.write_text(json.dumps(found))
 

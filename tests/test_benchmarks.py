@@ -13,8 +13,18 @@ import pytest
 import torch
 from PIL import Image
 from skimage.measure import regionprops
+from sklearn.utils import Bunch
 
-from benchmarks import _laboratories, finetuning, memory, noise, pretrained, robustness, training
+from benchmarks import (
+    _laboratories,
+    few_labels,
+    finetuning,
+    memory,
+    noise,
+    pretrained,
+    robustness,
+    training,
+)
 from benchmarks import all as everything
 from benchmarks import cells as cells_benchmark
 from benchmarks._colours import exchange_colours
@@ -257,6 +267,46 @@ def test_robustness(tmp_path, capsys, monkeypatch):
     }  # fmt: skip
     for _, of_one in table.groupby("question"):
         assert of_one.p_holm.tolist() == correct_by_holm(of_one.p.to_numpy()).tolist()
+
+
+def test_few_labels(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(robustness, "compare", partial(robustness.compare, n_draws=100))
+    for name, n in (("train", 9), ("test", 2)):
+        save_fields(tmp_path / name, make_smears(n, 32, random_state=n, red_cell_diameter=12), n)
+    folders = [str(tmp_path / name) for name in ("train", "test")]
+    options = "--fields 2 4 8 --steps 2 --width 2 --seeds 0 1 --networks U-Net NODEs-UNet"
+    arguments = [*folders, "-o", str(tmp_path / "few"), *options.split()]
+    few_labels.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if "undecided" in line or "±" in line]
+    scores = {(row[0], row[1]): float(row[3].split()[0]) for row in rows if "±" in row[-1]}
+    assert len(scores) == 6
+    differences = [row for row in rows if row[0] == "few labels"]
+    assert [row[1] for row in differences] == [
+        "mean of 2, 4 and 8 fields", "2 fields", "4 fields", "8 fields"
+    ]  # fmt: skip
+    found = few_labels.collect(tmp_path / "few")
+    mean = np.mean([
+        mean_iou_of(found[n]["NODEs-UNet"][seed]) - mean_iou_of(found[n]["U-Net"][seed])
+        for n in (2, 4, 8) for seed in (0, 1)
+    ])  # fmt: skip
+    assert float(differences[0][4]) == pytest.approx(100 * mean, abs=0.006)
+    few_labels.main(arguments)  # nothing is trained again
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_fewer_fields_are_of_different_groups_and_part_of_more():
+    groups = np.repeat(["a", "b", "c", "d"], [4, 1, 2, 1])
+    data = Bunch(images=list(range(8)), masks=list(range(8)), names=list("01234567"), groups=groups)
+    two, four = (few_labels.draw_fields(data, n, seed=3) for n in (2, 4))
+    assert len(set(four.groups)) == 4
+    assert two.names == four.names[:2]
+    assert two.images == [int(name) for name in two.names] == two.masks
+    drawn = {tuple(few_labels.draw_fields(data, 2, seed).names) for seed in range(5)}
+    assert len(drawn) > 1
+    assert few_labels.count_epochs(four, seed=0, n_steps=600) == 200
+    with pytest.raises(SystemExit, match=r"--fields asks for 5 groups of fields; there are 4\."):
+        few_labels.draw_fields(data, 5, seed=0)
 
 
 def mean_iou_of(matrices):
