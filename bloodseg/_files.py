@@ -183,9 +183,23 @@ def rectangle(place: slice | tuple[slice, slice], shape: Sequence[int]) -> tuple
     """Return the rows and columns of an array that ``[rows]`` or ``[rows, columns]`` asks for.
 
     Both have a start, a stop and a step within the array's ``shape``.
+
+    Raises
+    ------
+    IndexError
+        If they are no slices, or go backwards.
     """
-    rows, columns = place if isinstance(place, tuple) else (place, slice(None))
-    return slice(*rows.indices(shape[0])), slice(*columns.indices(shape[1]))
+    rows, columns = place if isinstance(place, tuple) and len(place) == 2 else (place, slice(None))
+    slices = []
+    for each, length in zip((rows, columns), shape, strict=False):
+        if not isinstance(each, slice) or (each.step or 1) < 1:
+            raise IndexError(
+                "pixels of a file are read by slices that go forwards, [10:20] of rows or "
+                f"[10:20, 5:9] of rows and columns; got {place!r}. Read all by [:], and index that."
+            )
+        start, stop, step = each.indices(length)
+        slices.append(slice(start, max(start, stop), step))
+    return slices[0], slices[1]
 
 
 class ArrayFile:
@@ -216,11 +230,15 @@ class ArrayFile:
         if values.shape[1] == self.shape[1]:
             self._seek(rows.start, 0)
             self._file.readinto(values.data)
-            return values
-        for row, line in enumerate(values, start=rows.start):
-            self._seek(row, columns.start)
-            self._file.readinto(line.data)
-        return values
+        else:
+            for row, line in enumerate(values, start=rows.start):
+                self._seek(row, columns.start)
+                self._file.readinto(line.data)
+        return values[:: rows.step, :: columns.step]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all, as numpy asks for it."""
+        return np.asarray(self[:], dtype)
 
     def __setitem__(self, place: tuple[slice, slice], values: np.ndarray) -> None:
         """Write a rectangle of rows and columns."""

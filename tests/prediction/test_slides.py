@@ -285,3 +285,22 @@ def test_an_array_in_a_file(rng, dtype):
     for columns in (slice(0, 30), slice(4, 17), slice(25, 99), slice(3, 3)):
         assert np.array_equal(array[7:19, columns], expected[7:19, columns])
     assert array[35:99].shape == (5, 30)
+    for place in np.s_[::2], np.s_[1:9:3, ::7], np.s_[-3:, -4:-1], np.s_[5:2], np.s_[:, 9:9]:
+        assert np.array_equal(array[place], expected[place]), place
+    assert np.array_equal(np.asarray(array), expected)
+    assert np.asarray(array, np.float32).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "place", [5, np.s_[::-1], np.s_[:, ::-2], np.s_[1:2, 3], np.s_[0:1, 0:1, 0]]
+)
+def test_what_is_read_goes_forwards(place, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5), np.uint8))
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "a.png")
+    for pixels in (ArrayFile((4, 5)), *map(open_slide, (tmp_path / "a.tif", tmp_path / "a.png"))):
+        with pytest.raises(IndexError) as error:
+            pixels[place]
+        assert str(error.value) == (
+            "pixels of a file are read by slices that go forwards, [10:20] of rows or [10:20, 5:9] "
+            f"of rows and columns; got {place!r}. Read all by [:], and index that."
+        )

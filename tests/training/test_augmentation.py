@@ -144,6 +144,9 @@ def test_turns_scales_and_flips(strong, least, most):
     angles = largest.clamp(max=1).acos() * 180 / math.pi
     assert angles.max() == pytest.approx(45, abs=0.1)
     assert angles.mean() == pytest.approx(22.5, abs=0.4)
+    turned = turns[free & (turns.det() > 0)]
+    way = torch.atan2(turned[:, 1, 0], turned[:, 0, 0]) * 180 / math.pi
+    assert ((way + 45) % 90 - 45).mean() == pytest.approx(0, abs=1)  # as often left as right
 
 
 def test_the_warp_is_kornias():
@@ -174,8 +177,12 @@ def test_colours_are_jiggled_as_kornia_does():
     expected = (images * (1 + contrast[column]) + added[column]).clamp(0, 1)
     expected = adjust_hue(adjust_saturation(expected, 1 + saturation), hue * 2 * math.pi)
     assert torch.allclose(jiggle.change(images, numbers), expected, atol=1e-5)
-    many = jiggle.draw(20000, generator).abs()
+    drawn = jiggle.draw(20000, generator)
+    many, starker = drawn.abs(), drawn[:, 1] > 0
     assert torch.allclose(many.mean(dim=0), torch.tensor([0.1, 0.15, 0.2, 0.025]), rtol=0.03)
+    # Half of what is added comes first, and is then multiplied by 1.15 or 0.85 on average.
+    ratio = many[starker, 0].mean() / many[~starker, 0].mean()
+    assert ratio == pytest.approx(1.075 / 0.925, rel=0.03)
     assert torch.allclose(many.amax(dim=0), torch.tensor([0.26, 0.3, 0.4, 0.05]), rtol=0.03)
 
 
@@ -203,6 +210,7 @@ def test_noise_is_of_its_width_and_of_each_channel():
 
 def test_stain_shift_changes_stains_and_light():
     images, _ = blobs(4)
+    images[0] *= 0.01  # nearly as dark as there is
     shift, generator = StainShift(p=1.0), torch.Generator().manual_seed(0)
     numbers = shift.draw(4, generator)
     changed = shift.change(images, numbers)
