@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bloodseg._hardware import cpu_has_fast_bfloat16
+from bloodseg._hardware import cpu_has_fast_bfloat16, name_processor
 
 
 def interleaved(
@@ -46,13 +45,9 @@ def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
 def machine(device: torch.device) -> str:
     """Return what the numbers were measured on, in a line."""
     software = f"torch {torch.__version__}"
+    name = name_processor(device)
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {software}"
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else name
+        return f"{name}, {software}"
     bfloat16 = "bfloat16 in hardware: " + ("yes" if cpu_has_fast_bfloat16() else "no")
     return f"{name}, {torch.get_num_threads()} threads, {bfloat16}, {software}"
 

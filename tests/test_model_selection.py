@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
@@ -114,6 +116,19 @@ def test_choice(fitted, curve_is, budget, expected):
     options = {"tolerances": [1e-2, 1e-4, 1e-3], "metric": pixel_accuracy, **budget}
     assert choose_tolerance(fitted, IMAGES, TRUTH, **options) == expected
     assert fitted.predict_ode_tol == expected
+
+
+def test_a_loss_is_one_against_the_tightest(fitted, curve_is):
+    curve_is(SECONDS, {1e-4: 2, 1e-3: 1, 1e-2: 2})  # which is not the best
+    options = {"tolerances": list(SECONDS), "metric": pixel_accuracy}
+    assert choose_tolerance(fitted, IMAGES, TRUTH, max_drop=0, **options) == 1e-2
+
+
+def test_seconds_are_the_median(fitted, smears, monkeypatch):
+    ticks = iter([0, 5, 5, 6, 6, 8])
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(model_selection, "time", clock)
+    assert model_selection.predict_at(fitted, smears.images[:1], 1e-2, 3).seconds == 2
 
 
 def test_no_choice(fitted, curve_is):

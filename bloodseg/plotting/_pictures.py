@@ -87,8 +87,7 @@ def overlay(
     for label, colour in enumerate(colours_of(classes).values(), start=1):
         found = mask == label
         dark, light = shades(colour)
-        inner = found & (distance > 2 * thickness)
-        picture[inner] += _FILL * (np.array(colour, np.float32) - picture[inner])
+        picture[found] += _FILL * (np.array(colour, np.float32) - picture[found])
         picture[found & (distance <= 2 * thickness)] = light
         picture[found & (distance <= thickness)] = dark
     return (picture + 0.5).astype(np.uint8)

@@ -98,6 +98,6 @@ def _round_numbers(low: float, high: float) -> list[float]:
     """Return 4 to 12 equally spaced round numbers that enclose a range."""
     span = max(high - low, 1e-3 * high)
     step = 10 ** math.floor(math.log10(span))
-    step = next(step * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if span / (step * part) <= 9)
+    step = next(step * part for part in (0.2, 0.25, 0.5, 1, 2) if span / (step * part) <= 9)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [round(number * step, 9) for number in range(first, max(last, first + 1) + 1)]

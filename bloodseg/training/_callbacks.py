@@ -419,9 +419,9 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     ValueError
         If they are not a list of objects of skorch's class `Callback`.
     """
-    given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     if callbacks is None:
         return []
+    given = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for each in given:
         if not isinstance(each, Callback):
             raise ValueError(

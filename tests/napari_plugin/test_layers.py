@@ -41,7 +41,7 @@ def test_rows_of_layers(rng):
         (PIXEL, (1, 1), None),
         (PIXEL, (0.1, 0.1), None),  # 0.1 of what?
         (MICROMETRE, (0.1, 0.2), (0.1, 0.2)),
-        (MICROMETRE, (-0.1, 0.1), (0.1, 0.1)),  # mirrored
+        (MICROMETRE, (-0.1, 0.2), (0.1, 0.2)),  # mirrored
         (("nanometer", "nanometer"), (65, 65), (0.065, 0.065)),
         (MICROMETRE, (50, 50), None),  # no microscope
     ],

@@ -111,7 +111,7 @@ def test_maps_of_the_shell_know_their_classes(fitted, smears, tmp_path):
     assert only(folder / "a_mask.png")[1]["features"]["class"].tolist() == list(CLASSES)
 
 
-@pytest.mark.parametrize("pixel_size", [None, 0.5])
+@pytest.mark.parametrize("pixel_size", [None, 0.5, 1.1])
 def test_outlines_lie_on_their_cells(tmp_path, pixel_size):
     cells = find_cells(make_smears(1, image_size=96, random_state=0).masks[0])
     table = measure_cells(cells, pixel_size=pixel_size, outlines=True)
@@ -125,7 +125,7 @@ def test_outlines_lie_on_their_cells(tmp_path, pixel_size):
     assert properties["features"]["diameter"].tolist() == table["diameter"].tolist()
     assert len(properties["edge_color"]) == len(table)
     scale = properties.get("scale")
-    assert scale == (pixel_size and pytest.approx((0.5, 0.5), rel=0.01))
+    assert scale == (pixel_size and pytest.approx((pixel_size, pixel_size), rel=0.01))
 
 
 def test_outlines_of_other_programs(tmp_path):

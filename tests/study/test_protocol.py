@@ -62,6 +62,8 @@ def test_copies_are_changed_and_only_of_training_crops(parts):
     quarter = len(parts.train.images) // 4
     for image in parts.train.images[:quarter]:
         assert image.dtype == np.uint8
+    copies = parts.train.images[quarter::quarter]  # of the first crop
+    assert len({image.tobytes() for image in copies}) == len(copies) == 3
     changed = []
     for number, image in enumerate(parts.train.images[quarter:]):
         original = parts.train.images[number % quarter] / 255

@@ -162,13 +162,22 @@ def test_equality_by_two_one_sided_tests(rng):
     assert not is_equal(against(good, same))
 
 
+def test_the_detectable_difference_goes_by_the_spread_of_the_draws(rng):
+    row = against(noisy(GOOD, 5, 16, rng), noisy(POOR, 5, 16, rng))
+    # In standard deviations, half an interval is 1.96 wide; 0.84 more, and four in five are found.
+    assert row.detectable == pytest.approx((row.high - row.low) / 2 * 2.8 / 1.96, rel=0.05)
+
+
 def test_one_seed_beyond_is_enough_against_a_verdict(rng):
     first, second = noisy(GOOD, 6, 16, rng), noisy(GOOD, 6, 16, rng)
     second[5] = noisy(POOR, 1, 16, rng)[0]
     row = against(first, second, effects={ROW: 0.06}, margins={ROW: 0.06})
     assert row.highest > 0.06 > row.high
-    assert not falls_short(row)
-    assert not is_equal(row)
+    other_way = against(second, first, effects={ROW: -0.06}, margins={ROW: 0.06})
+    assert other_way.lowest < -0.06 < other_way.low
+    for each in (row, other_way):
+        assert not falls_short(each)
+        assert not is_equal(each)
 
 
 @pytest.mark.parametrize("n_seeds", [1, 4])

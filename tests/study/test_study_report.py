@@ -197,7 +197,7 @@ def test_a_gain_of_the_paper_s_size_is_excluded(rng):
 def test_positions(rng):
     records = [
         record("positions", name, seed, noisy(POOR, rng, 40), "" if name == "U-Net" else "0.001",
-               seconds={"U-Net": 1.0, "ODEUNet1": 1.3}.get(name, 1.1))
+               seconds={"U-Net": 1.0, "ODEUNet1": 1.3, "ODEUNet9": 3 - seed / 2}.get(name, 1.1))
         for seed in range(5)
         for name in network_names("positions")
     ]  # fmt: skip
@@ -206,6 +206,8 @@ def test_positions(rng):
     assert len([s for _, s in found if "and ODEUNet5 differ by less than" in s]) == 16
     (slow,) = (s for _, s in found if s.startswith("ODEUNet1 takes"))
     assert "(paper: 12.0 times): does not hold. Here 1.2 to 1.2 times over 5 seeds." in slow
+    (torn,) = (s for _, s in found if s.startswith("ODEUNet9 takes"))
+    assert "(paper: 12.0 times): undecided here. Here 0.9 to 2.7 times over 5 seeds." in torn
 
 
 def test_equal_positions_hold_where_the_interval_is_narrow(rng):
