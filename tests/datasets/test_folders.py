@@ -99,6 +99,11 @@ def test_indices_are_labels_where_0_is_black(folder, colours):
     np.testing.assert_array_equal(load_folder(folder).masks[0], LABELS)
 
 
+def test_indices_are_labels_where_greys_are_in_their_order(folder):
+    _save_paletted(folder / "masks/a.png", LABELS, [(10, 10, 10), (120, 120, 120), (230, 230, 230)])
+    np.testing.assert_array_equal(load_folder(folder).masks[0], LABELS)
+
+
 @pytest.mark.parametrize(
     "colours",
     [

@@ -160,6 +160,14 @@ def test_document_types_are_found_in_any_encoding(voc):
         load_voc(folder)
 
 
+def test_a_size_of_zero_is_not_known(voc):
+    folder = voc(_object())
+    file = folder / "annotations" / "a.xml"
+    unknown = file.read_text().replace(f">{WIDTH}<", ">0<").replace(f">{HEIGHT}<", ">0<")
+    file.write_text(unknown)
+    assert load_voc(folder).counts.tolist() == [[0, 1]]
+
+
 def test_sizes_must_be_those_of_the_images(voc):
     folder = voc("")
     Image.fromarray(PICTURE[:, :-1]).save(folder / "images/a.png")

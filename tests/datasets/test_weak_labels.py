@@ -51,6 +51,7 @@ def test_platelets_are_background():
     image[20:40, 20:40] = 90
     (mask,) = masks_from_boxes([image], [[[20, 20, 40, 40]]], [[0]])
     assert (mask[24:36, 24:36] == 0).all()
+    assert mask[21, 21] == 255  # stained, but too far out in the box to be sure
 
 
 def test_where_a_white_and_a_red_cell_meet_nothing_is_said():
@@ -60,6 +61,16 @@ def test_where_a_white_and_a_red_cell_meet_nothing_is_said():
     assert mask[30, 30] == 1
     assert mask[30, 50] == 2
     assert mask[30, 40] == 255
+
+
+def test_around_a_cell_that_a_border_cuts_nothing_is_said():
+    """What is left of its box tells nothing of where the cell ends."""
+    image = np.full((60, 60, 3), 240, np.uint8)
+    image[22:38, :12] = image[22:38, 32:44] = 90
+    (mask,) = masks_from_boxes([image], [[[0, 20, 14, 40], [30, 20, 46, 40]]], [[2, 2]])
+    assert mask[30, 6] == mask[30, 38] == 2
+    assert mask[20, 13] == 255
+    assert mask[20, 45] == 0
 
 
 @pytest.mark.parametrize("box", [[-30, -20, 10, 12], [55, 55, 90, 80], [0, 0, 60, 60]])

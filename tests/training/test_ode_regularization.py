@@ -131,6 +131,13 @@ def test_what_one_step_carries_is_left_alone(smears, tiny, same_weights):
     free = tiny(**loose).fit(smears.images, smears.masks)
     told = tiny(**loose, ode_regularization=1.0).fit(smears.images, smears.masks)
     assert same_weights(free, told)
+    loose["ode_tol"] *= float(errors_of(free, smears.images).max()) / 0.2  # up to half is calm
+    free, told = (
+        tiny(**loose, ode_regularization=weight).fit(smears.images, smears.masks)
+        for weight in (0.0, 1.0)
+    )
+    assert 0.1 < errors_of(told, smears.images).max() < 0.4
+    assert same_weights(free, told)
 
 
 def test_networks_without_blocks_take_no_notice(smears, tiny, same_weights):

@@ -20,7 +20,7 @@ from bloodseg.training import (
     scale_learning_rate,
     share_seed,
 )
-from bloodseg.training._callbacks import BestWeights, CosineSchedule
+from bloodseg.training._callbacks import BestWeights, ClippedGradients, CosineSchedule
 from bloodseg.training._data import (
     VALIDATION_BLOCK,
     EpochSampler,
@@ -324,6 +324,14 @@ def test_cosine_schedule():
 
 def test_a_short_training_warms_up_at_once():
     assert CosineSchedule(0.01, 1, 1).rate(0) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("norm", "expected"), [(10.0, 1.0), (0.5, 0.5)])
+def test_a_large_gradient_is_scaled_to_one(norm, expected):
+    weight = nn.Parameter(torch.zeros(4))
+    weight.grad = torch.full((4,), norm / 2)
+    ClippedGradients().on_grad_computed(None, [("weight", weight)])
+    assert weight.grad.tolist() == pytest.approx([expected / 2] * 4)
 
 
 def test_derived_seeds_differ():
