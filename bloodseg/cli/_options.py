@@ -32,7 +32,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         nargs="+",
         type=path,
-        help="image files, or folders of them (PNG, JPEG, TIFF, BMP, slides that are TIFFs, Zarr)",
+        help="image files, or folders of them (PNG, JPEG, HEIC, TIFF, BMP, scanners' TIFFs, Zarr)",
     )
     parser.add_argument(
         "-r",

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def make_app(segmenter: BloodCellSegmenter, model: str, *, only_local: bool = Tr
 
     def form(message: str = "", status: int = 200) -> Response:
         page = environment.get_template("serve.html.jinja").render(
-            message=message, max_images=MAX_IMAGES, max_megabytes=MAX_BYTES // 2**20
+            message=message,
+            max_images=MAX_IMAGES,
+            max_megabytes=MAX_BYTES // 2**20,
+            heic=find_spec("pillow_heif") is not None,  # else an iPhone sends JPEG in its place
         )
         return Response(page, status, mimetype="text/html")
 

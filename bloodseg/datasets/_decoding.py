@@ -1,4 +1,4 @@
-"""Image files decoded whole: PNG, JPEG, BMP, and the TIFFs whose colours only Pillow knows.
+"""Image files decoded whole: PNG, JPEG, BMP, HEIC, and the TIFFs whose colours only Pillow knows.
 
 Files may come from anywhere: sizes are read from headers and checked before pixels are decoded,
 and only formats named here are opened.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from .._extras import import_extra
 from .._images import CLASS_NAMES, NOT_LABELLED, check_images, check_orientation, to_rgb
 from ._bounds import check_whole_size, too_large
 from ._pixel_size import in_micrometres, pixel_sides
@@ -33,7 +34,7 @@ _FOREIGN_STARTS = {
     (0, b"GIF8"): "GIF",
     (8, b"WEBP"): "WebP",
     (4, b"ftypavif"): "AVIF",
-    (4, b"ftyp"): "HEIC or a video",
+    (4, b"ftyp"): "a video or a sequence of images",
     (4, b"jP  "): "JPEG 2000",
     (0, b"\xff\x4f\xff\x51"): "JPEG 2000",
     (4, b"JXL "): "JPEG XL",
@@ -44,6 +45,8 @@ _FOREIGN_STARTS = {
     (0, b"%PDF"): "PDF",
     (128, b"DICM"): "DICOM",
 }
+_HEIC_STARTS = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1")  # from byte 4
+
 START = 132
 """Bytes from which `format_of` and `foreign_format_of` tell what a file is."""
 
@@ -52,7 +55,24 @@ _MOST_PAGES = 100
 
 def format_of(start: bytes) -> str | None:
     """Return which of the formats that are read a file's first bytes are of, if any."""
+    if start[4:].startswith(_HEIC_STARTS):
+        return "HEIC"
     return next((name for sign, name in _STARTS.items() if start.startswith(sign)), None)
+
+
+def missing_package(start: bytes) -> str:
+    """Return what is to be installed for a file that begins so, in words; "" if nothing."""
+    if format_of(start) == "HEIC":
+        try:
+            _import_heif()
+        except ImportError as error:
+            return str(error).rstrip(".")
+    return ""
+
+
+def _import_heif() -> Any:
+    need = "photos in HEIC need the package pillow-heif"
+    return import_extra("pillow_heif", extra="heic", need=need)
 
 
 def foreign_format_of(start: bytes) -> str | None:
@@ -233,8 +253,12 @@ class Decoded(NamedTuple):
 
 def decode(data: bytes) -> Decoded:
     """Decode the bytes of an image file."""
-    if format_of(data[:START]) is None:
+    format_ = format_of(data[:START])
+    if format_ is None:
         raise unread_format(data[:START])
+    if format_ == "HEIC":
+        # Turned as it is shown: the format says so itself, and that EXIF data do not count.
+        return Decoded(_decode_heic(data), None, 1)
     try:
         image = _open(data)
     except Image.UnidentifiedImageError:
@@ -248,6 +272,19 @@ def decode(data: bytes) -> Decoded:
         pixels = _decode_with_opencv(data) if deep else _pixels_of(image)
         # Not before: a PNG file may say it behind its pixels, and would be decoded for it alone.
         return Decoded(pixels, _sides_of(image), of_tiff or _orientation_of(image))
+
+
+def _decode_heic(data: bytes) -> np.ndarray:
+    # Not through Pillow, which keeps 8 bits of the 10 or 12 that some cameras give.
+    file = _import_heif().open_heif(data, convert_hdr_to_8bit=False)
+    check_page_count(len(file))
+    image = file[0]
+    width, height = image.size
+    check_whole_size(height, width)
+    pixels = np.array(image)
+    if pixels.dtype == np.uint8:
+        return pixels
+    return pixels | pixels >> image.info["bit_depth"]  # white is 65535, and not 65472
 
 
 def _orientation_of(image: Image.Image) -> int:

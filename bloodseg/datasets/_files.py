@@ -14,10 +14,11 @@ import numpy as np
 
 from .._files import expanded
 from .._images import PLATELET, RED, WHITE
-from ._decoding import START, foreign_format_of, format_of
+from ._decoding import START, foreign_format_of, format_of, missing_package
 
+_HEIC_SUFFIXES = (".heic", ".heif")
 IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", *_HEIC_SUFFIXES),
     *(".svs", ".ndpi", ".scn", ".bif", ".btf", ".qptiff"),  # of slide scanners: TIFFs
 )
 _MAX_JSON_BYTES = 2**28
@@ -91,9 +92,9 @@ def list_images(path: str | os.PathLike, *, recursive: bool = False) -> list[Pat
     Returns
     -------
     list of Path
-        PNG, JPEG, TIFF and BMP files, by their suffixes in any case or by how they begin, slides
-        of scanners that are TIFFs among them; and Zarr folders. Hidden files are left out; see
-        `list_passed_over`.
+        PNG, JPEG, TIFF, BMP and (with the extra ``heic``) HEIC files, by their suffixes in any
+        case or by how they begin, slides of scanners that are TIFFs among them; and Zarr folders.
+        Hidden files are left out; see `list_passed_over`.
 
     Raises
     ------
@@ -200,14 +201,16 @@ def _why_passed_over(entry: Path) -> str:
         return f"{kind} are not searched"
     if not entry.is_file():
         return "it is no file, or a link to none"
-    if entry.suffix.lower() in IMAGE_SUFFIXES:
+    suffix = entry.suffix.lower()
+    if suffix in IMAGE_SUFFIXES and suffix not in _HEIC_SUFFIXES:
         return ""  # damaged ones, too: reading them says what is wrong
     try:
         start = read_start(entry)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    if format_of(start):
-        return ""
+    missing = missing_package(start)
+    if missing or format_of(start) or suffix in _HEIC_SUFFIXES:
+        return missing
     foreign = foreign_format_of(start)
     return f"{foreign} is not read" if foreign else "it is no image"
 

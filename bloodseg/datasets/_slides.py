@@ -29,10 +29,10 @@ def open_slide(path: str | os.PathLike) -> Slide:
     ----------
     path : str or path-like
         A TIFF or OME-TIFF (of a pyramid, the finest level; of a scanner's slide, such as Aperio's
-        ``*.svs``, the slide and not its label), a Zarr array or OME-Zarr folder, or a PNG, JPEG or
-        BMP of at most 2**27 pixels (11,585 x 11,585), which is read whole, as are TIFFs with a
-        palette or other ways to write colours. What a file is its first bytes say, not its name.
-        Grey, RGB or RGBA, channels first or last.
+        ``*.svs``, the slide and not its label), a Zarr array or OME-Zarr folder, or a PNG, JPEG,
+        BMP or HEIC of at most 2**27 pixels (11,585 x 11,585), which is read whole, as are TIFFs
+        with a palette or other ways to write colours. What a file is its first bytes say, not its
+        name. Grey, RGB or RGBA, channels first or last.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def open_slide(path: str | os.PathLike) -> Slide:
     FileNotFoundError
         If there is no such file.
     ImportError
-        If a package of the extra ``slides`` is missing.
+        If a package of the extra ``slides`` or ``heic`` is missing.
     ValueError
         If the file is no image, or one of several images, channels, times or depths; or asks for
         more work than a file of its size can be worth; in reading rows, if it is damaged there.
@@ -114,7 +114,7 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
     FileNotFoundError
         If there is no such file.
     ImportError
-        If a package of the extra ``slides`` is missing.
+        If a package of the extra ``slides`` or ``heic`` is missing.
     ValueError
         If the file is not an image, cut off, too large, or holds several images.
 

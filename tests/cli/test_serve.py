@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -52,8 +53,16 @@ def test_the_form(client):
     answer = client.get("/")
     assert answer.status_code == 200
     assert "JPEG, PNG, TIFF or BMP, at most 20, 256 MB together" in answer.text
-    assert "image/*" not in answer.text  # or an iPhone sends HEIC in place of JPEG
+    assert "image/*" not in answer.text
+    assert ".heic" in answer.text
     assert "http" not in answer.text  # nothing comes from elsewhere
+
+
+def test_iphones_send_jpeg_where_heic_is_not_read(client, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    answer = client.get("/")
+    assert "image/*" not in answer.text
+    assert ".heic" not in answer.text
 
 
 def test_photos_become_a_report_with_tables(client):

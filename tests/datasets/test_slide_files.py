@@ -58,7 +58,7 @@ def test_whatever_is_opened_is_read_whole_too(tmp_path):
     [
         (b"GIF89a", "but GIF. Save it as JPEG, PNG or TIFF."),
         (b"RIFF\0\0\0\0WEBPVP8 ", "but WebP."),
-        (b"\0\0\0\x18ftypheic", "but HEIC or a video."),
+        (b"\0\0\0\x18ftypqt  ", "but a video or a sequence of images."),
         (b"ZISRAWFILE", "but Zeiss CZI."),
         (b"junk", "BMP file."),
         (b"", "BMP file, but empty. Copy it again from where it came."),
