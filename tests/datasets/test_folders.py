@@ -140,7 +140,11 @@ def test_groups_are_read_in_the_order_of_the_names(folder, rows):
 @pytest.mark.parametrize("sign", [";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_tables_of_spreadsheets_without_commas(folder, sign, end):
-    rows = [("image", "remark", "group"), ("a", "x,y", "p"), ("b", "", "Nr. 2, links")]
+    rows = [
+        ("image", "remark", "group"),
+        ("a", "more, than, signs, there, are, in, all", "p"),
+        ("b", "", "Nr. 2, links"),
+    ]
     text = "".join(sign.join(row) + end for row in rows)
     (folder / "groups.csv").write_text(text, encoding="utf-8-sig", newline="")
     assert load_folder(folder).groups.tolist() == ["p", "Nr. 2, links"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from bloodseg.datasets import make_smears
 
@@ -69,6 +70,14 @@ def test_sizes_and_numbers_are_as_asked():
         inner += [areas[i] for i in range(n_white + 1, len(areas)) if i not in edge]
     diameters = 2 * np.sqrt(np.array(inner) / np.pi)
     assert 34 < np.median(diameters) < 42  # overlap takes some
+
+
+def test_white_cells_lie_apart_and_those_without_a_place_are_left_out():
+    size = {"image_size": 96, "red_cell_diameter": 16}
+    smears = make_smears(6, **size, white_cells=(9, 9), density=(0, 0), random_state=0)
+    n_white = smears.counts[:, 0].sum()
+    assert n_white < 6 * 9
+    assert sum(ndimage.label(mask == 1)[1] for mask in smears.masks) > 0.9 * n_white
 
 
 def test_no_cells_can_be_asked_for():

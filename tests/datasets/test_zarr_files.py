@@ -305,6 +305,10 @@ def test_axes_of_ome_zarr_are_what_they_are_called(tmp_path):
         shape = {"shape": chunk.shape, "chunks": chunk.shape}
         write_zarr(tmp_path / name / "s0", chunk.tobytes(), **shape)
     assert np.array_equal(open_slide(tmp_path / "a")[3:9], PIXELS[3:9, :4])
+    attributes = (tmp_path / "a" / ".zattrs").read_text()
+    named = attributes.replace('{"name": "c"}', '{"name": "stain", "type": "channel"}')
+    (tmp_path / "a" / ".zattrs").write_text(named)
+    assert np.array_equal(open_slide(tmp_path / "a")[3:9], PIXELS[3:9, :4])
     assert np.array_equal(open_slide(tmp_path / "b")[3:9][..., 0], PIXELS[3:9, :, 0])
 
 
