@@ -14,6 +14,7 @@ from shell import SMEARS, rows_of, visible
 from bloodseg import BloodCellSegmenter
 from bloodseg._images import CLASS_NAMES, colours_of
 from bloodseg.cli import main
+from bloodseg.datasets import open_slide
 from bloodseg.plotting._pictures import overlay, shades
 
 COLOURS = colours_of(CLASS_NAMES)
@@ -55,6 +56,15 @@ def test_predict_at_another_magnification(data, model, tmp_path):
         expected = segmenter.predict([image.repeat(2, 0).repeat(2, 1)])[0]
         assert main([*command, "-o", str(tmp_path / given), "--red-cell-diameter", given]) == 0
         assert np.array_equal(Image.open(tmp_path / given / "large_mask.png"), expected)
+
+
+def test_maps_and_overlays_know_the_size_of_their_pixels(model, tmp_path):
+    image, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(SMEARS.images[0]).save(image, dpi=(25_400 / 0.1, 25_400 / 0.2))
+    assert main(["predict", str(image), "-m", str(model), "-o", str(out)]) == 0
+    for kind in ("mask", "overlay"):
+        sides = open_slide(out / f"a_{kind}.png").pixel_sides
+        assert sides == pytest.approx((0.2, 0.1), rel=1e-3)
 
 
 def test_predict_skips_what_it_cannot_read(broken, model, tmp_path, capsys):

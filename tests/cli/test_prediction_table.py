@@ -1,6 +1,7 @@
 """``predictions.csv``: no map without its row, none taken for another image's."""
 
 import csv
+import os
 import threading
 
 import pytest
@@ -28,6 +29,18 @@ def test_a_row_comes_with_its_map(tmp_path):
     assert mask.read_bytes() == b"a map"
     assert rows_of(tmp_path) == [{"image": str(image), "mask": "a_mask.png", "share_red": "0.5"}]
     assert PredictionTable(tmp_path).find(image) == mask
+
+
+def test_where_the_map_is_all_is_there(tmp_path, monkeypatch):
+    named, replace = [], os.replace
+
+    def note(unfinished, path):
+        named.append(path.name)
+        replace(unfinished, path)
+
+    monkeypatch.setattr(os, "replace", note)
+    add(PredictionTable(tmp_path), tmp_path / "in/a.png", {**MAP, "overlay": b"a picture"})
+    assert named == [TABLE, "a_overlay.png", "a_mask.png"]
 
 
 def test_a_map_that_cannot_be_written_has_no_row(tmp_path):
