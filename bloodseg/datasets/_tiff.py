@@ -230,7 +230,8 @@ class _SegmentReader:
         if page.databytecounts[index]:
             handle = page.parent.filehandle
             handle.seek(page.dataoffsets[index])
-            data = handle.read(page.databytecounts[index])
+            # No more than there is: memory for what the header declares would be had first.
+            data = handle.read(min(page.databytecounts[index], handle.size))
             packing = _PACKINGS.get(page.compression)
             if packing and index not in self._checked:
                 check_unpacked(packing, data, len(data), self.n_bytes)

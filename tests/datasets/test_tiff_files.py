@@ -210,6 +210,15 @@ def test_a_file_of_many_pages(tmp_path):
             read(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_strip_that_is_said_to_be_longer_than_the_file(tmp_path, compression):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, bigtiff=True, compression=compression)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["StripByteCounts"].overwrite(2**60, dtype="Q")
+    assert np.array_equal(read_image(path), PIXELS)  # and no MemoryError
+
+
 @pytest.mark.parametrize("suffix", ["svs", "ndpi", "scn", "bif", "btf", "qptiff"])
 def test_a_tiff_is_read_whatever_scanner_its_name_speaks_of(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
