@@ -17,7 +17,7 @@ from shell import rows_of
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cli import main
-from bloodseg.cli._output import say
+from bloodseg.cli._output import CommandError, reported, say
 from bloodseg.cli._tables import from_cell
 from bloodseg.ode import SolverWarning
 from bloodseg.prediction import Segmented
@@ -259,3 +259,17 @@ def test_options_out_of_range_end_the_command(option, text, run, save_smear, tmp
     assert code == 2
     assert f"bloodseg: error: {text}" in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("filename", "said"),
+    [
+        (None, "No space left on device"),
+        ("out.csv", "No space left on device"),
+        ("other.csv", "[Errno 28] No space left on device: 'other.csv'"),
+    ],
+)
+def test_an_error_about_another_file_names_it(filename, said):
+    with pytest.raises(CommandError) as error, reported(Path("out.csv")):
+        raise OSError(28, "No space left on device", filename)
+    assert str(error.value) == f"out.csv cannot be written: {said}"

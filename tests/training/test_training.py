@@ -341,6 +341,13 @@ def test_derived_seeds_differ():
     assert derive_seed(3, 4) == derive_seed(3, 4)
 
 
+def test_of_equal_losses_the_first_is_the_best():
+    best = BestWeights(nn.Linear(1, 1), patience=None)
+    for epoch, loss in enumerate((2.0, 1.0, 1.0), start=1):
+        best.update({"valid_loss": loss}, epoch)
+    assert (best.best_epoch, best.best_loss) == (2, 1.0)
+
+
 def test_best_weights_patience():
     best = BestWeights(nn.Linear(1, 1), patience=2)
     best.best_epoch = 3
