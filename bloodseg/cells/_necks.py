@@ -25,7 +25,6 @@ _STRAIGHT = 0.02  # the same, of one end
 _IN_SIGHT = 0.65  # share of its outline that must be seen to tell that what is cut is convex
 _IN_VIEW = 0.65  # share of a cell that is expected to be seen where a part of it is hidden
 _SHORT = 0.5  # radii: the length of a cut that needs no notches, for it is a neck
-_DENTS = 0.16  # radii: area of the dents of two pieces over the length of their cut
 _SLIVER = 0.35  # areas: a piece so small dents its neighbour little, whatever it is
 _DISCS = 1.2  # radii over those of typical cells, up to which discs are cells
 
@@ -43,8 +42,9 @@ class Usual:
         disc of that radius.
     widest : float
         In pixels; what is wider is no single cell.
-    may_be_long : bool
-        Whether two pieces with shallow dents between them are one cell, notches or not.
+    dents : float
+        Area of the dents of two pieces over the length of their cut, in radii, up to which both are
+        one cell, notches or not.
     smallest : float
         In pixels; a piece of less that lies whole in the image is a part of a cell, as lobes are.
     """
@@ -52,7 +52,7 @@ class Usual:
     radius: float
     largest: float
     widest: float
-    may_be_long: bool = False
+    dents: float
     smallest: float = 0.0
 
 
@@ -189,9 +189,8 @@ def _evidence(
         is_part = areas < usual.smallest
         is_part[labels_at_edge(pieces)] = False
         parted &= ~(is_part[cuts.first] | is_part[cuts.second])
-    if usual.may_be_long:
-        looked_at = parted & in_view & ~large & ~short & (sides.min(axis=0) > _SLIVER * cell)
-        parted &= ~_within_long(looked_at, cuts, _DENTS * usual.radius * length, pieces)
+    looked_at = parted & in_view & ~large & ~short & (sides.min(axis=0) > _SLIVER * cell)
+    parted &= ~_within_long(looked_at, cuts, usual.dents * usual.radius * length, pieces)
     return parted, ~short & (ends.min(axis=0) < _STRAIGHT)
 
 

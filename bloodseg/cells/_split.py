@@ -34,17 +34,18 @@ class _Rule:
     apart: float  # a seed is the best of the square that reaches so far from it
     blur: float  # of the votes
     largest: float  # areas of what is one cell unless notches part it, see `Usual`
+    dents: float  # up to which it is one even so, see `Usual`
 
 
 # All numbers were chosen on smear256/train, on its label maps and on those of two networks, by the
 # boxes; see docs/cells.md.
 _RULES = {
-    WHITE: _Rule(join=0.12, apart=0.8, blur=0.2, largest=3),
-    RED: _Rule(join=0.0, apart=0.4, blur=0.25, largest=1.35),
+    WHITE: _Rule(join=0.12, apart=0.8, blur=0.2, largest=3, dents=0.08),
+    RED: _Rule(join=0.0, apart=0.4, blur=0.25, largest=1.35, dents=0.16),
 }
 # Of any other class nothing is known but its radius: what hangs together is one cell, unless
 # notches or a neck part it.
-_OTHERS = _Rule(join=0.0, apart=0.8, blur=0.25, largest=np.inf)
+_OTHERS = _Rule(join=0.0, apart=0.8, blur=0.25, largest=np.inf, dents=0.08)
 _RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
 _SAME = 0.15  # maxima closer than this are one seed
@@ -102,7 +103,7 @@ def split_cells(
             radius,
             rule.largest,
             radii.widest,
-            may_be_long=name == RED,
+            rule.dents,
             smallest=_SMALLEST_WHOLE.get(name, 0) * np.pi * (radii.red or 0) ** 2,
         )
         mask = class_map == own_label

@@ -205,6 +205,16 @@ def test_two_white_cells_that_touch_or_overlap(times, distance):
     assert find_cells(class_map).counts == {"white": 2, "red": 6}
 
 
+@pytest.mark.parametrize("width", [0.15, 0.3])
+def test_a_long_white_cell_with_a_waist(width):
+    class_map = field(200)
+    y, x = np.mgrid[:200, :200] - (100 + RADIUS)
+    along, across = x * np.cos(0.3) + y * np.sin(0.3), y * np.cos(0.3) - x * np.sin(0.3)
+    half = 2 * RADIUS * (1 - 0.12 * np.exp(-((along / (2 * RADIUS * width)) ** 2)))
+    class_map[(along / (3 * RADIUS)) ** 2 + (across / half) ** 2 < 1] = WHITE
+    assert find_cells(class_map).counts == {"white": 1, "red": 6}
+
+
 def test_two_white_cells_alone():
     mask = pair(260, 40, 70, 0.4)
     assert find_cells(WHITE * mask).counts["white"] == 2
