@@ -27,6 +27,8 @@ _SPECK = 1 / 8  # of a red cell's area: what is smaller is counted nowhere
 _WHITE_AREAS = 0.8, 60.0  # in red cells' areas (1.04 to 10, clusters more)
 _HOLLOW = 0.15  # of white cells' area: background in their convex hulls (0.02 to 0.08)
 _NESTED, _NESTED_RED = 0.9, 2  # share of an outline (0.75); red cells in white ones (1)
+_STRETCHED = 1.4  # by how much outlines run farther along rows than columns, or the reverse (1.3)
+_OUTLINES = 20  # diameters that outlines run along both together, which is 5 cells
 
 # The numbers above leave a margin about what smear256/train, leukocyte300/train, folds 1 to 4 of
 # bccd and drawn smears show; in brackets what those show.
@@ -103,6 +105,7 @@ def _look_at(
     red, white = (mask_of(labels, classes, name) for name in (RED, WHITE))
     radius, field = radii.typical, seen & (labels == 0)
     return [
+        _check_stretch(red | white, seen, radius),
         *_check_split(white, red, field, radii, radius),
         _check_nesting(red, white, radius),
         *check_colours(pixels, labels, seen, radius, classes),
@@ -241,6 +244,21 @@ def _check_outlines(split: Split, field: np.ndarray) -> str:
     if hollow <= _HOLLOW * area:
         return ""
     return "its white cells have outlines like those of nuclei; perhaps pale cytoplasm is left out"
+
+
+def _check_stretch(cells: np.ndarray, seen: np.ndarray, radius: float) -> str:
+    """Compare how far outlines run along rows and along columns: alike, as cells lie anyhow."""
+    along_rows, along_columns = lengths = [
+        int(np.count_nonzero((inside[1:] != inside[:-1]) & known[1:] & known[:-1]))
+        for inside, known in ((cells, seen), (cells.T, seen.T))
+    ]
+    if sum(lengths) < 2 * _OUTLINES * radius:
+        return ""
+    ratio = max(lengths) / max(min(lengths), 1)
+    if ratio < _STRETCHED:
+        return ""
+    shape = "wide as high" if along_rows > along_columns else "high as wide"
+    return f"its cells are {ratio:.1f} times as {shape}; perhaps it was stretched"
 
 
 def _check_nesting(red: np.ndarray, white: np.ndarray, radius: float) -> str:

@@ -179,6 +179,26 @@ def test_a_camera_that_moved(smears, turn):
         assert said == ["it is blurred along one direction; perhaps stage or camera moved"]
 
 
+def test_pictures_that_were_stretched(smears):
+    columns = np.arange(396) * 220 // 396
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        image, mask = image[:, columns], mask[:, columns]
+        for pixels, labels, shape in (
+            (image, mask, "wide as high"),
+            (image.transpose(1, 0, 2), mask.T, "high as wide"),
+        ):
+            said = "; ".join(judge(pixels, labels))
+            assert re.search(rf"its cells are 1\.\d times as {shape}; perhaps it was str", said)
+
+
+def test_a_strip_that_cuts_cells_stretches_none(smears):
+    """Edges of the picture are no outlines: all strips of 60 rows show cells of a width alike."""
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        outside = np.arange(220)[:, np.newaxis] // 30 % 4 == np.zeros(220, int)
+        labels = np.where(outside, 0, mask).astype(np.uint8)
+        assert "times as" not in "; ".join(judge(image, labels, outside=outside))
+
+
 def test_frames_of_interlaced_video(smears):
     for image, mask in zip(smears.images, smears.masks, strict=True):
         combed = image.copy()
