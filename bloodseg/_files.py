@@ -51,16 +51,21 @@ def check_place(path: Any, what: str) -> Path:
 
 def _why_not_written(path: Path) -> str:
     """Return in words why no file can be put in a place; "" where one can."""
+    if "\0" in str(path):
+        return "cannot be a path (it holds a null byte)"
     try:
-        if path.is_dir():
-            return "is a folder"
-        if not path.parent.is_dir():
-            return f"lies in {path.parent}, which is no folder"
-        if path.exists() and not path.is_file():
-            return "is a pipe or a device, which a file would take the place of"
+        os.lstat(path)  # the questions below hide what is wrong with a name
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except OSError as error:  # such as a name that is too long
         return f"cannot be a path ({error.strerror})"
-    return "cannot be a path (it holds a null byte)" if "\0" in str(path) else ""
+    if os.path.isdir(path):
+        return "is a folder"
+    if not os.path.isdir(path.parent):
+        return f"lies in {path.parent}, which is no folder"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "is a pipe or a device, which a file would take the place of"
+    return ""
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -162,7 +162,7 @@ def write_png(path: Path, pixels: Any) -> None:
 
 def make_folder(path: Path) -> Path:
     """Make an output folder and see that files can be written there, before any work is done."""
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         raise CommandError(f"the output {path} is a file, where a folder is wanted. Name a folder.")
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,11 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(folder, name, capsys
     assert not os.path.isfile("pipe")
 
 
+def test_a_folder_that_cannot_be_made_is_refused(folder, model, capsys):
+    assert run("predict", "z.png", "-m", model, "-o", "a" * 300) == 2
+    assert "a cannot be made (File name too long). Choose another." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "name", "endings"),
     [("count", "c.xlsx", ".csv or .txt"), ("report", "r.pdf", ".html or .htm")],
