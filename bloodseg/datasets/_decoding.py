@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,12 +24,20 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ORIENTATION = int(ExifTags.Base.Orientation)
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What files of a format hold, and from which byte on.
 _STARTS = {
-    **dict.fromkeys(_TIFF_STARTS, "TIFF"),
-    _PNG: "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"BM": "BMP",
+    (0, b"II*\0"): "TIFF",
+    (0, b"MM\0*"): "TIFF",
+    (0, b"II+\0"): "TIFF",
+    (0, b"MM\0+"): "TIFF",
+    (0, _PNG): "PNG",
+    (0, b"\xff\xd8\xff"): "JPEG",
+    (0, b"BM"): "BMP",
+    (4, b"ftypheic"): "HEIC",
+    (4, b"ftypheix"): "HEIC",
+    (4, b"ftypheim"): "HEIC",
+    (4, b"ftypheis"): "HEIC",
+    (4, b"ftypmif1"): "HEIC",
 }
 _FOREIGN_STARTS = {
     (0, b"GIF8"): "GIF",
@@ -45,7 +54,6 @@ _FOREIGN_STARTS = {
     (0, b"%PDF"): "PDF",
     (128, b"DICM"): "DICOM",
 }
-_HEIC_STARTS = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1")  # from byte 4
 
 START = 132
 """Bytes from which `format_of` and `foreign_format_of` tell what a file is."""
@@ -55,9 +63,7 @@ _MOST_PAGES = 100
 
 def format_of(start: bytes) -> str | None:
     """Return which of the formats that are read a file's first bytes are of, if any."""
-    if start[4:].startswith(_HEIC_STARTS):
-        return "HEIC"
-    return next((name for sign, name in _STARTS.items() if start.startswith(sign)), None)
+    return _find_format(start, _STARTS)
 
 
 def missing_package(start: bytes) -> str:
@@ -77,8 +83,11 @@ def _import_heif() -> Any:
 
 def foreign_format_of(start: bytes) -> str | None:
     """Return which format of pictures that is not read a file's first bytes are of, if any."""
-    signs = _FOREIGN_STARTS.items()
-    return next((name for (at, sign), name in signs if start[at:].startswith(sign)), None)
+    return _find_format(start, _FOREIGN_STARTS)
+
+
+def _find_format(start: bytes, signs: Mapping[tuple[int, bytes], str]) -> str | None:
+    return next((name for (at, sign), name in signs.items() if start.startswith(sign, at)), None)
 
 
 def unread_format(start: bytes) -> ValueError:

@@ -87,6 +87,8 @@ class Slide:
 
         Raises
         ------
+        IndexError
+            If they are no slices that go forwards.
         ValueError
             If the file is damaged there.
         """
