@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import ttest_rel
 from sklearn.utils import Bunch
 
 from bloodseg.datasets import load_folder
@@ -88,13 +89,29 @@ def show_scores(found: Found) -> None:
     print("| fields | network | seeds | mean IoU |\n|---|---|---|---|")
     for n_fields, networks in found.items():
         for network, seeds in networks.items():
-            of_seeds = [
-                100 * scores_from_confusion(np.sum(each, axis=0))["mean_iou"]
-                for each in seeds.values()
-            ]
+            of_seeds = [_mean_iou(each) for each in seeds.values()]
             spread = np.std(of_seeds, ddof=1) if len(of_seeds) > 1 else np.nan
             shown = f"{np.mean(of_seeds):.1f} ± {spread:.1f}"
             print(f"| {n_fields} | {network} | {len(of_seeds)} | {shown} |")
+
+
+def show_gains(found: Found) -> None:
+    """Print NODEs-UNet minus U-Net for each seed, and what a paired t-test says of the seeds."""
+    pair = ("NODEs-UNet", "U-Net")
+    seeds = set.intersection(*(set(found[n][k]) for n in ANSWERING for k in pair))
+    scores = np.array(
+        [
+            [np.mean([_mean_iou(found[n][k][seed]) for n in ANSWERING]) for k in pair]
+            for seed in sorted(seeds)
+        ]
+    )
+    gains = scores[:, 0] - scores[:, 1]
+    print(f"NODEs-UNet minus U-Net by seed, mean over the fields: {np.round(gains, 2)}")
+    print(f"mean {gains.mean():+.2f}, p {ttest_rel(*scores.T).pvalue:.3f} by a paired t-test")
+
+
+def _mean_iou(matrices: list[list[list[int]]]) -> float:
+    return 100 * scores_from_confusion(np.sum(matrices, axis=0))["mean_iou"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,6 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
     found = collect(given.output)
     show_scores(found)
     show_differences(judge(found))
+    if set(ANSWERING) <= found.keys():
+        show_gains(found)
 
 
 if __name__ == "__main__":

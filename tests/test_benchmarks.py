@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 from skimage.measure import regionprops
 from sklearn.utils import Bunch
 
@@ -284,6 +285,7 @@ def test_few_labels(tmp_path, capsys, monkeypatch):
         for n in (2, 4, 8) for seed in (0, 1)
     ])  # fmt: skip
     assert float(differences[0][4]) == pytest.approx(100 * mean, abs=0.006)
+    assert f"mean {100 * mean:+.2f}, p " in lines[-1]
     few_labels.main(arguments)  # nothing is trained again
     assert capsys.readouterr().out.splitlines() == lines
 
@@ -300,6 +302,27 @@ def test_fewer_fields_are_of_different_groups_and_part_of_more():
     assert few_labels.count_epochs(four, seed=0, n_steps=600) == 200
     with pytest.raises(SystemExit, match=r"--fields asks for 5 groups of fields; there are 4\."):
         few_labels.draw_fields(data, 5, seed=0)
+
+
+def test_few_labels_asks_seeds_whether_they_agree(capsys):
+    def wrong(n):  # pixels of 100 of each class
+        return [[[100 - n, n], [n, 100 - n]]]
+
+    seeds = {
+        "U-Net": [wrong(n) for n in (10, 12, 14, 10)],
+        "NODEs-UNet": [wrong(n) for n in (9, 10, 11)],
+    }
+    of_networks = {network: dict(enumerate(matrices)) for network, matrices in seeds.items()}
+    few_labels.show_gains(dict.fromkeys(few_labels.ANSWERING, of_networks))
+    gains, verdict = capsys.readouterr().out.splitlines()
+    expected = [
+        100 * (mean_iou_of(a) - mean_iou_of(b))
+        for a, b in zip(seeds["NODEs-UNet"], seeds["U-Net"], strict=False)
+    ]
+    assert gains.endswith(str(np.round(expected, 2)))
+    t = np.mean(expected) / stats.sem(expected)
+    p = 2 * stats.t.sf(t, df=2)
+    assert verdict == f"mean {np.mean(expected):+.2f}, p {p:.3f} by a paired t-test"
 
 
 def mean_iou_of(matrices):
