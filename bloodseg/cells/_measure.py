@@ -26,7 +26,7 @@ _LENGTHS = ("diameter", "perimeter")
 _AREAS = ("area", "nucleus_area")
 _PIXEL_SIZES = 1e-3, 1e3  # micrometres; of what is far beyond, areas are no numbers
 _RIM, _CENTRE = (0.15, 0.5), 2 / 3  # depths in a red cell, of its deepest pixel's
-_DARK = (0.299, 0.587, 0.114)  # brightness, as for the Preprocessor
+_LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # brightness, as for the Preprocessor
 
 
 def measure_cells(
@@ -295,19 +295,20 @@ def _looks(
     rgb = to_rgb(image)
     n_cells = len(classes)
     means = np.zeros((n_cells, 3))
-    nucleus = np.full(n_cells, np.nan)
+    pallor, nucleus = np.full((2, n_cells), np.nan)
     red, white = (mask_of(classes, names, name) for name in (RED, WHITE))
     for index, (place, inside) in enumerate(zip(places, insides, strict=True)):
         pixels = rgb[place]
         means[index] = _mean_colour(pixels, inside)
         if white[index]:
             nucleus[index] = _nucleus_area(pixels[..., 0], inside)
+        if red[index]:
+            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in place)
+            pallor[index] = _pallor(rgb[around], labels[around] == index + 1)
     means /= 255 if rgb.dtype == np.uint8 else 1
     columns = dict(zip(("mean_red", "mean_green", "mean_blue"), means.T, strict=True))
     with np.errstate(divide="ignore"):
         nc_ratio = nucleus / (areas - nucleus)
-    boxes = [place if is_red else None for place, is_red in zip(places, red, strict=True)]
-    pallor = _pallor(labels, n_cells, rgb, boxes)
     return columns | {"pallor": pallor, "nucleus_area": nucleus, "nc_ratio": nc_ratio}
 
 
@@ -315,23 +316,8 @@ def _mean_colour(rgb: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.array(cv2.mean(rgb, chosen.astype(np.uint8))[:3])
 
 
-def _pallor(
-    labels: np.ndarray,
-    n_cells: int,
-    rgb: np.ndarray,
-    boxes: Sequence[tuple[slice, slice] | None] | None = None,
-) -> np.ndarray:
-    """Return brightness of the middle over that of the rim, for each cell; NaN without a box."""
-    pallor = np.full(n_cells, np.nan)
-    for index, box in enumerate(boxes or ndimage.find_objects(labels, n_cells)):
-        if box is not None:
-            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
-            pallor[index] = _pallor_of(rgb[around], labels[around] == index + 1)
-    return pallor
-
-
-def _pallor_of(rgb: np.ndarray, inside: np.ndarray) -> float:
-    """Return the same for one cell; NaN where it has no middle or no rim.
+def _pallor(rgb: np.ndarray, inside: np.ndarray) -> float:
+    """Return brightness of a cell's middle over that of its rim; NaN where it has not both.
 
     What surrounds the cell is to be seen, but not beyond the border of the image.
     """
@@ -341,7 +327,8 @@ def _pallor_of(rgb: np.ndarray, inside: np.ndarray) -> float:
     rim = (relative >= _RIM[0]) & (relative <= _RIM[1])
     if not rim.any():
         return np.nan
-    middle, beside = (_mean_colour(rgb, part) @ _DARK for part in (relative >= _CENTRE, rim))
+    parts = relative >= _CENTRE, rim
+    middle, beside = (_mean_colour(rgb, part) @ _LUMA_WEIGHTS for part in parts)
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(middle / beside)
 

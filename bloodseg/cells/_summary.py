@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._images import PLATELET, RED, WHITE
 from ._frame import EXCLUDED_SIDES
 from ._instances import Cells
 from ._measure import check_pixel_size, measure_cells
@@ -14,7 +15,6 @@ from ._measure import check_pixel_size, measure_cells
 if TYPE_CHECKING:
     import pandas as pd
 
-_WHITE, _RED, _PLATELET = "white", "red", "platelet"
 _GROUPS = ("image", "folder")
 _IN_FRAME, _PER_MM2 = "_in_frame", "_per_mm2"
 _NOT_CLASSES = ("image", "area_mm2", "frame_mm2", "confidence", "doubts")
@@ -188,7 +188,7 @@ def _counts_of_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """Return what a table of cells tells of the table of counts."""
     import pandas as pd
 
-    names = dict.fromkeys([_WHITE, _RED, *cells["class"]])
+    names = dict.fromkeys([WHITE, RED, *cells["class"]])
     rows = []
     for image, table in cells.groupby("image", sort=False):
         row: dict[str, Any] = {"image": image}
@@ -237,11 +237,11 @@ def _of_counts(counts: pd.DataFrame) -> dict[str, Any]:
         summary["frame_mm2"] = area
         summary |= {name + _PER_MM2: _ratio(summary[framed[name]], area) for name in framed}
     number = {name: summary[framed.get(name, name)] for name in names}
-    if {_WHITE, _RED} <= number.keys():
-        ratio = _ratio(number[_WHITE], number[_RED])
+    if {WHITE, RED} <= number.keys():
+        ratio = _ratio(number[WHITE], number[RED])
         summary |= {"white_to_red_ratio": ratio, "white_per_1000_red": 1000 * ratio}
-    if {_WHITE, _PLATELET} <= number.keys():
-        summary["platelets_per_white"] = _ratio(number[_PLATELET], number[_WHITE])
+    if {WHITE, PLATELET} <= number.keys():
+        summary["platelets_per_white"] = _ratio(number[PLATELET], number[WHITE])
     return summary
 
 
@@ -270,7 +270,7 @@ def _unit(cells: pd.DataFrame) -> str:
 def _of_cells(cells: pd.DataFrame, unit: str) -> dict[str, Any]:
     """Return what a table of cells tells beside the counts."""
     cut = _is_true(cells["touches_border"])
-    widths = cells["diameter"][cells["class"].eq(_RED) & ~cut]
+    widths = cells["diameter"][cells["class"].eq(RED) & ~cut]
     return {
         f"red_diameter_median_{unit}": widths.median(),
         "red_diameter_cv_percent": 100 * _ratio(widths.std(), widths.mean()),

@@ -185,11 +185,6 @@ def ended_early(estimator: NetworkEstimator) -> bool:
     return estimator.end_reason_ in ("interrupted", "broke down")
 
 
-def _errors(estimator: NetworkEstimator) -> list[tuple[str, str]]:
-    """Return the classes that are counted, and what the history calls their errors."""
-    return [(name, f"valid_mae_{name}") for name in estimator.class_names_[1:]]
-
-
 def summary(estimator: NetworkEstimator, seconds: float) -> str:
     """Return in words what a training came to."""
     best = estimator.history_[estimator.best_epoch_ - 1]
@@ -199,7 +194,9 @@ def summary(estimator: NetworkEstimator, seconds: float) -> str:
     if "valid_mean_iou" in best:
         text += f", mean IoU {best['valid_mean_iou']:.4f}"
     errors = [
-        f"{best[key]:.1f} {in_words(name)}" for name, key in _errors(estimator) if key in best
+        f"{best[key]:.1f} {in_words(name)}"
+        for name in estimator.class_names_[1:]
+        if (key := f"valid_mae_{name}") in best
     ]
     if errors:
         text += f", off by {' and '.join(errors)} an image"

@@ -66,9 +66,9 @@ def format_of(start: bytes) -> str | None:
     return _find_format(start, _STARTS)
 
 
-def missing_package(start: bytes) -> str:
-    """Return what is to be installed for a file that begins so, in words; "" if nothing."""
-    if format_of(start) == "HEIC":
+def missing_package(format_: str | None) -> str:
+    """Return what is to be installed for files of a format, in words; "" if nothing."""
+    if format_ == "HEIC":
         try:
             _import_heif()
         except ImportError as error:

@@ -208,9 +208,9 @@ def _why_passed_over(entry: Path) -> str:
         start = read_start(entry)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    missing = missing_package(start)
-    if missing or format_of(start) or suffix in _HEIC_SUFFIXES:
-        return missing
+    format_ = format_of(start)
+    if format_ or suffix in _HEIC_SUFFIXES:
+        return missing_package(format_)
     foreign = foreign_format_of(start)
     return f"{foreign} is not read" if foreign else "it is no image"
 

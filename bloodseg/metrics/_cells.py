@@ -260,13 +260,9 @@ def report_of_overlaps(
     """
     import pandas as pd
 
-    if not isinstance(n_resamples, Integral) or n_resamples < 0:
-        raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
+    times = draw_images(len(tables), n_resamples, random_state)
     thresholds = [_check_iou(iou), *AVERAGED]
     of_class = by_class(tables, classes)
-    generator = check_random_state(random_state)
-    draws = generator.randint(len(tables), size=(n_resamples, len(tables)))
-    times = times_drawn(draws, len(tables))
     rows = []
     for name, chosen in of_class.items():
         scores = scores_of_counts(counts_of(chosen, thresholds), times)
@@ -425,8 +421,11 @@ def _average_precisions(counts: np.ndarray) -> np.ndarray:
     return np.array([divide(tp, true + found - tp) for tp in right])
 
 
-def times_drawn(draws: np.ndarray, n_images: int) -> np.ndarray:
-    """Return how often each image is drawn, a draw a row; first all of them once."""
+def draw_images(n_images: int, n_resamples: int, random_state: Any) -> np.ndarray:
+    """Return how often each image is drawn anew, a resample a row; first all of them once."""
+    if not isinstance(n_resamples, Integral) or n_resamples < 0:
+        raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
+    draws = check_random_state(random_state).randint(n_images, size=(n_resamples, n_images))
     times = [np.bincount(draw, minlength=n_images) for draw in draws]
     return np.vstack([np.ones(n_images), *times])
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_random_state
 
 from .._images import CLASS_NAMES, check_classes
 from .._typing import Masks
@@ -17,10 +15,10 @@ from ._cells import (
     by_class,
     check_same_number,
     counts_of,
+    draw_images,
     interval,
     own_classes,
     scores_of_counts,
-    times_drawn,
 )
 from ._overlaps import overlaps
 from ._pixels import as_masks_know, confusion_matrices, scores_of_each
@@ -157,11 +155,7 @@ def paired_table(
     """Return what `compare_predictions` does, of confusion matrices (n, K, K) and `FoundCells`."""
     import pandas as pd
 
-    if not isinstance(n_resamples, Integral) or n_resamples < 0:
-        raise ValueError(f"n_resamples must be an integer of at least 0; got {n_resamples!r}.")
-    n_images = len(matrices[0])
-    draws = check_random_state(random_state).randint(n_images, size=(n_resamples, n_images))
-    times = times_drawn(draws, n_images)
+    times = draw_images(len(matrices[0]), n_resamples, random_state)
     rows = list(_rows_of_pixels(matrices, classes, times))
     if cells is not None:
         rows += _rows_of_cells(cells, times)
