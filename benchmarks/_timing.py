@@ -1,9 +1,11 @@
-"""Time calls side by side, and say on what machine."""
+"""Time calls side by side or run them apart, and say on what machine."""
 
 from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +44,19 @@ def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def run_apart(benchmark: str, *options: Any) -> Any:
+    """Return what a benchmark prints last, as JSON, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_of_process() -> int:
+    """Return the peak of resident memory in bytes. Linux; getrusage's includes the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+
 def machine(device: torch.device) -> str:
     """Return what the numbers were measured on, in a line."""
     software = f"torch {torch.__version__}"
@@ -52,7 +67,7 @@ def machine(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads, {bfloat16}, {software}"
 
 
-def write_json(path: str | None, **results: Any) -> None:
+def write_json(path: str | Path | None, **results: Any) -> None:
     """Write results where asked to."""
     if path is not None:
         Path(path).write_text(json.dumps(results, indent=1) + "\n")

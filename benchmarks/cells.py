@@ -41,6 +41,7 @@ from bloodseg.datasets import load_folder, load_voc
 from bloodseg.metrics import cell_report
 from bloodseg.models import model_file
 
+from ._tables import print_heading, print_row
 from ._timing import machine, write_json
 
 CLASSES = {"white": 1, "red": 2}
@@ -198,12 +199,12 @@ def count_errors(data, fold, maps):
 
 
 def print_rows(title, rows):
-    print(f"\n{title}\n\n| " + " | ".join(columns := list({key: 0 for row in rows for key in row})))
-    print("|---" * len(columns) + "|")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    print(f"\n{title}\n")
+    print_heading(columns)
     for row in rows:
         cells = (row.get(name, "") for name in columns)
-        shown = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
-        print("| " + " | ".join(shown) + " |")
+        print_row(f"{cell:.3f}" if isinstance(cell, float) else cell for cell in cells)
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ images/, masks/ and boxes.csv (image,class,...; classes rbc and wbc).
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,9 @@ from bloodseg import BloodCellCounter, BloodCellSegmenter
 from bloodseg._images import shrink
 from bloodseg.datasets import load_folder, load_voc
 from bloodseg.models import model_file
+
+from ._tables import print_heading, print_row
+from ._timing import write_json
 
 OF_MODEL = ("preprocessor", "network", "width", "ode_positions")
 QUICK = {"width": 2, "max_epochs": 1, "ode_tol": 1e-1}
@@ -96,10 +98,9 @@ def errors_of(answers, counts):
 def print_table(rows, n_images):
     columns = list(next(iter(rows.values())))
     print(f"Mean absolute errors over {n_images} images:\n")
-    print("| counted by | " + " | ".join(columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
+    print_heading(["counted by", *columns])
     for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |")
+        print_row([name, *(f"{row[column]:.3f}" for column in columns)])
 
 
 def main() -> None:
@@ -164,8 +165,7 @@ def main() -> None:
     result["errors"] = errors_of(answers, reported.counts)
     result["best epoch"] = counter.best_epoch_
     print_table(result["errors"], len(reported.images))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1))
+    write_json(arguments.json, **result)
 
 
 if __name__ == "__main__":

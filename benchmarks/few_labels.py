@@ -24,6 +24,7 @@ from bloodseg.study._statistics import correct
 from bloodseg.study._store import Store
 from bloodseg.training import check_groups, split_images
 
+from ._tables import print_heading, print_row
 from .robustness import compare_mean_iou, show_differences
 
 FIELDS = (2, 4, 8, 16, 32)
@@ -86,13 +87,13 @@ def judge(found: Found) -> pd.DataFrame:
 
 def show_scores(found: Found) -> None:
     """Print the mean IoU of each number of fields and network, with the spread over seeds."""
-    print("| fields | network | seeds | mean IoU |\n|---|---|---|---|")
+    print_heading(["fields", "network", "seeds", "mean IoU"])
     for n_fields, networks in found.items():
         for network, seeds in networks.items():
             of_seeds = [_mean_iou(each) for each in seeds.values()]
             spread = np.std(of_seeds, ddof=1) if len(of_seeds) > 1 else np.nan
             shown = f"{np.mean(of_seeds):.1f} ± {spread:.1f}"
-            print(f"| {n_fields} | {network} | {len(of_seeds)} | {shown} |")
+            print_row([n_fields, network, len(of_seeds), shown])
 
 
 def show_gains(found: Found) -> None:

@@ -20,6 +20,7 @@ from bloodseg import BloodCellSegmenter
 from bloodseg.datasets import load_folder
 from bloodseg.training import check_groups, split_images
 
+from ._tables import print_heading, print_row
 from ._timing import machine, write_json
 
 FROM_SCRATCH = {"pretrained": None, "learning_rate": 2e-3}
@@ -66,11 +67,11 @@ def main() -> None:
     data = load_folder(arguments.folder)
     start = BloodCellSegmenter.from_pretrained(arguments.model)
     rows = []
-    print("| start | images | seed | mean IoU |\n|---|---|---|---|")
+    print_heading(["start", "images", "seed", "mean IoU"])
     for row in trainings(start, data, arguments.images, arguments.seeds, arguments.epochs):
         rows.append(row)
         seed = "" if row["seed"] is None else row["seed"]
-        print(f"| {row['start']} | {row['images']} | {seed} | {row['mean IoU']:.2f} |", flush=True)
+        print_row([row["start"], row["images"], seed, f"{row['mean IoU']:.2f}"])
     write_json(arguments.json, machine=machine(torch.device("cpu")), rows=rows)
 
 

@@ -12,18 +12,17 @@ gradients and activations, without the weights themselves and the optimiser's st
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.network import _peak_of_process
 from bloodseg.networks import NODEsUNet, UNet, make_plain_body
 from bloodseg.networks._blocks import ResidualBlock
+
+from ._tables import print_heading, print_row
+from ._timing import peak_of_process, run_apart, write_json
 
 DEPTHS = (1, 2, 4, 8, 16)
 POSITIONS = (4, 5, 6)
@@ -54,11 +53,11 @@ def memory_of(kind: str, depth: int, width: int, side: int) -> int:
     torch.manual_seed(0)
     network = make_deep_network(kind, depth, width)
     crops, labels = torch.rand(4, 3, side, side), torch.randint(3, (4, side, side))
-    before = _peak_of_process()
+    before = peak_of_process()
     for _ in range(2):
         network.zero_grad()
         functional.cross_entropy(network(crops), labels).backward()
-    return _peak_of_process() - before
+    return peak_of_process() - before
 
 
 def main(given: list[str] | None = None) -> None:
@@ -76,29 +75,14 @@ def main(given: list[str] | None = None) -> None:
         return
     depths = (1, 16) if arguments.quick else DEPTHS
     width, side = (4, 64) if arguments.quick else (arguments.width, arguments.side)
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.memory",
-        "--width",
-        str(width),
-        "--side",
-        str(side),
-    ]
+    sizes = ("--width", width, "--side", side)
     rows = []
-    print("| blocks or steps | " + " | ".join(f"{kind}, MB" for kind in KINDS) + " |")
-    print("|---" * (len(KINDS) + 1) + "|")
+    print_heading(["blocks or steps", *(f"{kind}, MB" for kind in KINDS)])
     for depth in depths:
-        row: dict[str, int] = {"depth": depth}
-        for kind in KINDS:
-            output = subprocess.run(
-                [*command, "--of", kind, str(depth)], capture_output=True, text=True, check=True
-            )
-            row[kind] = int(output.stdout.splitlines()[-1])
-        rows.append(row)
-        print(f"| {depth} | " + " | ".join(f"{row[k] / 1e6:.0f}" for k in KINDS) + " |", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows))
+        found = {kind: run_apart("memory", *sizes, "--of", kind, depth) for kind in KINDS}
+        rows.append({"depth": depth, **found})
+        print_row([depth, *(f"{found[kind] / 1e6:.0f}" for kind in KINDS)])
+    write_json(arguments.json, rows=rows)
 
 
 if __name__ == "__main__":

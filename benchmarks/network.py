@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +36,7 @@ from bloodseg.ode._arithmetic import as_column
 from bloodseg.study import work_of_blocks
 
 from ._launches import compare_launches
-from ._timing import interleaved, machine, write_json
+from ._timing import interleaved, machine, peak_of_process, run_apart, write_json
 
 TOLERANCE, EXACT = 1e-3, 1e-6
 
@@ -223,12 +221,7 @@ def peak_memory(precision: str) -> dict[str, int]:
     """Return the bytes that two training steps add to the peak of a process of their own."""
     names = ("unet float32", f"nodes-unet {precision}", "nodes-unet float32", "torchdiffeq",
              "torchdiffeq adjoint")  # fmt: skip
-    command = [sys.executable, "-m", "benchmarks.network", *sys.argv[1:], "--memory-of"]
-    found = {}
-    for name in names:
-        output = subprocess.run([*command, name], capture_output=True, text=True, check=True)
-        found[name] = json.loads(output.stdout.splitlines()[-1])
-    return found
+    return {name: run_apart("network", *sys.argv[1:], "--memory-of", name) for name in names}
 
 
 def memory_of(name: str, given: Networks, precision: str) -> int:
@@ -238,15 +231,9 @@ def memory_of(name: str, given: Networks, precision: str) -> int:
         before = torch.cuda.memory_allocated()
         step(), step()
         return torch.cuda.max_memory_allocated() - before
-    before = _peak_of_process()
+    before = peak_of_process()
     step(), step()
-    return _peak_of_process() - before
-
-
-def _peak_of_process() -> int:
-    """Return the peak of resident memory in bytes. Linux; getrusage's includes the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+    return peak_of_process() - before
 
 
 def gradients(given: Networks, precision: str) -> dict[int, dict[str, float]]:

@@ -30,6 +30,7 @@ from bloodseg.ode import choose_method, solve
 from bloodseg.ode._arithmetic import as_column
 from bloodseg.ode.methods import TABLEAUS
 
+from ._tables import print_heading, print_row
 from ._timing import interleaved, machine, seconds_of, write_json
 
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
@@ -258,16 +259,15 @@ def methods_table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def print_methods(rows: list[dict[str, Any]]) -> None:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     print("\nevaluations of f at each tolerance, in brackets the largest achieved error")
-    print("| tolerance | " + " | ".join(methods) + ' | "auto" takes |')
-    print("|---" * (len(methods) + 2) + "|")
+    print_heading(["tolerance", *methods, '"auto" takes'])
     for tol in dict.fromkeys(row["tol"] for row in rows):
         cells = {
             row["method"]: f"{row['evaluations']:.1f} ({row['error']:.1e})"
             for row in rows
             if row["tol"] == tol
         }
-        shown = " | ".join(cells.get(method, "") for method in methods)
-        print(f"| {tol:g} | {shown} | {choose_method(tol)} |")
+        shown = (cells.get(method, "") for method in methods)
+        print_row([f"{tol:g}", *shown, choose_method(tol)])
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
@@ -287,11 +287,9 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
         "tuned": "{}",
     }
     shown = {name: form for name, form in columns.items() if any(name in row for row in rows)}
-    print("| " + " | ".join(shown) + " |")
-    print("|---" * len(shown) + "|")
+    print_heading(shown)
     for row in rows:
-        cells = [form.format(row[name]) if name in row else "" for name, form in shown.items()]
-        print("| " + " | ".join(cells) + " |")
+        print_row(form.format(row[name]) if name in row else "" for name, form in shown.items())
     for row in rows:
         shares = ", ".join(f"{name} {value:.0%}" for name, value in row["shares"].items())
         print(f"where the time goes at position {row['position']}: {shares}")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,9 @@ from bloodseg.metrics import confusion_matrix
 from bloodseg.study import compare
 from bloodseg.study._statistics import METRICS, correct, decide, is_equal
 from bloodseg.study._store import Store
+
+from ._tables import print_heading, print_row
+from ._timing import write_json
 
 MARGIN = 0.005
 TOLERANCES = {"1e-6": 1e-6, "1e-1": 1e-1}
@@ -160,21 +162,16 @@ def compare_mean_iou(matrices: dict[str, Any], pairs: list[Any]) -> pd.DataFrame
 
 def show_differences(table: pd.DataFrame) -> None:
     """Print differences in mean IoU as a table, each with its verdict."""
-    print("| question | condition | first | second | first - second | interval | p | verdict |")
-    print("|---" * 8 + "|")
+    names = ("question", "condition", "first", "second")
+    print_heading([*names, "first - second", "interval", "p", "verdict"])
     for _, row in table.iterrows():
         shown = {1: "better", -1: "worse", 0: "equal" if is_equal(row) else "undecided"}
-        cells = [
-            row["question"],
-            row["condition"],
-            row["first"],
-            row["second"],
+        numbers = (
             f"{100 * row['difference']:+.2f}",
             f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
             f"{row['p_holm']:.2g}",
-            shown[decide(row)],
-        ]
-        print("| " + " | ".join(cells) + " |")
+        )
+        print_row([*(row[name] for name in names), *numbers, shown[decide(row)]])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -193,8 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         scores = score_conditions(segmenter, test, elsewhere)
         found.setdefault(record["network"], {})[record["seed"]] = scores
     show_differences(judge(found))
-    if given.json:
-        given.json.write_text(json.dumps(found))
+    write_json(given.json, **found)
 
 
 if __name__ == "__main__":

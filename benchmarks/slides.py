@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,7 +37,7 @@ from bloodseg.cells._scale import typical_radii
 from bloodseg.datasets import make_smears, open_slide, read_image
 from bloodseg.models import model_file
 
-from ._timing import machine, write_json
+from ._timing import machine, run_apart, write_json
 
 FIELD, DIAMETER = 1024, 54  # drawn once and repeated; cells as in smear256
 
@@ -86,7 +84,7 @@ def seconds_of_children():
 
 def make_segmenter(model, width):
     if model is not None:
-        return BloodCellSegmenter.load(model_file(model))
+        return BloodCellSegmenter.load(model)
     smears = make_smears(2, image_size=64, random_state=0, red_cell_diameter=20)
     segmenter = BloodCellSegmenter(width=width, max_epochs=1, crop_size=32, random_state=0)
     return segmenter.fit(smears.images, smears.masks)
@@ -157,7 +155,7 @@ def agreement(arguments):
     across = int(len(images) ** 0.5)
     rows = [np.hstack(images[i * across : (i + 1) * across]) for i in range(across)]
     mosaic = np.vstack(rows)
-    segmenter = BloodCellSegmenter.load(model_file(arguments.model)).set_params(tile_size=None)
+    segmenter = BloodCellSegmenter.load(arguments.model).set_params(tile_size=None)
     (whole,) = segmenter.predict_proba([mosaic])
     inner = slice(64, -64), slice(64, -64)
     results = []
@@ -179,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="sides of 300 and 1200 pixels")
     parser.add_argument("--sides", type=int, nargs="+", default=[1000, 2000, 5000, 10000, 20000])
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--model", type=model_file)
     parser.add_argument("--width", type=int, default=8, help="of the network without a model")
     parser.add_argument("--masks", action="store_true", help="time the cells alone")
     parser.add_argument("--threads", type=int, default=1)
@@ -203,9 +201,7 @@ def main() -> None:
         options += ["--masks"] * arguments.masks
         options += [f"--model={arguments.model}"] if arguments.model else []
         for side in [300, 1200] if arguments.quick else arguments.sides:
-            command = [sys.executable, "-m", "benchmarks.slides", f"--one={side}", *options]
-            result = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append(json.loads(result.stdout.splitlines()[-1]))
+            rows.append(run_apart("slides", f"--one={side}", *options))
             print({key: round(value, 3) for key, value in rows[-1].items()}, flush=True)
     write_json(arguments.json, machine=machine(torch.device(arguments.device)), rows=rows)
 

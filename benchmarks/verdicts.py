@@ -12,13 +12,15 @@ share where it is right. Verdicts of studies take five seeds; here they are coun
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 from bloodseg.study import compare
 from bloodseg.study._statistics import FEWEST_SEEDS, decide, falls_short, is_equal
+
+from ._tables import print_heading, print_row
+from ._timing import write_json
 
 _ROW = ("a", "b", "pixel_accuracy")
 _EFFECT, _MARGIN = 0.02, 0.005  # about the paper's gain in mean IoU, and what counts as equal
@@ -91,12 +93,9 @@ def main() -> None:
             shares = simulate(noise, n_seeds, arguments.images, repeats, rng)
             results.append({"noise": name, "seeds": n_seeds, **shares})
             if len(results) == 1:
-                print("| " + " | ".join(results[0]) + " |")
-                print("| --- " * len(results[0]) + "|")
-            cells = (f"{value:.1%}" for value in shares.values())
-            print("| " + " | ".join([name, str(n_seeds), *cells]) + " |", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results))
+                print_heading(results[0])
+            print_row([name, n_seeds, *(f"{value:.1%}" for value in shares.values())])
+    write_json(arguments.json, rows=results)
 
 
 if __name__ == "__main__":
