@@ -17,7 +17,7 @@ from PIL import Image
 from shell import rows_of
 
 from bloodseg import BloodCellSegmenter, summarize
-from bloodseg.cli import _batch, main
+from bloodseg.cli import _batch, _count, main
 from bloodseg.datasets import make_smears, open_slide
 from bloodseg.plotting._pictures import overlay
 
@@ -109,6 +109,22 @@ def test_a_summary_of_all_images(model, images, tmp_path, capsys):
     assert out.endswith(f"Table: {output}\nSummary: {tmp_path / 'counts.summary.csv'}\n")
     assert run(*arguments) == 2
     assert f"{output} exists" in capsys.readouterr().err
+
+
+def test_a_summary_counts_in_frames_where_no_size_of_a_pixel_is_known(model, images, tmp_path):
+    output = tmp_path / "counts.csv"
+    assert run("count", images / "a.png", "-m", model, "--summary", "-o", output) == 0
+    assert {"white_in_frame", "red_in_frame"} <= rows_of(output)[0].keys()
+
+
+def test_a_single_image_has_no_sums_and_sure_ones_no_column_of_their_own():
+    row = {"image": "a", "red": 3}
+    assert len(list(_count._table([row], ["red"]))) == 2
+    assert list(_count._table([row] * 2, ["red"]))[-1].split() == ["6", "2", "images"]
+    summed = [{"images": 2, "images_doubted": 0}] * 2
+    assert [line.split() for line in _count._in_columns(summed)] == [
+        *([], ["images", "2"], ["images", "doubted", "0"]),
+    ]
 
 
 def test_measure_writes_every_format(model, images, tmp_path, capsys):

@@ -2,12 +2,15 @@
 
 import csv
 
+import numpy as np
 import pytest
+from sklearn.utils import Bunch
 
 from bloodseg import BloodCellSegmenter
-from bloodseg.cli import main
+from bloodseg.cli import _compare, main
+from bloodseg.cli._evaluation import Evaluation, ScoredImage
 from bloodseg.datasets import make_smears, save_annotated
-from bloodseg.metrics import compare_predictions
+from bloodseg.metrics import compare_predictions, confusion_matrix
 
 SMEARS = make_smears(3, image_size=64, random_state=0, red_cell_diameter=20)
 
@@ -93,6 +96,30 @@ def test_a_stop_keeps_the_images_that_both_have_seen(models, data, tmp_path, cap
     images, masks = SMEARS.images[:2], SMEARS.masks[:2]
     expected = compare_predictions(masks, first.predict(images), second.predict(images))
     assert float(rows[0]["difference"]) == pytest.approx(expected["difference"][0], abs=0.02)
+
+
+@pytest.mark.parametrize("doubted", [0, 1])
+def test_an_answer_in_doubt_counts_whichever_model_gives_it(doubted, models, data, monkeypatch):
+    score_image, calls = _compare.score_image, []
+
+    def score(segmenter, *given):
+        calls.append(segmenter)
+        doubts = ["blurred"] * (len(calls) % 2 != doubted)
+        return score_image(segmenter, *given)[0], Bunch(doubts=lambda: doubts)
+
+    monkeypatch.setattr(_compare, "score_image", score)
+    assert run(*models, data) == 0
+    assert run(*models, data, "--strict") == 1
+
+
+def test_seconds_and_notes_are_those_of_both_models():
+    def evaluate(found, seconds):
+        matrix = confusion_matrix([np.array([[0, 1]])], [np.array([found])])
+        return Evaluation([ScoredImage({"image": "a", "seconds": seconds}, matrix)])
+
+    notes = list(_compare._Comparison(evaluate([0, 1], 1.0), evaluate([0, 2], 3.0), 0).notes())
+    assert notes[1] == "1 image; 1.00 and 3.00 seconds an image."
+    assert notes[-1].startswith("No label map holds red cells (2)")
 
 
 def test_models_of_other_classes_are_refused(models, data, tmp_path, capsys):

@@ -187,10 +187,12 @@ def test_evaluate_leaves_out_what_it_cannot_read(broken, model, tmp_path, capsys
     ):
         assert message in captured.err
     assert "\n1 image, " in captured.out
-    assert "3 left out, see the messages." in captured.out
+    assert "3 left out, see the messages.\n" in captured.out
+    assert "Stopped before" not in captured.out
     report = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert report["scores"]["cpa_white"] is None
     assert set(report["failed"]) == set("bcd")
+    assert report["n_left"] == 0
     assert rows_of(out / "metrics.csv")[0]["cpa_white"] == ""
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from bloodseg import BloodCellSegmenter
 from bloodseg.cli import main
+from bloodseg.cli._batch import find_images
 from bloodseg.datasets import make_smears
 
 SMEARS = make_smears(2, image_size=64, random_state=0, red_cell_diameter=20)
@@ -107,6 +108,22 @@ def test_an_image_is_not_replaced_by_an_output(command, folder, capsys):
         capsys.readouterr().err
     )
     assert Path("z.png").read_bytes() == before
+
+
+def test_an_image_that_is_given_twice_goes_by_its_first_name(folder):
+    link = folder / "link.png"
+    link.symlink_to(folder / "in/z.png")
+    assert find_images([Path("z.png"), link]) == ({Path("z.png"): "z"}, {})
+    assert find_images([link, Path("z.png")]) == ({link: "link"}, {})
+
+
+@pytest.mark.parametrize(("n_files", "more"), [(20, ""), (21, " and 1 more")])
+def test_what_is_left_out_of_a_folder_is_named_up_to_a_number(n_files, more, tmp_path, capsys):
+    Image.fromarray(SMEARS.images[0]).save(tmp_path / "a.png")
+    for number in range(n_files):
+        (tmp_path / f"{number}.txt").touch()
+    find_images([tmp_path])
+    assert capsys.readouterr().err.endswith(f".txt (it is no image){more}.\n")
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ def test_what_fails_costs_no_other(client):
         ([("a.png", b"")] * 21, "", "choose 1 to 20 photos at a time; got 21."),
         ([("a.png", b"x")], "wide", "must be a number of micrometres, or nothing; got &#39;wide"),
         ([("a.png", b"x")], "-1", "must be above 0 micrometres; got &#39;-1&#39;"),
+        ([("a.png", b"x")], "inf", "must be above 0 micrometres; got &#39;inf&#39;"),
     ],
 )
 def test_bad_requests(client, photos, pixel_size, said):
@@ -129,6 +130,8 @@ def test_strangers_are_refused(client):
     answer = post(client, ("a.png", png()), headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403
     assert "from its own form alone" in answer.text
+    typed = {"Sec-Fetch-Site": "none"}  # as browsers say where nobody has led to the page
+    assert client.get("/", headers=typed).status_code == 200
     assert client.get("/elsewhere").status_code == 404
 
 

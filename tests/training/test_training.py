@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from fits import PixelNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -473,3 +474,21 @@ def test_accelerate_that_is_missing(monkeypatch):
     text = "accelerator=True needs Hugging Face Accelerate: pip install 'bloodseg[distributed]'."
     with pytest.raises(ImportError, match=re.escape(text)):
         make_accelerator(True)
+
+
+# ---------------------------------------------------------------- weight decay
+
+
+class NetWithIdleWeight(PixelNet):
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return super().forward(x) + 0 * self.idle
+
+
+def test_a_weight_that_the_loss_asks_nothing_of_decays(tiny, smears):
+    segmenter = tiny(network=NetWithIdleWeight, learning_rate=0.1)
+    segmenter.fit(smears.images, smears.masks)
+    assert 0.9 < segmenter.network_.idle.item() < 1
