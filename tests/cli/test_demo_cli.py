@@ -17,8 +17,11 @@ def test_demo_draws_trains_and_shows(tmp_path, capsys):
     assert main(command) == 0
     files = {"overview.png", "metrics.csv", "metrics.json", "model.safetensors"}
     assert {file.name for file in (tmp_path / "demo").iterdir()} == {*files, "smears"}
-    assert len(load_annotated(tmp_path / "demo/smears/train").images) == 4
-    assert load_annotated(tmp_path / "demo/smears/test").instances is not None
+    train, test = (load_annotated(tmp_path / "demo/smears" / part) for part in ("train", "test"))
+    assert len(train.images) == 4
+    assert test.instances is not None
+    drawn = {image.tobytes() for image in (*train.images, *test.images)}
+    assert len(drawn) == 8  # no smear of the test is one of the training
     out = capsys.readouterr().out
     assert "overview.png" in out
     at_once, trained = out.split("Trained here: ")

@@ -1,6 +1,7 @@
 """Names of inputs and outputs that are no common ones, and files that are left out."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 from bloodseg import BloodCellSegmenter
 from bloodseg.cli import main
 from bloodseg.cli._batch import find_images
+from bloodseg.cli._measure import _outline_files
+from bloodseg.cli._output import PAGE, TABLE, check_output
 from bloodseg.datasets import make_smears
 
 SMEARS = make_smears(2, image_size=64, random_state=0, red_cell_diameter=20)
@@ -97,6 +100,18 @@ def test_a_folder_that_cannot_be_made_is_refused(folder, model, capsys):
 def test_an_output_is_called_by_what_it_is(command, name, endings, folder, capsys):
     assert run(command, "z.png", "-m", "none", "-o", name) == 2
     assert f"must be called by what it is, {endings}; got {name}." in capsys.readouterr().err
+
+
+def test_endings_may_be_in_capitals(tmp_path):
+    check_output(tmp_path / "c.CSV", overwrite=False, endings=TABLE)
+    check_output(tmp_path / "r.Html", overwrite=False, endings=PAGE)
+
+
+def test_a_number_behind_a_name_is_no_name_of_another_image():
+    stems = {Path("a.png"): "a", Path("a.jpg"): "a", Path("a-2.png"): "a-2"}
+    arguments = Namespace(formats=("geojson",), rois=False, output=Path("out"))
+    files = [each["geojson"].name for each in _outline_files(arguments, stems).values()]
+    assert files == ["a.geojson", "a-3.geojson", "a-2.geojson"]
 
 
 @pytest.mark.parametrize("command", ["count", "report"])

@@ -141,6 +141,7 @@ def test_the_home_folder_is_found_in_every_path(monkeypatch, tmp_path):
             ["study", "networks", "x", "y", "-o", "z", "--seeds", "0,1"],
             "a seed is a whole number from 0 to 4294967295; got '0,1'",
         ),
+        (["serve", "--port", "65536"], "a port is a whole number up to 65535; got '65536'"),
         (["demo", "--random-state", "4294967296"], "a seed is a whole number from 0 to 4294967295"),
         (
             ["count", "x", "--excluded-sides", "right"],

@@ -68,7 +68,8 @@ def test_a_row_broken_off_is_left_out(tmp_path):
         add(table, tmp_path / f"in/{name}.png")
     text = (tmp_path / TABLE).read_text()
     (tmp_path / TABLE).write_text(text[:-9])  # in the middle of the last map's name
-    (tmp_path / "b_mask.png").unlink()
+    for name in "ab":  # but for its map, the row of a is whole
+        (tmp_path / f"{name}_mask.png").unlink()
     table = PredictionTable(tmp_path)
     add(table, tmp_path / "in/c.png")
     assert [row["mask"] for row in rows_of(tmp_path)] == ["a_mask.png", "c_mask.png"]
@@ -141,7 +142,9 @@ def test_a_table_of_another_kind_is_left_alone(tmp_path, text):
 
 
 def test_rows_that_say_nothing_of_this_folder_are_kept(tmp_path):
-    (tmp_path / TABLE).write_text("image,mask,note\nx,../mine_mask.png,1\nb,,2\n")
+    (tmp_path / TABLE).write_text(
+        "image,mask,note\nx,../mine_mask.png,1\nb,,2\nc\\x00,c_mask.png,3\n"
+    )
     table = PredictionTable(tmp_path)
     add(table, tmp_path / "in/a.png")
-    assert [row["note"] for row in rows_of(tmp_path)] == ["1", "2", ""]
+    assert [row["note"] for row in rows_of(tmp_path)] == ["1", "2", "3", ""]

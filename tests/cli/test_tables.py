@@ -20,6 +20,8 @@ from bloodseg.cli._tables import from_cell, to_cell, write_csv
         ("@a.png", "./@a.png"),
         ("-5", "./-5"),
         ("+a.png", "./+a.png"),
+        ("\uff1d1+1.png", "./\uff1d1+1.png"),
+        ("\uff0da.png", "./\uff0da.png"),
         (-5, -5),
         (-0.5, -0.5),
         (None, ""),
