@@ -97,9 +97,20 @@ def with_labels(classes: Sequence[str], *, first: int = 0) -> str:
     return " and ".join([", ".join(parts[:-1])] * (len(parts) > 1) + parts[-1:])
 
 
-def in_words(name: str) -> str:
-    """Return what a text calls the cells of a class."""
-    return _NOUNS.get(name, name)
+def in_words(name: str, number: int = 2) -> str:
+    """Return what a text calls so many cells of a class."""
+    noun = _NOUNS.get(name, name)
+    return noun[:-1] if number == 1 and name in _NOUNS else noun
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 image", "2 images"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def counted_cells(number: int, name: str) -> str:
+    """Return "1 white cell", "2 white cells"; "parasite: 2", for who knows its plural."""
+    return f"{number} {in_words(name, number)}" if name in _NOUNS else f"{name}: {number}"
 
 
 def colours_of(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._images import CLASS_NAMES, cell_labels, check_classes, check_masks
+from .._images import CLASS_NAMES, cell_labels, check_classes, check_masks, counted
 from ._blocks import Block, KeptBlocks
 from ._frame import EXCLUDED_SIDES, CountingFrame, check_excluded_sides
 from ._scale import LEAST_DIAMETER, MOST_DIAMETER, is_diameter, typical_radii
@@ -86,13 +86,13 @@ class Cells:
         few = len(self) <= MOST_OUTLINED
         n_cut = int(self.touches_border.sum())
         return to_html(
-            f"{len(self)} cells",
+            counted(len(self), "cell"),
             outlines_of(self.labels, len(self)) if few else [],
             self.names.tolist(),
             shape=(self.labels.shape[0], self.labels.shape[1]),
             counts=self.counts,
             classes=self.class_names,
-            notes=[f"{n_cut} touch a border"],
+            notes=[f"{n_cut} cut by a border"],
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._images import counted
 from ..datasets import Annotated
 from ..estimators import BloodCellSegmenter
 from ..metrics import FoundCells, paired_table
@@ -18,7 +19,7 @@ from ._batch import Batch
 from ._evaluate import count_left, list_images_of, say_left_out
 from ._evaluation import Evaluation, ScoredImage, score_image, show_score
 from ._model import load_segmenter
-from ._output import TABLE, CommandError, check_output, counted, reported, say
+from ._output import TABLE, CommandError, check_output, reported, say
 from ._tables import write_csv
 
 _SHOWN = {

@@ -7,10 +7,10 @@ import os
 
 import numpy as np
 
-from .._images import NOT_LABELLED
+from .._images import NOT_LABELLED, counted
 from ..datasets import load_annotated, save_annotated
 from ._annotations import unreadable
-from ._output import CommandError, complain, counted, make_folder, refuse_filled, reported, say
+from ._output import CommandError, complain, make_folder, refuse_filled, reported, say
 
 
 def run(arguments: argparse.Namespace) -> int:

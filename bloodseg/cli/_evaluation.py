@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from .._files import write_json
-from .._images import CLASS_NAMES, PLATELET, cell_labels, in_words
+from .._images import CLASS_NAMES, PLATELET, cell_labels, counted, in_words
 from ..cells import Cells
 from ..datasets import Slide, TrueCells
 from ..estimators import BloodCellSegmenter
@@ -28,7 +28,7 @@ from ..metrics import (
 )
 from ..prediction import Segmented
 from ._batch import list_evaluations, segment_one
-from ._output import counted, reported
+from ._output import reported
 from ._tables import write_csv
 
 METRICS_FILES = ("metrics.json", "metrics.csv")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 
+from .._images import counted
 from ..export import to_onnx
 from ._batch import INPUT_ERRORS, find_images
 from ._model import load_segmenter
-from ._output import CommandError, check_output, counted, first_line, say
+from ._output import CommandError, check_output, first_line, say
 
 
 def run(arguments: argparse.Namespace) -> int:

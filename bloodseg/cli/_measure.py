@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import write_json, written_whole
+from .._images import counted
 from ..cells import EXCLUDED_SIDES, import_roifile, to_coco, to_geojson, to_imagej_rois
 from ._batch import Batch, segment_one
 from ._model import load_segmenter
 from ._output import (
     CommandError,
     check_output,
-    counted,
     make_folder,
     refuse_existing,
     reported,

@@ -119,11 +119,6 @@ def _note(text: str, source: str) -> None:
     complain(f"warning: {': '.join(filter(None, parts))} ({source})")
 
 
-def counted(number: int, noun: str) -> str:
-    """Return "1 image", "2 images"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _one_line(text: Any) -> str:
     return " ".join(str(text).split())
 

@@ -10,11 +10,11 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .._extras import import_extra
+from ..datasets import formats_read_here
 from ..estimators import BloodCellSegmenter
 from ..prediction import Segmented
 from ..reporting import ImageResult
@@ -27,6 +27,15 @@ from ._tables import to_csv
 MAX_IMAGES = 20
 MAX_BYTES = 2**28  # of one request
 _MAX_PIXELS = 2**22  # of a picture in the page: what is sent to a browser is not kept there
+# What a browser offers to choose. Types, where phones and browsers know them; not "image/*", for
+# which an iPhone sends HEIC, while it sends JPEG where HEIC is not asked for.
+_ACCEPTED = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "TIFF": ".tif,.tiff",
+    "BMP": "image/bmp",
+    "HEIC": ".heic,.heif",
+}
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -87,11 +96,13 @@ def make_app(segmenter: BloodCellSegmenter, model: str, *, only_local: bool = Tr
     one_at_a_time = threading.Lock()
 
     def form(message: str = "", status: int = 200) -> Response:
+        formats = formats_read_here()
         page = environment.get_template("serve.html.jinja").render(
             message=message,
             max_images=MAX_IMAGES,
             max_megabytes=MAX_BYTES // 2**20,
-            heic=find_spec("pillow_heif") is not None,  # else an iPhone sends JPEG in its place
+            formats=formats,
+            accepted=",".join(_ACCEPTED[name] for name in formats),
         )
         return Response(page, status, mimetype="text/html")
 

@@ -3,6 +3,7 @@
 from ._annotated import load_annotated
 from ._bounds import MAX_PIXELS as MAX_PIXELS  # `as`: for other rooms, not public
 from ._coco import load_coco
+from ._decoding import formats_read_here as formats_read_here
 from ._files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from ._files import UnknownLabelError as UnknownLabelError
 from ._files import files_by_stem as files_by_stem

@@ -20,18 +20,17 @@ from .._images import CLASS_NAMES, NOT_LABELLED, check_images, check_orientation
 from ._bounds import check_whole_size, too_large
 from ._pixel_size import in_micrometres, pixel_sides
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _ORIENTATION = int(ExifTags.Base.Orientation)
 # What files of a format hold, and from which byte on.
 _STARTS = {
+    (0, _PNG): "PNG",
+    (0, b"\xff\xd8\xff"): "JPEG",
     (0, b"II*\0"): "TIFF",
     (0, b"MM\0*"): "TIFF",
     (0, b"II+\0"): "TIFF",
     (0, b"MM\0+"): "TIFF",
-    (0, _PNG): "PNG",
-    (0, b"\xff\xd8\xff"): "JPEG",
     (0, b"BM"): "BMP",
     (4, b"ftypheic"): "HEIC",
     (4, b"ftypheix"): "HEIC",
@@ -39,6 +38,8 @@ _STARTS = {
     (4, b"ftypheis"): "HEIC",
     (4, b"ftypmif1"): "HEIC",
 }
+IMAGE_FORMATS = tuple(dict.fromkeys(_STARTS.values()))
+_OF_PILLOW = tuple(name for name in IMAGE_FORMATS if name != "HEIC")
 _FOREIGN_STARTS = {
     (0, b"GIF8"): "GIF",
     (8, b"WEBP"): "WebP",
@@ -64,6 +65,11 @@ _MOST_PAGES = 100
 def format_of(start: bytes) -> str | None:
     """Return which of the formats that are read a file's first bytes are of, if any."""
     return _find_format(start, _STARTS)
+
+
+def formats_read_here() -> tuple[str, ...]:
+    """Return those of `IMAGE_FORMATS` that are read with what is installed."""
+    return tuple(name for name in IMAGE_FORMATS if not missing_package(name))
 
 
 def missing_package(format_: str | None) -> str:
@@ -97,7 +103,8 @@ def unread_format(start: bytes) -> ValueError:
         what = f" but {foreign}. Save it as JPEG, PNG or TIFF."
     else:
         what = "." if start else ", but empty. Copy it again from where it came."
-    return ValueError(f"it is not a PNG, JPEG, TIFF or BMP file{what}")
+    known = f"{', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}"
+    return ValueError(f"it is not a {known} file{what}")
 
 
 def decode_rgb(data: bytes, *, name: str) -> np.ndarray:
@@ -207,7 +214,7 @@ def _open(data: bytes) -> Image.Image:
         warnings.simplefilter("ignore", UserWarning)
         # Named formats only: some of Pillow's others start programs (EPS) or are rarely tested.
         try:
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(io.BytesIO(data), formats=_OF_PILLOW)
         except Image.DecompressionBombError as error:
             raise too_large("too many") from error
     check_whole_size(image.height, image.width)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .._images import CLASS_NAMES, colours_of, in_words
+from .._images import CLASS_NAMES, colours_of, counted_cells
 from ..datasets import Slide, in_micrometres, make_smears, pixel_sides
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def in_text(row: Mapping[str, Any], classes: Sequence[str]) -> str:
     for name in classes[1:]:
         density = row.get(f"{name}_per_mm2", math.nan)
         per_area = "" if math.isnan(density) else f", {density:,.0f} per mm²"
-        lines.append(f"{row[name]} {in_words(name)}{per_area}")
+        lines.append(f"{counted_cells(row[name], name)}{per_area}")
     lines.append(f"Mean confidence: {row['confidence']:.3f}")
     if row["doubts"]:
         lines.append(f"In doubt: {row['doubts']}")

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, Template
 
 from .._files import printable
-from .._images import RED, colours_of, in_css, in_words, shades
+from .._images import RED, colours_of, counted, counted_cells, in_css, in_words, shades
 from .._version import __version__
 from ..cells import embed, summarize
 from ._histogram import draw_histogram
@@ -102,7 +102,9 @@ def render_report(
         unit="µm" if has_area else "px",
         has_area=has_area,
         names=names,
-        nouns={name: in_words(name) for name in names},
+        in_words=in_words,
+        counted=counted,
+        counted_cells=counted_cells,
         colours=css,
         summary=_summary(totals, cells, names),
         totals=[

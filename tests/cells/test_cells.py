@@ -434,4 +434,5 @@ def test_a_notebook_is_not_filled_with_outlines(monkeypatch):
     square[10:30, 10:30] = 2
     shown = find_cells(square)._repr_html_()
     assert "Too many cells to outline here: 1." in shown
+    assert "<b>1 cell</b>" in shown
     assert "<path" not in shown

@@ -18,6 +18,8 @@ from bloodseg.cli._values import (
     positions,
     tolerances,
 )
+from bloodseg.datasets import open_slide
+from bloodseg.datasets._decoding import IMAGE_FORMATS
 
 
 def test_version_and_help_end_well(capsys):
@@ -155,3 +157,9 @@ def test_wrong_usage_is_one_line_and_code_2(arguments, message, capsys):
     assert err.startswith("bloodseg: error: ")
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_help_names_every_format_that_is_read(capsys):
+    assert main(["count", "--help"]) == 0
+    help_ = " ".join(capsys.readouterr().out.split())
+    assert all(name in help_ and name in open_slide.__doc__ for name in IMAGE_FORMATS)

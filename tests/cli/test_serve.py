@@ -52,15 +52,16 @@ def table(page, name):
 def test_the_form(client):
     answer = client.get("/")
     assert answer.status_code == 200
-    assert "JPEG, PNG, TIFF or BMP, at most 20, 256 MB together" in answer.text
+    assert "PNG, JPEG, TIFF, BMP or HEIC, at most 20, 256 MB together" in answer.text
     assert "image/*" not in answer.text
-    assert ".heic" in answer.text
+    assert 'accept="image/png,image/jpeg,.tif,.tiff,image/bmp,.heic,.heif"' in answer.text
     assert "http" not in answer.text  # nothing comes from elsewhere
 
 
 def test_iphones_send_jpeg_where_heic_is_not_read(client, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     answer = client.get("/")
+    assert "PNG, JPEG, TIFF or BMP, at most" in answer.text
     assert "image/*" not in answer.text
     assert ".heic" not in answer.text
 

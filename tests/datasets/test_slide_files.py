@@ -60,14 +60,16 @@ def test_whatever_is_opened_is_read_whole_too(tmp_path):
         (b"RIFF\0\0\0\0WEBPVP8 ", "but WebP."),
         (b"\0\0\0\x18ftypqt  ", "but a video or a sequence of images."),
         (b"ZISRAWFILE", "but Zeiss CZI."),
-        (b"junk", "BMP file."),
-        (b"", "BMP file, but empty. Copy it again from where it came."),
+        (b"junk", "HEIC file."),
+        (b"", "HEIC file, but empty. Copy it again from where it came."),
     ],
 )
 def test_other_formats_are_named(tmp_path, start, named):
     (tmp_path / "a.tif").write_bytes(start + bytes(200) if start else b"")
     for read in (open_slide, read_image):
-        with raises("a.tif cannot be read as an image: it is not a PNG, JPEG, TIFF or BMP file"):
+        with raises(
+            "a.tif cannot be read as an image: it is not a PNG, JPEG, TIFF, BMP or HEIC file"
+        ):
             read(tmp_path / "a.tif")
         with raises(named):
             read(tmp_path / "a.tif")

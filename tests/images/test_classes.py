@@ -8,6 +8,7 @@ from bloodseg._images import (
     cell_labels,
     check_classes,
     colours_of,
+    counted_cells,
     in_words,
     label_of,
     mask_of,
@@ -46,6 +47,13 @@ def test_labels_are_places():
     assert with_labels(("background", "cell"), first=1) == "1 (cell)"
     assert [in_words(name) for name in FOUR[1:]] == ["white cells", "red cells", "platelets"]
     assert in_words("parasite") == "parasite"
+    assert [in_words(name, 1) for name in ("white", "parasites")] == ["white cell", "parasites"]
+    assert [counted_cells(n, "red") for n in (0, 1, 2)] == [
+        "0 red cells",
+        "1 red cell",
+        "2 red cells",
+    ]
+    assert [counted_cells(n, "parasites") for n in (1, 2)] == ["parasites: 1", "parasites: 2"]
 
 
 def test_colours_belong_to_names():

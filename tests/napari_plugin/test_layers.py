@@ -99,11 +99,11 @@ def test_cells_have_their_measurements_and_the_colour_of_their_class(found):
 def test_counts_in_words():
     row = {"white": 1, "red": 0, "confidence": 0.5, "doubts": ""}
     assert in_text(row, ("background", "white", "red")) == (
-        "1 white cells\n0 red cells\nMean confidence: 0.500"
+        "1 white cell\n0 red cells\nMean confidence: 0.500"
     )
     row |= {"red_per_mm2": 4321.7, "white_per_mm2": float("nan"), "doubts": "dark; grey"}
     assert in_text(row, ("background", "white", "red")).splitlines() == [
-        *("1 white cells", "0 red cells, 4,322 per mm²"),
+        *("1 white cell", "0 red cells, 4,322 per mm²"),
         *("Mean confidence: 0.500", "In doubt: dark; grey"),
     ]
 

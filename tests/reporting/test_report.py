@@ -96,7 +96,7 @@ def test_a_row_an_image_and_the_totals():
     plain = html.unescape(re.sub(r"<[^>]+>|\s+", " ", text))
     assert "2 images" in plain
     assert re.search(r" 3 +red cells", plain)
-    assert re.search(r"\b1 +white cells", plain)
+    assert re.search(r"\b1 +white cell ", plain)
     assert "2 red cells, 1 white cell" in plain
     assert "1 red cell, 0 white cells" in plain
     assert re.search(r"2 +cells cut by a border", plain)
