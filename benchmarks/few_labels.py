@@ -1,6 +1,6 @@
 """What networks of the study learn from 2 to 32 labelled fields, in as many steps.
 
-    python -m benchmarks.few_labels TRAIN TEST -o FOLDER [--fields 2 4 8] [--networks U-Net ...]
+    python -m benchmarks.few_labels TRAIN TEST -o FOLDER [--fields 2 4 8] [--networks unet ...]
 
 Each seed draws its own fields, of different groups, and a larger number holds those of a smaller
 one. What would count as an answer is on the page on the study, written there before this was run.
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--fields", nargs="+", type=int, choices=FIELDS, default=list(FIELDS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--networks", nargs="+", default=["U-Net", "NODEs-UNet", "ResNet"])
+    parser.add_argument("--networks", nargs="+", default=["unet", "nodes-unet", "resnet-unet"])
     parser.add_argument("--steps", type=int, default=600, help="training steps of each network")
     parser.add_argument("--width", type=int, default=16)
     given = parser.parse_args(arguments)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from .._version import __version__
 from ._options import (
     ANNOTATED,
+    MODEL,
     add_excluded_sides,
     add_images,
     add_model,
@@ -155,8 +156,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
-    models = "model file of `bloodseg train`, or a name of `bloodseg models`"
-    parser.add_argument("first", metavar="A", type=path, help=models)
+    parser.add_argument("first", metavar="A", type=path, help=MODEL)
     parser.add_argument("second", metavar="B", type=path, help="another, of the same classes")
     parser.add_argument("data", metavar="DIR", type=path, help="as for `bloodseg evaluate`")
     parser.add_argument(
@@ -273,12 +273,12 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         "name",
         metavar="NAME",
         nargs="?",
-        help="show the card of this one, or of a model file of your own (default: the newest)",
+        help="show the card of this one, or of a model file (default: the newest)",
     )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=path, help="model file of `bloodseg train`")
+    parser.add_argument("model", metavar="MODEL", type=path, help=MODEL)
     parser.add_argument(
         "-o",
         "--output",

@@ -14,6 +14,8 @@ ANNOTATED = (
     "LabelMe, Pascal VOC, COCO or GeoJSON"
 )
 
+MODEL = "model file of `bloodseg train`, or a name of `bloodseg models`"
+
 COMPILE = "fuse the sums of the ODE-solver, which pays for large states in long jobs"
 COMPILE_CHOICES = {"auto": "auto", "yes": True, "no": False}
 _SIDES: dict[str, tuple[str, ...]] = {
@@ -62,8 +64,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         type=path,
         default=Path(list_models()[0]),
-        help="model file of `bloodseg train`, or a name of `bloodseg models` (default: "
-        f"{list_models()[0]})",
+        help=f"{MODEL} (default: {list_models()[0]})",
     )
     add_prediction(parser)
     add_processes(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from ..estimators import BloodCellSegmenter
@@ -11,16 +12,18 @@ from ..study import (
     PAPER_CROP,
     PREDICT_TOLERANCES,
     TRAIN_TOLERANCES,
+    find_network,
     network_names,
+    typed_name,
 )
 from ._options import add_quiet
 from ._parameter_options import add_machine, add_parameter, default_of, shown
 from ._values import batch_size, path, seed, tolerances
 
 _STUDIES = {
-    "positions": "one ODE-block at each of nine positions, and a U-Net (Table 1)",
+    "positions": "a network with one ODE-block at each of nine positions, and a U-Net (Table 1)",
     "networks": "U-Net, ResNet and NODEs-UNet (Table 2)",
-    "tolerance": "tolerances in training and in prediction",
+    "tolerance": "a NODEs-UNet at each of several tolerances; each predicts at several, too",
 }
 
 
@@ -29,7 +32,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     parsers = parser.add_subparsers(dest="study", metavar="STUDY", title="studies", required=True)
     for name, text in _STUDIES.items():
         _add_study_options(
-            parsers.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False),
+            parsers.add_parser(name, help=text, description=f"Train {text}.", allow_abbrev=False),
             name,
         )
     text = "write the tables, verdicts and figures of the studies in a folder"
@@ -59,6 +62,7 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
         "goes on where it was broken off, and several may share a folder",
     )
     group = parser.add_argument_group("study")
+    networks = ", ".join(map(typed_name, network_names(study)))
     default = "the first four, which are the paper's" if study == "networks" else "all"
     group.add_argument(
         "--dataset", metavar="NAME", help="name of the data in tables (default: TRAIN's own)"
@@ -67,8 +71,8 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
         "--networks",
         metavar="NAME",
         nargs="+",
-        choices=network_names(study),
-        help=f"some of the networks: {', '.join(network_names(study))} (default: {default})",
+        type=partial(_network, study),
+        help=f"some of the networks: {networks} (default: {default})",
     )
     group.add_argument(
         "--seeds",
@@ -92,10 +96,18 @@ def _add_study_options(parser: argparse.ArgumentParser, study: str) -> None:
         "--results",
         metavar="CSV",
         type=path,
-        help="table that the rows are put into, too, in place of those of the same run",
+        help="table to put the rows into, too, in place of its rows of the same trainings",
     )
     add_quiet(parser)
     _add_study_training(parser, study)
+
+
+def _network(study: str, text: str) -> str:
+    """Parse the name of a network."""
+    try:
+        return find_network(study, text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_tolerances(group: Any) -> None:

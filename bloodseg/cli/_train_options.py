@@ -8,7 +8,7 @@ from ..estimators import BloodCellCounter
 from ..networks import NETWORKS
 from ..ode import GRADIENTS, METHODS
 from ..preprocessing import Preprocessor
-from ._options import ANNOTATED, add_overwrite, add_quiet
+from ._options import ANNOTATED, MODEL, add_overwrite, add_quiet
 from ._parameter_options import add_machine, add_parameter, default_of, shown
 from ._values import (
     batch_size,
@@ -59,9 +59,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add_parameter(
         group,
         "pretrained",
-        "saved model, or name of a published one, whose weights training starts from; options "
-        "left at their defaults are then its own",
+        f"{MODEL}, whose weights training starts from; options that are not given are then those "
+        "of this model",
         type=path,
+        metavar="MODEL",
     )
     add_parameter(
         group,
@@ -84,7 +85,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         type=float,
         default=argparse.SUPPRESS,
-        help=f"with --counts: how much images are shrunk before (default: {scale})",
+        help="with --counts: images are shrunk to this share of their height and width first "
+        f"(default: {scale})",
     )
 
 
@@ -145,8 +147,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add_parameter(
         group,
         "keep_statistics",
-        "with --pretrained: normalise by the statistics of that model, as is best for a few images "
-        "and a low learning rate; published models do",
+        "with --pretrained: normalise by the statistics of that model, not by those of the "
+        "batches; best for a few images and a low learning rate, and always done with published "
+        "models",
         action="store_true",
     )
     add_parameter(

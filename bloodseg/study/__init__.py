@@ -2,7 +2,9 @@
 
 from ._paper import TABLE_1, TABLE_2
 from ._plans import PREDICT_TOLERANCES, STUDIES, TRAIN_TOLERANCES
-from ._plans import network_names as network_names  # `as`: for other rooms, not public
+from ._plans import find_network as find_network  # `as`: for other rooms, not public
+from ._plans import network_names as network_names
+from ._plans import typed_name as typed_name
 from ._protocol import paper_protocol
 from ._report import report_study
 from ._statistics import compare

@@ -88,6 +88,39 @@ def find_set_apart(*networks: str) -> tuple[str, ...]:
     return (*_SET_BY_NETWORK, *(["width"] if _CONTROLS.keys() & set(networks) else []))
 
 
+def typed_name(name: str) -> str:
+    """Return what a network of the tables is called where it is typed.
+
+    The estimator's name where it has one, and letters that no shell makes anything of.
+
+    Examples
+    --------
+    >>> from bloodseg.study._plans import typed_name
+    >>> typed_name("U-Net"), typed_name("ResNet (as much time)"), typed_name("ODEUNet5")
+    ('unet', 'resnet-unet-as-much-time', 'odeunet5')
+    """
+    network, bracket, rest = name.partition(" (")
+    return make_file_name(_WITHOUT_BLOCKS.get(network, network) + bracket + rest)
+
+
+def find_network(study: str, name: str) -> str:
+    """Return the name in tables of a network, given that or the one that is typed.
+
+    Raises
+    ------
+    ValueError
+        If the study has no such network.
+    """
+    known = {typed_name(each): each for each in network_names(study)}
+    if name in known.values():
+        return name
+    if name not in known:
+        raise ValueError(
+            f"networks must be among {', '.join(known)} for the study of {study}; got {name!r}."
+        )
+    return known[name]
+
+
 def make_file_name(text: str) -> str:
     """Return a name in the letters that every file system takes."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
@@ -112,15 +145,11 @@ def plan(
     """
     if study not in STUDIES:
         raise ValueError(f"study must be one of {', '.join(STUDIES)}; got {study!r}.")
-    known = network_names(study)
     if networks is None:
-        networks = _OF_THE_PAPER if study == "networks" else known
-    unknown = [name for name in networks if name not in known]
-    if unknown or not networks:
-        got = unknown[0] if unknown else networks
-        raise ValueError(
-            f"networks must be among {', '.join(known)} for the study of {study}; got {got}."
-        )
+        networks = _OF_THE_PAPER if study == "networks" else network_names(study)
+    if not networks:
+        raise ValueError(f"networks must name at least one; got {networks}.")
+    networks = list(dict.fromkeys(find_network(study, name) for name in networks))
     default_tol = parameters.get("ode_tol", _POSITION_TOLERANCE)
     trained_at = train_tolerances if study == "tolerance" else (default_tol,)
     return [

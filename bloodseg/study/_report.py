@@ -59,7 +59,7 @@ def report_study(output: Any) -> str:
     >>> smears = make_smears(4, image_size=64, random_state=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     table = run_study(
-    ...         "networks", smears, smears, output=folder, networks=["U-Net"], seeds=[0],
+    ...         "networks", smears, smears, output=folder, networks=["unet"], seeds=[0],
     ...         width=4, max_epochs=1, crop_size=32,
     ...     )
     ...     text = report_study(folder)

@@ -80,10 +80,12 @@ def run_study(
     dataset : str, default="data"
         Name of the data in the results.
     networks : sequence of str, optional
-        Names of some of the study's networks; by default all of "positions" and "tolerance", of
-        "networks" those of the paper. It also knows what the paper builds on ("FCN", "Feedback
-        U-Net", "D-LinkNet") and controls: U-Nets and ResNets as wide as makes them as large as
-        NODEs-UNet, "U-Net (as many weights)", or as slow, "U-Net (as much time)".
+        Some of the study's networks, by the estimator's names ("unet") or those of the tables
+        ("U-Net"); by default all of "positions" (with "odeunet1" to "odeunet9") and "tolerance",
+        of "networks" the paper's: "unet", "resnet-unet", "nodes-unet" and
+        "nodes-unet-paper-tolerances". It also knows what the paper builds on ("fcn",
+        "feedback-unet", "d-linknet") and controls: U-Nets and ResNets as wide as makes them as
+        large as NODEs-UNet, "unet-as-many-weights", or as slow, "unet-as-much-time".
     seeds : sequence of int, default=(0, 1, 2, 3, 4)
         One ``random_state`` a training. Fewer than five come to no verdict.
     train_tolerances, predict_tolerances : sequences of float
@@ -125,7 +127,7 @@ def run_study(
     >>> smears = make_smears(4, image_size=64, random_state=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     table = run_study(
-    ...         "networks", smears, smears, output=folder, networks=["U-Net"], seeds=[0],
+    ...         "networks", smears, smears, output=folder, networks=["unet"], seeds=[0],
     ...         width=4, max_epochs=1, crop_size=32,
     ...     )
     >>> table[["network", "seed", "evaluations", "parameters"]]

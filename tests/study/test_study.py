@@ -450,8 +450,8 @@ def _after(stop):
     ("options", "text"),
     [
         ({"name": "nothing"}, "study must be one of positions, networks, tolerance; got 'nothing'"),
-        ({"networks": ["V-Net"]}, "networks must be among U-Net, ResNet, .*; got V-Net"),
-        ({"networks": []}, r"networks must be among U-Net, ResNet, .*; got \[\]\."),
+        ({"networks": ["V-Net"]}, "networks must be among unet, resnet-unet, .*; got 'V-Net'"),
+        ({"networks": []}, r"networks must name at least one; got \[\]\."),
         ({"seeds": []}, r"seeds must be whole numbers of at least 0, none of them twice; got \[\]"),
         ({"seeds": [1, 1]}, "none of them twice"),
         ({"seeds": [0.5]}, "whole numbers"),

@@ -9,7 +9,7 @@ from PIL import Image
 from bloodseg.cli import _study, main
 from bloodseg.cli._arguments import make_parser
 from bloodseg.datasets import make_smears
-from bloodseg.study import load_results, network_names
+from bloodseg.study import load_results, network_names, typed_name
 
 TINY = ["--width", "4", "--max-epochs", "1", "--crop-size", "32", "--seeds", "0", "-q"]
 
@@ -42,13 +42,18 @@ def test_options_of_each_study():
     given = parsed("positions", "A", "B", "-o", "C", "--networks", "ODEUNet5", "--n-jobs", "2")
     assert given.networks == ["ODEUNet5"]
     assert given.n_jobs == 2
+    names = ["unet", "U-Net", "resnet-unet", "unet-as-much-time", "nodes-unet-paper-tolerances"]
+    given = parsed("networks", "A", "B", "-o", "C", "--networks", *names)
+    assert given.networks == [
+        *("U-Net", "U-Net", "ResNet", "U-Net (as much time)", "NODEs-UNet (paper tolerances)")
+    ]
 
 
 def test_help_names_the_networks(capsys):
     for study in ("networks", "positions", "tolerance"):
         assert main(["study", study, "--help"]) == 0
         out = " ".join(capsys.readouterr().out.split())
-        assert all(name in out for name in network_names(study))
+        assert all(typed_name(name) in out for name in network_names(study))
     assert main(["study", "--help"]) == 0
     assert "exit codes:" in capsys.readouterr().out
 
@@ -130,7 +135,10 @@ def test_ctrl_c_keeps_what_is_done(data, tmp_path, monkeypatch):
     ("arguments", "text"),
     [
         (["networks", "nowhere", "nowhere", "-o", "out"], "nowhere"),
-        (["networks", "A", "B", "-o", "out", "--networks", "V-Net"], "invalid choice: 'V-Net'"),
+        (
+            ["networks", "A", "B", "-o", "out", "--networks", "V-Net"],
+            "--networks: networks must be among unet, resnet-unet, ",
+        ),
         (["networks", "A", "-o", "out"], "the folder to test on is missing. Name it after TRAIN"),
         (["networks", "A", "B"], "required: -o/--output"),
         (["report", "empty"], "output must hold finished trainings"),
