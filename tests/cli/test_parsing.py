@@ -38,7 +38,7 @@ def test_what_is_not_given_is_left_to_the_estimator(capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert f"of the first stage (default: {BloodCellSegmenter().width})" in out
     assert "makes a U-Net (default: 4,5,6)" in out
-    assert "how much images are shrunk before (default: 0.5)" in out
+    assert "share of their height and width first (default: 0.5)" in out
 
 
 def test_a_study_shows_its_own_defaults(capsys):
