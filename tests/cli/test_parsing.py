@@ -49,7 +49,7 @@ def test_a_study_shows_its_own_defaults(capsys):
     assert "(default: the first four, which are the paper's)" in out
     main(["study", "tolerance", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "some of the networks: NODEs-UNet (default: all)" in out
+    assert "some of the networks: nodes-unet (default: all)" in out
     assert "tolerances to predict at (default: 1e-05 " in out
 
 
