@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ._arguments import make_parser
 from ._output import CommandError, complain, first_line, flush, notes_in_words
+from ._signals import ended_gently
 
 __all__ = ["main"]
 
@@ -36,23 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with notes_in_words(), _ended_gently():
+        with notes_in_words(), ended_gently():
             return _run(arguments)
     finally:
         flush()
-
-
-@contextmanager
-def _ended_gently() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers and services end a process, do what Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # elsewhere Python sets no signal's handler
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

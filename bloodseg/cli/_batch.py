@@ -20,6 +20,7 @@ from ..estimators import BloodCellSegmenter
 from ..ode import SolverError
 from ..prediction import Segmented
 from ._output import CommandError, about, complain, first_line
+from ._signals import held_off
 
 # What an input may be to blame for. All else is a defect of this package.
 INPUT_ERRORS = (
@@ -133,7 +134,8 @@ class Batch:
 
         ``keep`` writes what there is so far. It is called now and then, so that a kill, which no
         process hears of, costs the work of seconds and not of hours. ``finish``, or ``keep`` once
-        more, has the last word, also on Ctrl-C: nothing that was found is lost.
+        more, has the last word, also on Ctrl-C, of which another one waits for it: nothing that was
+        found is lost.
 
         Raises
         ------
@@ -148,7 +150,8 @@ class Batch:
                 kept.look()
         finally:
             if results:
-                (finish or keep)(results)
+                with held_off():
+                    (finish or keep)(results)
         if not results:
             raise CommandError(none)
         return results

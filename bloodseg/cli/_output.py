@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,9 @@ def _encodable(text: str, stream: Any) -> str:
 
 def complain(text: str) -> None:
     """Print a message of one line on stderr, clear of progress bars."""
-    tqdm.write(_encodable(f"{PROGRAM}: {printable(text)}", sys.stderr), file=sys.stderr)
+    # A terminal that is gone, or a log on a full disk: no reason to end the work.
+    with suppress(OSError):
+        tqdm.write(_encodable(f"{PROGRAM}: {printable(text)}", sys.stderr), file=sys.stderr)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from ._output import (
     reported,
     say,
 )
+from ._signals import held_off
 from ._tables import write_csv
 
 
@@ -48,9 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = fit(estimator, images, targets, groups=groups)
     if not _is_main():  # the same model, which one process writes
         return 1 if ended_early(estimator) else 0
-    save(estimator, model_file)
-    with reported(history_file, note=f". The model is in {model_file}."):
-        write_csv(history_file, history_rows(estimator))
+    with held_off():
+        save(estimator, model_file)
+        with reported(history_file, note=f". The model is in {model_file}."):
+            write_csv(history_file, history_rows(estimator))
     say(summary(estimator, seconds))
     say(f"Model: {model_file}", f"History: {history_file}")
     return 1 if ended_early(estimator) else 0

@@ -345,23 +345,27 @@ class StoppedByCallback(StopEarly):
 def _signals_noted() -> Iterator[list[int]]:
     """Note which signals raise a KeyboardInterrupt meanwhile: it looks like a callback's own."""
     noted: list[int] = []
+    handlers: dict[int, Any] = {}
 
     def note(number: int, frame: Any) -> None:
-        noted.append(number)
-        signal.default_int_handler(number, frame)
+        try:
+            handlers[number](number, frame)
+        except KeyboardInterrupt:
+            noted.append(number)
+            raise
 
-    watched = []
     if threading.current_thread() is threading.main_thread():  # no other has them
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is signal.default_int_handler:
-                watched.append(number)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and callable(signal.getsignal(number)):
+                handlers[number] = signal.getsignal(number)
     try:
-        for number in watched:
+        for number in handlers:
             signal.signal(number, note)
         yield noted
     finally:
-        for number in watched:
-            signal.signal(number, signal.default_int_handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class UsersCallback(Callback):

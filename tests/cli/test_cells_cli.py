@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from shell import rows_of
 
 from bloodseg import BloodCellSegmenter, summarize
-from bloodseg.cli import _batch, _count, main
+from bloodseg.cli import _batch, _count, _measure, _report, main
 from bloodseg.datasets import make_smears, open_slide
 from bloodseg.plotting._pictures import overlay
 
@@ -278,6 +279,9 @@ def test_a_damaged_slide_is_left_out(model, images, tmp_path, capsys, spoil_zarr
     assert (tmp_path / output).exists()
 
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _images_in(command, output):
     if command == "report":
         page = output.read_text(encoding="utf-8")
@@ -287,7 +291,7 @@ def _images_in(command, output):
 
 
 @pytest.mark.parametrize("command", ["count", "measure", "report"])
-@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("stop", ["Ctrl-C", "SIGTERM", "SIGHUP"])
 def test_a_stop_keeps_what_was_done(model, images, tmp_path, monkeypatch, capsys, command, stop):
     segment, calls, kept = BloodCellSegmenter.segment, [], []
     output = tmp_path / {"count": "c.csv", "report": "r.html"}.get(command, "out")
@@ -298,18 +302,67 @@ def test_a_stop_keeps_what_was_done(model, images, tmp_path, monkeypatch, capsys
             kept.extend(_images_in(command, output))  # what a kill now would leave
             if stop == "Ctrl-C":
                 raise KeyboardInterrupt
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), getattr(signal, stop))
         return segment(self, images)
 
     Image.fromarray(SMEARS.images[0]).save(images / "z.png")
     monkeypatch.setattr(BloodCellSegmenter, "segment", stop_at_the_third)
     monkeypatch.setattr(_batch, "_KEPT_EVERY", 0)
     monkeypatch.setattr(_batch, "_KEPT_SHARE", 0)
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in _STOPS]
     assert run(command, images, "-m", model, "-o", output) == 130
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in _STOPS] == before
     assert "stopped by Ctrl-C or SIGTERM." in capsys.readouterr().err
     assert kept == _images_in(command, output) == ["a", "b"]
+
+
+_WRITES = {
+    "count": (_count, "write_csv"),
+    "measure": (_measure, "write_csv"),
+    "report": (_report, "render_report"),
+}
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+@pytest.mark.parametrize("first", [signal.SIGINT, None])
+def test_a_stop_while_results_are_written_waits_for_them(
+    model, images, tmp_path, monkeypatch, capsys, command, first, each_segment
+):
+    output = tmp_path / {"count": "c.csv", "report": "r.html"}.get(command, "out")
+    module, name = _WRITES[command]
+    write = getattr(module, name)
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return write(*args, **kwargs)
+
+    if first is not None:
+        Image.fromarray(SMEARS.images[0]).save(images / "z.png")
+        each_segment(lambda number, image: number == 3 and signal.raise_signal(first))
+    monkeypatch.setattr(module, name, interrupted)
+    assert run(command, images, "-m", model, "-o", output) == 130
+    assert _images_in(command, output) == ["a", "b"]
+    assert "stopped by Ctrl-C or SIGTERM." in capsys.readouterr().err
+
+
+def test_what_is_ignored_stays_so(model, images, tmp_path, each_segment):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        each_segment(lambda number, image: signal.raise_signal(signal.SIGHUP))
+        assert run("count", images, "-m", model) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_messages_that_nobody_can_read_end_no_work(model, images, tmp_path, monkeypatch):
+    (images / "bad.png").write_bytes(b"")
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert run("count", images, "-m", model, "-o", tmp_path / "c.csv") == 1
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+    assert _images_in("count", tmp_path / "c.csv") == ["a", "b"]
 
 
 def test_keeping_takes_a_small_share_of_the_time(monkeypatch):

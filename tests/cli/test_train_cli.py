@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 
 import pytest
 import torch
@@ -138,6 +139,30 @@ def test_ctrl_c_in_training_saves_the_best_weights(data, tmp_path, capsys, monke
         "weights of epoch 1.\n"
     )
     assert "Epoch 1 of 1 kept" in captured.out
+    assert len(BloodCellSegmenter.load(path).history_) == 1
+    assert len(rows_of(tmp_path / "m.history.csv")) == 1
+
+
+def test_ctrl_c_again_in_no_time_saves_them_all_the_same(data, tmp_path, monkeypatch):
+    def twice(self, net, **kwargs):
+        if len(net.history) == 2:
+            signal.raise_signal(signal.SIGINT)
+        begin(self, net, **kwargs)
+
+    def interrupted(original):
+        def run(self, *args, **kwargs):
+            signal.raise_signal(signal.SIGINT)
+            return original(self, *args, **kwargs)
+
+        return run
+
+    begin = _callbacks.EpochNumber.on_epoch_begin
+    monkeypatch.setattr(_callbacks.EpochNumber, "on_epoch_begin", twice)
+    restore, save = _callbacks.BestWeights.restore, BloodCellSegmenter.save
+    monkeypatch.setattr(_callbacks.BestWeights, "restore", interrupted(restore))
+    monkeypatch.setattr(BloodCellSegmenter, "save", interrupted(save))
+    path = tmp_path / "m.safetensors"
+    assert main(["train", str(data), "-o", str(path), *TINY, "--max-epochs", "9"]) == 130
     assert len(BloodCellSegmenter.load(path).history_) == 1
     assert len(rows_of(tmp_path / "m.history.csv")) == 1
 

@@ -195,20 +195,23 @@ def test_nothing_is_said_to_be_kept_where_nothing_is(make, smears, monkeypatch):
             make(network="nodes-unet", ode_positions=(5,)).fit(smears.images, smears.masks)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_while_a_callback_works_is_no_wish_of_the_callback(make, smears, number):
+    def stop(number, frame):  # as the shell has one of its own
+        raise KeyboardInterrupt
+
     class Busy(Callback):
         def on_epoch_end(self, net, **kwargs):
             if len(net.history) == 2:
                 signal.raise_signal(number)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as in the shell
+    before = signal.signal(number, stop)
     try:
         with pytest.warns(UserWarning, match="Training was interrupted after 2 of 4 epochs"):
             model = make(callbacks=[Busy()]).fit(smears.images, smears.masks)
-        assert signal.getsignal(number) is signal.default_int_handler
+        assert signal.getsignal(number) is stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert model.end_reason_ == "interrupted"
 
 
