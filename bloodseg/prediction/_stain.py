@@ -16,12 +16,10 @@ import numpy as np
 
 from .._images import CLASS_NAMES, RED, WHITE, mask_of
 from ..preprocessing import light_of, optical_density
+from ._focus import check_focus
 
 _DARKEST_FIELD = 0.18  # density that a tenth of the field exceeds (0.145)
 _CONTRASTS = 0.035, 0.6  # density of red cells over that of the field, in green (0.051 to 0.41)
-_BLURRED = 0.13  # steepest part of outlines, in contrasts a pixel at 36 pixels a cell
-_SMEARED = 0.5  # the same across the direction that is the most blurred, over the least (0.6)
-_DIRECTIONS = 4  # of normals of outlines that are told apart
 _COMBED = 1.2  # difference of neighbouring rows over that of next but one (0.42; noise 1)
 _LINE, _STEP = 3.0, 0.12  # diameters that a line is long; contrast of red cells, of its step
 _STRAIGHT = 0.8  # share of a line whose pixels step the same way (0.64)
@@ -83,7 +81,7 @@ def check_colours(
         lined = _has_lines(density[..., 1], seen, max(contrast, _CONTRASTS[0]), radius)
         shadows = _has_shadows(density, red, max(contrast, _CONTRASTS[0]), radius)
         if _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
-            focus = _check_focus(density[..., 1], seen & (class_map > 0), contrast, radius)
+            focus = check_focus(density[..., 1], seen & (class_map > 0), seen, contrast, radius)
         else:
             faint = contrast < _CONTRASTS[0]
             stained = f"its red cells are {'hardly stained' if faint else 'too dark'}"
@@ -195,27 +193,3 @@ def _has_lines(green: np.ndarray, seen: np.ndarray, contrast: float, radius: flo
         if np.abs(sums[:, length:] - sums[:, :-length]).max() > _STRAIGHT * length:
             return True
     return False
-
-
-def _check_focus(green: np.ndarray, cells: np.ndarray, contrast: float, radius: float) -> str:
-    """Look at how steep outlines are, in contrasts a pixel at 36 pixels a cell."""
-    if min(green.shape) < 2:
-        return ""  # nothing is steep across a single row
-    mask = cells.astype(np.uint8)
-    outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0
-    scale = max(1.0, radius / 18)
-    slopes = np.gradient(cv2.GaussianBlur(green, (0, 0), 0.5 * scale))
-    steepness = np.hypot(*slopes)[outline] * scale / contrast
-    if np.percentile(steepness, 75) < _BLURRED:
-        return "it is out of focus"
-    # Normals are those of the cells: where an image is blurred, its own slopes turn.
-    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), max(1.0, 0.1 * radius))
-    down, right = (slope[outline] for slope in np.gradient(soft))
-    direction = np.rint(np.arctan2(down, right) * _DIRECTIONS / np.pi) % _DIRECTIONS
-    parts = [steepness[direction == each] for each in range(_DIRECTIONS)]
-    if min(map(len, parts)) < 4 * radius:  # fewer outlines than about one cell has
-        return ""
-    steepest = [np.percentile(part, 75) for part in parts]
-    if min(steepest) >= _SMEARED * max(steepest):
-        return ""
-    return "it is blurred along one direction; perhaps stage or camera moved"

@@ -179,6 +179,35 @@ def test_a_camera_that_moved(smears, turn):
         assert said == ["it is blurred along one direction; perhaps stage or camera moved"]
 
 
+def blurred_in_half(image):
+    """Return an image whose right half is out of focus, as of a slide that lies aslant."""
+    soft = ndimage.gaussian_filter(image, (10, 10, 0))
+    share = np.clip((np.arange(220) - 100) / 20, 0, 1)[:, np.newaxis]
+    return (image * (1 - share) + soft * share).astype(np.uint8)
+
+
+def blurred_at_margins(image):
+    """Return an image of which the middle alone is in focus, as phones blur what is around it."""
+    soft = ndimage.gaussian_filter(image, (12, 12, 0))
+    away = np.abs(np.arange(220) - 109.5)
+    share = np.clip((np.maximum(away[:, np.newaxis], away) - 60) / 10, 0, 1)[..., np.newaxis]
+    return (image * (1 - share) + soft * share).astype(np.uint8)
+
+
+def test_parts_out_of_focus(smears):
+    for image, mask, cells in zip(smears.images, smears.masks, smears.instances, strict=True):
+        image = blurred_in_half(image)
+        assert judge(image, mask) == ["part of it is out of focus"]
+        found = np.where(np.isin(cells, cells[:, 110:]), 0, mask)  # what is blurred is lost
+        assert "part of it is out of focus" in judge(image, found)
+
+
+def test_margins_out_of_focus(smears):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        (said,) = judge(blurred_at_margins(image), mask)
+        assert re.search("part of it is out of focus|it is blurred along one direction", said)
+
+
 def test_pictures_that_were_stretched(smears):
     columns = np.arange(396) * 220 // 396
     for image, mask in zip(smears.images, smears.masks, strict=True):
