@@ -4,8 +4,8 @@ First count
 
 Find, count and measure the cells of smears with the published weights: nothing to train.
 
-``python examples/plot_1_first_count.py IMAGE ...`` does it with images of your own; without, two
-smears are drawn.
+``python examples/plot_1_first_count.py IMAGE ...`` does it with images of your own. Here two smears
+are drawn.
 """
 
 import sys
@@ -22,8 +22,8 @@ if not images:
     images = list(make_smears(2, 224, random_state=3, white_cells=(1, 1)).images)
 
 # %%
-# One prediction answers all that follows. The size of red cells is measured in each image; what a
-# pixel measures in micrometres, only you know (``pixel_size``), or the file.
+# One prediction answers all that follows. How wide red cells are, in pixels, is measured in each
+# image. How wide a pixel is, in micrometres, files may say; else say so yourself (``pixel_size``).
 segmenter = BloodCellSegmenter.from_pretrained(pixel_size=0.2)
 results = list(segmenter.segment(images))
 
@@ -44,5 +44,5 @@ cells[["image", "class", "diameter", "unit", "touches_border", "confidence"]].he
 display = CellSizeDisplay.from_predictions(cells, bins=12)
 
 # %%
-# What a smear is read for, over all images:
+# All images summed up; the second column leaves out those in doubt.
 summarize(results).T

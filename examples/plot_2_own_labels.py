@@ -5,8 +5,8 @@ Own labels, own model
 Train a NODEs-UNet on label maps, look at how training went, score it on smears that it has not
 seen, and keep it in a file.
 
-With real images a fit takes longer than here: on two cores of a laptop an hour and a half for sixty
-fields of 256 x 256 pixels at the defaults, minutes on a GPU. Where only a handful of fields are
+With real images a fit takes longer than here: for sixty fields of 256 x 256 pixels an hour or more
+on two cores, minutes on a GPU (:doc:`all times </own-model>`). Where only a handful of fields are
 labelled, :ref:`start from the published weights <sphx_glr_examples_plot_7_fine_tuning.py>`.
 """
 
@@ -20,8 +20,8 @@ from bloodseg.datasets import make_smears
 from bloodseg.metrics import segmentation_report
 from bloodseg.plotting import SegmentationDisplay, TrainingHistoryDisplay
 
-# Small images with small cells: the defaults are for real ones. Your own: load_annotated("my-
-# smears").
+# Yours come from load_annotated("my-smears"). These are small, with small cells, and so is the
+# network: the defaults are for real images.
 sizes = {"image_size": 96, "red_cell_diameter": 16, "white_cells": (1, 2)}
 train = make_smears(12, **sizes, random_state=0)
 test = make_smears(4, **sizes, random_state=1)
@@ -38,7 +38,8 @@ segmenter = BloodCellSegmenter(
 segmenter.fit(train.images, train.masks)
 
 # %%
-# A part of the training images chooses the best epoch, whose weights are kept.
+# A quarter of the images is held out of training. The weights of the epoch that is best on them
+# are kept.
 display = TrainingHistoryDisplay.from_estimator(segmenter)
 
 # %%

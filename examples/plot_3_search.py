@@ -5,7 +5,8 @@ Search over tolerance and position
 The solver's tolerance, the ODE-blocks' positions and the strength of the contrast enhancement are
 parameters like any other, so scikit-learn searches them.
 
-The sizes are far too small for scores that mean something; the calls are those of a real search.
+Images and networks are so small here that the scores mean nothing; the calls are those of a real
+search.
 """
 
 import matplotlib.pyplot as plt

@@ -2,9 +2,9 @@
 What a tolerance costs and loses
 ================================
 
-The tolerance of prediction is set apart from that of training, and changed without training
-again. A curve shows what each gives: the score, the share of the pixels that change, the
-evaluations of f, the time.
+The tolerance of prediction is a parameter of its own, which can be changed without training again.
+A curve shows what each tolerance gives: the score, the share of the pixels that change against the
+tightest, the evaluations of f, the time.
 """
 
 import pandas as pd
@@ -26,8 +26,8 @@ display = ToleranceCurveDisplay(
 ).plot()
 
 # %%
-# :func:`bloodseg.model_selection.choose_tolerance` sets the loosest that loses no more than you
-# allow.
+# :func:`bloodseg.model_selection.choose_tolerance` sets the loosest tolerance that loses no more
+# than ``max_drop``. Choose on images that have no part in the final score.
 choose_tolerance(
     segmenter,
     smears.images,

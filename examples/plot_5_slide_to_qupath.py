@@ -2,9 +2,9 @@
 From a slide to QuPath
 ======================
 
-TIFF, OME-TIFF and Zarr of any size are read by strips and go through the network in tiles, so
-that memory stays bounded. Cells come out with outlines in GeoJSON, which QuPath opens by dragging
-the file onto the image.
+A slide of any size goes in by its path, TIFF, OME-TIFF or Zarr. It is read by strips and goes
+through the network in tiles, so that memory stays bounded. Cells come out with outlines in GeoJSON:
+drag the file onto the image in QuPath.
 
 The shell does the same: ``bloodseg measure slide.ome.tif -o cells --format csv,geojson``.
 """
@@ -56,5 +56,5 @@ features = to_geojson(cells)
 len(features["features"]), features["features"][0]["properties"]
 
 # %%
-# The label map itself, written as it grows:
+# The class map itself is written strip by strip:
 segmenter.predict_file(folder / "slide.ome.tif", folder / "map.tif")

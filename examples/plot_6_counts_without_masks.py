@@ -2,8 +2,9 @@
 Counts without masks
 ====================
 
-Outlines are dear, numbers of cells are cheap. :class:`bloodseg.BloodCellCounter` learns from
-images and numbers alone, and is a regressor as scikit-learn's are.
+Outlines take long to draw, numbers of cells do not. :class:`bloodseg.BloodCellCounter` learns from
+images and numbers alone, and is a regressor as scikit-learn's are. Where you have outlines, train a
+segmenter: it shows which cells it has counted.
 """
 
 import matplotlib.pyplot as plt
@@ -23,7 +24,7 @@ counter = BloodCellCounter(
 counter.fit(train.images, train.counts)
 
 # %%
-# Beside it, the error of whoever says the mean of the training images each time:
+# The mean absolute error of a count, beside that of always saying the mean of the training images:
 predicted = counter.predict(test.images)
 mean = [train.counts.mean(axis=0)] * len(test.counts)
 pd.DataFrame(

@@ -2,9 +2,12 @@
 Compare two models
 ==================
 
-Is a model better than another, or was it lucky with these images? Both are scored on the same
-test images, and the images are resampled: the interval says which differences the data are
-compatible with.
+Is one network better than another, or was it lucky with these images, or with its seed? Both are
+scored on the same test images, and images and seeds are resampled: the interval says which
+differences fit the data.
+
+Two finished models are compared by ``bloodseg compare A B DIR``, or by
+:func:`bloodseg.metrics.compare_predictions`.
 """
 
 import matplotlib.pyplot as plt
@@ -38,7 +41,8 @@ for width in (2, 8):
         matrices[name].append([confusion_matrix([true], [found]) for true, found in pairs])
 
 # %%
-# ``low`` to ``high`` is the interval; where it holds 0, these data do not say which is better.
+# ``low`` to ``high`` is the interval. Where it holds 0, these data do not say which is better.
+# ``detectable`` is the difference that they could show.
 table = compare(matrices, [("width 8", "width 2")])
 table[["metric", "difference", "low", "high", "p_holm", "detectable"]].round(3)
 

@@ -52,7 +52,7 @@ def table(page, name):
 def test_the_form(client):
     answer = client.get("/")
     assert answer.status_code == 200
-    assert "PNG, JPEG, TIFF, BMP or HEIC, at most 20, 256 MB together" in answer.text
+    assert "PNG, JPEG, TIFF, BMP or HEIC, at most 20 photos, 256 MB together" in answer.text
     assert "image/*" not in answer.text
     assert 'accept="image/png,image/jpeg,.tif,.tiff,image/bmp,.heic,.heif"' in answer.text
     assert "http" not in answer.text  # nothing comes from elsewhere
