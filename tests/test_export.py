@@ -300,7 +300,9 @@ def command(fitted, tmp_path, smears):
 
 def test_the_command(command, capsys):
     arguments, path, images = command
-    assert main([*arguments, "--images", str(images), "--steps", "4=2,6=3"]) == 0
+    missing = images / "9.png"  # costs no other image
+    given = ["--images", str(images), str(missing), "--steps", "4=2,6=3"]
+    assert main([*arguments, *given]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ODE-block 4: 2 x kutta3"
     assert lines[2] == "ODE-block 6: 3 x kutta3"

@@ -68,4 +68,4 @@ def _load(folder: Path | None) -> Bunch | None:
 def _dataset_name(folder: Path) -> str:
     """Return the name of smears/train, or of smears: smears."""
     path = folder.resolve()
-    return path.parent.name if path.name in ("train", "images") else path.name
+    return path.parent.name if path.name == "train" else path.name

@@ -184,13 +184,13 @@ def _integrate(
         options: dict[str, Any] = {"grid_constructor": partial(_cut_equally, n_steps)}
         counted.n_accepted = n_steps
     else:
-        # step_t makes the last step end on t1; else the solver steps past it and interpolates
-        # back, which costs accuracy and an evaluation.
+        # step_t makes the last step end on t1, the first, too, if it is longer; else the solver
+        # steps past it and interpolates back, which costs accuracy and an evaluation.
         options = {"step_t": t[1:], "max_num_steps": interval.max_steps}
         if whole_interval_first:
             options["first_step"] = (t[1] - t[0]).abs()
         elif interval.first_step is not None:
-            options["first_step"] = t.new_tensor(min(interval.first_step, interval.length))
+            options["first_step"] = t.new_tensor(interval.first_step)
     with_gradient = adjoint and torch.is_grad_enabled()
     if with_gradient:
         integrate = torchdiffeq.odeint_adjoint

@@ -105,7 +105,7 @@ def test_convert_says_that_what_is_not_known_becomes_background(smears, tmp_path
 
 def test_convert_does_not_write_among_what_it_reads(outlined, capsys):
     before = sorted(outlined.iterdir())
-    same = outlined.parent / "." / outlined.name
+    same = outlined / ".." / outlined.name
     assert main(["convert", str(outlined), str(same), "--to", "coco", "--overwrite"]) == 2
     assert "OUT must be another folder than IN; got" in capsys.readouterr().err
     assert sorted(outlined.iterdir()) == before

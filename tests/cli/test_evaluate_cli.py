@@ -107,6 +107,24 @@ def test_platelets_are_no_mistake_where_none_is_annotated():
     assert (rows["platelet"]["tp"], rows["platelet"]["fp"]) == (1, 1)
 
 
+def test_pixels_of_platelets_count_by_what_the_label_maps_of_all_images_hold():
+    classes = ("background", "white", "red", "platelet")
+
+    def find_platelet(true):
+        matrix = np.diag([1, 1, 1, 0])
+        matrix[true, 3] += 1
+        return ScoredImage({"image": "a", "seconds": 1.0}, matrix)
+
+    background, platelet = find_platelet(0), find_platelet(3)
+    alone = Evaluation([background], classes)
+    assert [row["pixel_accuracy"] for row in alone.rows] == [1]
+    note = "No label map holds a platelet: those found count as background."
+    assert list(alone.notes()) == [note]
+    both = Evaluation([background, platelet], classes)
+    assert [row["pixel_accuracy"] for row in both.rows] == [0.75, 1]
+    assert not list(both.notes())
+
+
 def test_cells_are_matched_once_for_print_and_files(tmp_path, monkeypatch):
     calls = []
 

@@ -74,6 +74,8 @@ def test_memory_that_is_written_again_is_copied_or_refused():
         assert torch.equal(solve(func, torch.ones(2, 3), **settings, compile=False).y, expected)
         with raises("func must return new memory each time: it has written to what it returned "):
             solve(func, torch.ones(2, 3), **settings, compile=True)
+    with torch.inference_mode():  # where memory from outside is known to be another's
+        assert torch.equal(solve(func, torch.ones(2, 3), **settings, compile=True).y, expected)
 
 
 # ---------------------------------------------------------------- time

@@ -18,6 +18,8 @@ from ode_problems import (
     double,
     scipy_end,
 )
+from torch import nn
+from torchdiffeq import odeint
 
 from bloodseg.ode import (
     BACKENDS,
@@ -207,6 +209,24 @@ def test_torchdiffeq_s_guard_costs_nothing_where_the_step_passes():
     settings = {"rtol": 1e-3, "atol": 1e-3, "method": "bosh3", "backend": "torchdiffeq"}
     solution = solve(lambda t, y: 0.3 * y, double([[1.0]]), **settings)
     assert (solution.n_accepted, solution.n_evaluations) == (1, TABLEAUS["bosh3"].n_stages)
+
+
+def test_torchdiffeq_s_steps_are_those_of_the_solve_that_counts():
+    class Counted(nn.Module):
+        n_accepted = 0
+
+        def forward(self, t, y):
+            return func(t, y)
+
+        def callback_accept_step(self, t, y, dt):
+            self.n_accepted += 1
+
+    tol, func, _ = ACCIDENTS["dopri8"]  # the guard refuses its first step
+    settings = {"rtol": tol, "atol": tol, "method": "dopri8"}
+    counted, ends = Counted(), double([0.0, 1.0])
+    odeint(counted, double([[1.0]]), ends, **settings, options={"step_t": ends[1:]})
+    solution = solve(func, double([[1.0]]), **settings, backend="torchdiffeq")
+    assert solution.n_accepted == counted.n_accepted > 1
 
 
 @pytest.mark.parametrize(("rtol", "atol"), [(1e-6, 1e-12), (1e-12, 1e-6)])
