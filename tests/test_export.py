@@ -90,6 +90,8 @@ def test_without_evaluations_steps_are_as_long_as_the_first():
     assert choose_n_steps(block) == 1  # 0.2 is for another tolerance
     block.predict_tol = None
     assert choose_n_steps(block) == 5
+    block.first_step = 1 / 49  # one over that is a little above 49
+    assert choose_n_steps(block) == 49
     block.first_step, block.tol = None, 1e-6
     assert choose_n_steps(block) == 4
 

@@ -154,6 +154,12 @@ def test_colours_are_those_of_plain_sums(smear, white_level):
     np.testing.assert_allclose(table["pallor"], expected, rtol=1e-5)
 
 
+def test_nothing_is_rounder_than_a_disc():
+    class_map = RED * ellipse((40, 40), 20, 20, 4.95, 4.95)  # so few pixels look rounder
+    table = measure_cells(find_cells(class_map, red_cell_diameter=10))
+    assert table["circularity"].tolist() == [1]
+
+
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_thin_cell_has_no_pallor(width):
     labels = np.zeros((30, 30), np.uint8)
@@ -166,6 +172,13 @@ def test_a_flat_cell_has_no_pallor():
     class_map = RED * ellipse((60, 60), 30, 30, 15, 15)
     table = measure_cells(find_cells(class_map), np.full((60, 60, 3), 90, np.uint8))
     assert table["pallor"].tolist() == pytest.approx([1])
+
+
+def test_a_flat_white_cell_is_all_nucleus():
+    class_map = WHITE * ellipse((60, 60), 30, 30, 15, 15)
+    table = measure_cells(find_cells(class_map), np.full((60, 60, 3), 90, np.uint8))
+    assert table["nucleus_area"].tolist() == table["area"].tolist()
+    assert table["nc_ratio"].tolist() == [np.inf]
 
 
 def test_no_cells_give_an_empty_table_of_the_same_columns(smear):

@@ -140,6 +140,15 @@ def test_what_no_table_tells_is_left_out():
     assert "red_per_mm2" not in every
 
 
+def test_there_is_no_density_where_the_area_of_a_frame_is_not_known():
+    some = COUNTS.copy()
+    some.loc[1, "frame_mm2"] = np.nan
+    (every, _) = summarize(some).to_dict("records")
+    assert every["red_in_frame"] == 48
+    for name in ("frame_mm2", "white_per_mm2", "red_per_mm2"):
+        assert np.isnan(every[name]), name
+
+
 def test_nothing_to_divide_by():
     none = COUNTS.assign(red=0, red_in_frame=0, white_in_frame=0, frame_mm2=0.0)
     (every, _) = summarize(none, CELLS[:0]).to_dict("records")

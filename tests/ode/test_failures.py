@@ -23,8 +23,15 @@ from bloodseg.ode import (
     SolverError,
     SolverWarning,
     Status,
+    one_warning_each,
     solve,
 )
+
+
+def test_a_single_warning_is_not_counted():
+    with pytest.warns(SolverWarning) as record, one_warning_each():
+        solve(lambda t, y: -1e3 * y, torch.ones(1, 1), max_steps=1)
+    assert len(record) == 1
 
 
 def test_too_many_steps_say_where_why_and_what_to_do():
