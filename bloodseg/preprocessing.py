@@ -253,7 +253,7 @@ class EnhancedRows:
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return a strip, rows from ``start`` to ``stop``."""
         start, stop, _ = rows.indices(self.shape[0])
-        tops = range(start, max(stop, start + 1), self._strip_height)
+        tops = range(start, stop, self._strip_height)
         return np.concatenate(
             [self._strip(top, min(top + self._strip_height, stop)) for top in tops]
         )

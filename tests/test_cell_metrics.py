@@ -305,3 +305,12 @@ def test_cells_know_their_labels_and_classes():
     # Where one side has no classes, all cells are of one.
     assert cell_report(labels[0], found)["class"].tolist() == ["all"]
     assert np.array_equal(average_precision(true, found), average_precision(*labels))
+
+
+def test_the_number_of_pairs_counts_before_what_they_share():
+    # In a row each cell overlaps the next: two pairs share much, or three share little.
+    true, found = (
+        [[0, start, 10, start + 10] for start in starts] for starts in ((10, 19, 28), (2, 11, 20))
+    )
+    match = match_cells(true, found, iou=0.1)
+    assert match.pairs.tolist() == [[0, 0], [1, 1], [2, 2]]

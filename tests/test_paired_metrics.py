@@ -6,7 +6,12 @@ from messages import raises
 
 from bloodseg.cells import find_cells
 from bloodseg.datasets import make_smears
-from bloodseg.metrics import cell_report, compare_predictions, segmentation_report
+from bloodseg.metrics import (
+    cell_report,
+    compare_predictions,
+    paired_table,
+    segmentation_report,
+)
 
 SMEARS = make_smears(6, image_size=96, red_cell_diameter=24, white_cells=(1, 2), random_state=0)
 TRUE = list(SMEARS.masks)
@@ -87,22 +92,16 @@ def test_the_other_way_round_and_nothing_between(predictions, table):
     assert (same[["difference", "low", "high"]] == 0).all(axis=None)
 
 
-def test_cells_of_a_class_that_one_model_alone_has_found(cells):
+@pytest.mark.parametrize(("one", "other"), [("first", "second"), ("second", "first")])
+def test_cells_of_a_class_that_one_model_alone_has_found(cells, one, other):
     none = [find_cells(np.where(mask == 1, 2, mask)) for mask in TRUE]
     red = [find_cells(np.where(mask == 1, 0, mask)) for mask in TRUE]
-    table = compare_predictions(
-        TRUE,
-        TRUE,
-        TRUE,
-        true_cells=red,
-        first_cells=cells[0],
-        second_cells=none,
-        n_resamples=20,
-    )
+    found = {f"{one}_cells": cells[0], f"{other}_cells": none}
+    table = compare_predictions(TRUE, TRUE, TRUE, true_cells=red, **found, n_resamples=20)
     white = table[table["class"].eq("white") & table["of"].eq("cells")].set_index("score")
-    assert white.loc["precision", "first"] == 0
-    assert np.isnan(white.loc["precision", "second"])
-    assert white.loc["count_error", "first"] > white.loc["count_error", "second"] == 0
+    assert white.loc["precision", one] == 0
+    assert np.isnan(white.loc["precision", other])
+    assert white.loc["count_error", one] > white.loc["count_error", other] == 0
 
 
 def test_label_images_without_classes_and_one_image(predictions):
@@ -137,6 +136,18 @@ def test_platelets_that_no_label_map_holds_count_as_background():
         mask[:4, :4][mask[:4, :4] == 0] = 3
     table = compare_predictions(TRUE, found, TRUE, classes=four, n_resamples=10)
     assert table["difference"].iloc[0] == 0
+
+
+def test_draws_know_the_platelets_that_the_whole_set_knows():
+    # In each of two images a fifth of the pixels is no platelet, as the first model has it.
+    right = np.stack([np.diag([3, 1, 0, 1]), np.diag([4, 1, 0, 0])])
+    wrong = right.copy()
+    wrong[:, 0, 0] -= 1
+    wrong[:, 0, 3] += 1
+    four = ("background", "white", "red", "platelet")
+    table = paired_table((wrong, right), None, four, n_resamples=50).set_index("score")
+    found = table.loc["pixel_accuracy", ["difference", "low", "high"]].tolist()
+    assert found == pytest.approx([-0.2] * 3)
 
 
 def test_what_is_refused(predictions):

@@ -436,3 +436,19 @@ def test_a_notebook_is_not_filled_with_outlines(monkeypatch):
     assert "Too many cells to outline here: 1." in shown
     assert "<b>1 cell</b>" in shown
     assert "<path" not in shown
+
+
+def test_scores_are_those_of_pixels_of_the_cell_s_class():
+    ring = discs((60, 60), (30, 30, 15)) & ~discs((60, 60), (30, 30, 3))
+    cells = find_cells(RED * ring, ring.astype(float), red_cell_diameter=30)
+    assert cells.labels[30, 30] == 1  # pallor that is missing, of no confidence in red
+    assert cells.scores.tolist() == [1]
+
+
+@pytest.mark.parametrize("side", range(4))
+def test_a_cell_touches_the_side_of_the_picture_that_cuts_it(side):
+    beyond = [np.s_[:20], np.s_[:, :20], np.s_[40:], np.s_[:, 40:]][side]
+    class_map, outside = np.zeros((60, 60), np.uint8), np.zeros((60, 60), bool)
+    class_map[20:40, 20:40], outside[beyond] = RED, True
+    cells = assemble(KeptBlocks(class_map, Radii(red=10.0, white=17.0), outside=outside), None)
+    assert cells.sides.tolist() == [[each == side for each in range(4)]]

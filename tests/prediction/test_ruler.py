@@ -40,6 +40,14 @@ def test_where_neither_image_nor_red_cells_tell_the_network_does(size):
     assert max(sizes) > 150
 
 
+@pytest.mark.parametrize(("distance", "octaves"), [(np.hypot, 0), (np.maximum, 0.5)])
+def test_an_estimate_from_outlines_that_are_hardly_round_may_be_off(distance, octaves):
+    rows, columns = np.abs(np.indices((300, 300)) % 60 - 30)
+    image = np.full((300, 300, 3), 230, np.uint8)
+    image[distance(rows, columns) <= 10] = (200, 110, 130)  # discs, and squares
+    assert measured_diameter(image)[1] == octaves
+
+
 def two_cells():
     """Return an image whose outlines are enough for a guess: cells of 48 pixels."""
     image = np.full((160, 160, 3), 235, np.uint8)
