@@ -308,7 +308,14 @@ def test_white_balance_leaves_a_balanced_image_about_as_it_is():
     image[20:40, 20:40] = (200, 100, 120)
     light = light_of(image)
     assert light.tolist() == [235, 235, 235]
-    assert np.abs(_balanced(image, light).astype(int) - image).max() <= 1
+    balanced = _balanced(image, light)
+    assert np.abs(balanced.astype(int) - image).max() <= 1
+    assert balanced[0, 0].tolist() == [235, 235, 235]  # 0.92 of white, rounded and not cut off
+
+
+def test_the_light_of_a_black_image_is_not_zero():
+    assert light_of(np.zeros((8, 8, 3), np.uint8)).tolist() == [1, 1, 1]
+    assert np.isfinite(optical_density(np.zeros((8, 8, 3)))).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 4), (1, 1, 3)])

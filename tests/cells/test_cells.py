@@ -17,7 +17,7 @@ from bloodseg.cells import Cells, find_cells
 from bloodseg.cells._blocks import KeptBlocks, blocks_of_cells
 from bloodseg.cells._instances import assemble, count_cells
 from bloodseg.cells._scale import Radii, typical_radii, typical_radius
-from bloodseg.cells._shapes import Regions
+from bloodseg.cells._shapes import Regions, distance_inside
 from bloodseg.cells._split import _flooded, split_cells
 from bloodseg.datasets import make_smears
 
@@ -452,3 +452,11 @@ def test_a_cell_touches_the_side_of_the_picture_that_cuts_it(side):
     class_map[20:40, 20:40], outside[beyond] = RED, True
     cells = assemble(KeptBlocks(class_map, Radii(red=10.0, white=17.0), outside=outside), None)
     assert cells.sides.tolist() == [[each == side for each in range(4)]]
+
+
+def test_distances_go_on_behind_the_edge_of_the_picture_and_are_none_there():
+    mask, outside = np.zeros((2, 40, 40), bool)
+    mask[:, :20], outside[:, 20:] = True, True
+    distance = distance_inside(mask, 50, outside)
+    assert distance[20, 19] == 50
+    assert (distance[:, 20:] == 0).all()

@@ -21,6 +21,7 @@ from bloodseg.networks import (
     make_plain_body,
 )
 from bloodseg.networks._blocks import ConvNormReLU, SameConv2x2
+from bloodseg.networks._feedback import ConvLSTM
 from bloodseg.ode import ODEBlock
 from bloodseg.ode.methods import TABLEAUS
 
@@ -232,6 +233,14 @@ class TestDLinkNet(NetworkTester):
 class TestFeedbackUNet(NetworkTester):
     name = "feedback-unet"
 
+    def test_to_begin_with_a_cell_keeps_most_of_what_it_has(self):
+        cell = ConvLSTM(2)
+        for weight in cell.parameters():
+            nn.init.zeros_(weight)
+        memory = torch.zeros(1, 2, 3, 3), torch.ones(1, 2, 3, 3)
+        _, kept = cell(images(1, 2, 3, 3), memory)
+        assert torch.allclose(kept, torch.sigmoid(torch.ones(1)))
+
     def test_the_second_round_sees_the_first_answer_and_its_memory(self, trained):
         x = images(1, 3, 32, 32)
         seen, memories = [], []
@@ -353,19 +362,19 @@ class TestNODEsUNet(NetworkTester):
 
     def test_calibration_saves_evaluations_and_changes_no_more_than_the_tolerance(self, trained):
         for block in trained.ode_blocks.values():
-            block.func.second.gain *= 30
-        trained.set_tolerances(1e-3, 1e-2)
+            block.func.second.gain *= 100  # so that first attempts are rejected
+        trained.set_tolerances(1e-3, 1e-1)
         x = images(2, 3, 48, 48)
         before, costs = self.at_training_tolerance(trained, x)
         weights = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
         trained.calibrate(x)
         after, found = self.at_training_tolerance(trained, x)
         assert all(found[position] <= costs[position] for position in costs)
-        if any(block.first_step for block in trained.ode_blocks.values()):
+        if costs:
             assert sum(found.values()) < sum(costs.values())
         assert torch.allclose(after, before, atol=0.05 * before.abs().max().item())
         assert all(torch.equal(weights[name], t) for name, t in trained.state_dict().items())
-        assert all(block.predict_tol == 1e-2 for block in trained.ode_blocks.values())
+        assert all(block.predict_tol == 1e-1 for block in trained.ode_blocks.values())
         twin = copy.deepcopy(trained)
         twin.set_first_steps(dict.fromkeys(POSITIONS))
         twin.set_first_steps(trained.first_steps)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bloodseg.cells import scale_to
 from bloodseg.cells._diameter import measured_diameter
 from bloodseg.datasets import make_smears
 from bloodseg.prediction import Ruler
@@ -230,3 +231,8 @@ def test_the_sure_answer_that_all_is_white_cell_does_not_win():
     scaling = scaling_of(empty, "auto", sureness)
     assert abs(np.log2(scaling.factor)) < 0.6
     assert scaling.guessed
+
+
+def test_what_is_nearly_of_the_right_size_is_left_as_it_is():
+    assert scale_to(36, 37) == scale_to(37, 36) == 1
+    assert scale_to(36, 40) == 40 / 36
