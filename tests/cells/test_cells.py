@@ -460,3 +460,12 @@ def test_distances_go_on_behind_the_edge_of_the_picture_and_are_none_there():
     distance = distance_inside(mask, 50, outside)
     assert distance[20, 19] == 50
     assert (distance[:, 20:] == 0).all()
+
+
+def test_a_few_red_specks_beside_white_cells_are_no_ruler():
+    shape = (200, 200)
+    white = discs(shape, *((y, x, 25) for y in (50, 150) for x in (50, 150)))
+    class_map = np.where(white, WHITE, RED * discs(shape, (100, 100, 4), (100, 20, 4)))
+    radii = typical_radii(class_map)
+    assert radii.white == pytest.approx(25, abs=1)
+    assert radii.red == pytest.approx(25 / 1.7, abs=1)
