@@ -149,4 +149,4 @@ def test_the_command_line_uses_it(tmp_path, smears, capsys):
     assert model_card() in capsys.readouterr().out
     assert main(["models", list_models()[0]]) == 0
     assert main(["models", "other"]) == 2
-    assert "name must be that of a published model" in capsys.readouterr().err
+    assert "There is no model file at other. Published models: " in capsys.readouterr().err

@@ -107,7 +107,7 @@ def _network(study: str, text: str) -> str:
     try:
         return find_network(study, text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
 
 
 def _add_tolerances(group: Any) -> None:

@@ -28,7 +28,7 @@ def test_process_ends_with_the_exit_code_and_without_a_traceback():
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("bloodseg: error: name must be that of a published model, one of ")
+    assert line.startswith("bloodseg: error: There is no model file at other. Published models: ")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["count", "--help"], ["count"]])

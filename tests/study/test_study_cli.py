@@ -137,7 +137,7 @@ def test_ctrl_c_keeps_what_is_done(data, tmp_path, monkeypatch):
         (["networks", "nowhere", "nowhere", "-o", "out"], "nowhere"),
         (
             ["networks", "A", "B", "-o", "out", "--networks", "V-Net"],
-            "--networks: networks must be among unet, resnet-unet, ",
+            "resnet-unet-as-much-time for the study of networks; got 'V-Net'. See `bloodseg",
         ),
         (["networks", "A", "-o", "out"], "the folder to test on is missing. Name it after TRAIN"),
         (["networks", "A", "B"], "required: -o/--output"),
