@@ -23,7 +23,7 @@ before = published.score(smears.images[unseen], smears.masks[unseen])
 
 # %%
 # The learning rate is low, batch normalisation keeps the statistics of the published weights, and
-# all images are trained on: so `from_pretrained` sets it.
+# all images are trained on: so ``from_pretrained`` sets it.
 segmenter = BloodCellSegmenter.from_pretrained(max_epochs=5, random_state=0)
 segmenter.fit(smears.images[mine], smears.masks[mine])
 after = segmenter.score(smears.images[unseen], smears.masks[unseen])
