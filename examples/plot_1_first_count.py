@@ -41,6 +41,7 @@ cells = pd.concat([result.measure() for result in results])
 cells[["image", "class", "diameter", "unit", "touches_border", "confidence"]].head()
 
 # %%
+# How large they are, without those that a border cuts: here both white cells.
 display = CellSizeDisplay.from_predictions(cells, bins=12)
 
 # %%
