@@ -32,8 +32,8 @@ from ._values import class_names, classes, formats, path, port, seed, step_numbe
 _EPILOG = """\
 exit codes:
   0    all done
-  1    done in part: some inputs failed or were skipped, or training ended early; with --strict,
-       also where the result for an image is in doubt
+  1    done in part: some inputs failed or were skipped, training ended early, or results lie
+       elsewhere than asked for; with --strict, also where the result for an image is in doubt
   2    nothing could be done: wrong usage, a missing model, no readable image
   130  stopped by Ctrl-C; what was done by then is written (in training, Ctrl-C keeps the best
        weights, saves the model and ends with 1)

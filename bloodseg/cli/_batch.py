@@ -6,10 +6,9 @@ import argparse
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -19,7 +18,7 @@ from ..datasets import Slide, list_images, list_passed_over
 from ..estimators import BloodCellSegmenter
 from ..ode import SolverError
 from ..prediction import Segmented
-from ._output import CommandError, about, complain, first_line
+from ._output import CommandError, about, complain, first_line, reported, write_results
 from ._signals import held_off
 
 # What an input may be to blame for. All else is a defect of this package.
@@ -39,6 +38,14 @@ _KEPT_SHARE = 20  # times what keeping has last taken, at least, passes before i
 
 _Input = TypeVar("_Input")
 _Result = TypeVar("_Result")
+Files = Mapping[Path, Callable[[Path], object]]  # what is to be written, and what writes it
+
+
+class Outcome(NamedTuple):
+    """What a command has come to: the files to write, and what says it in print."""
+
+    files: Files
+    show: Callable[[], object] = lambda: None
 
 
 class Batch:
@@ -55,6 +62,8 @@ class Batch:
     stems : dict of Path to str
         What the files of each image found are called without their endings: its own name, or its
         path from the folder that was searched with all that lies in it.
+    places : dict of Path to Path
+        Where the files of results have been written, by where they should have been.
     """
 
     def __init__(self, arguments: argparse.Namespace):
@@ -62,6 +71,7 @@ class Batch:
         self.n_skipped = 0
         self.n_doubted = 0
         self.stems: dict[Path, str] = {}
+        self.places: dict[Path, Path] = {}
         self._recursive = vars(arguments).get("recursive", False)
         self._quiet = arguments.quiet
         self._strict = arguments.strict
@@ -126,24 +136,22 @@ class Batch:
         *,
         doing: str,
         none: str,
-        keep: Callable[[list[_Result]], object],
-        finish: Callable[[list[_Result]], object] | None = None,
+        sum_up: Callable[[list[_Result]], Outcome],
         name: Callable[[_Input], str] = str,
     ) -> list[_Result]:
         """Do the work on each input, as `run`, and return all that comes of it.
 
-        ``keep`` writes what there is so far. It is called now and then, so that a kill, which no
-        process hears of, costs the work of seconds and not of hours. ``finish``, or ``keep`` once
-        more, has the last word, also on Ctrl-C, of which another one waits for it: nothing that was
-        found is lost.
+        ``sum_up`` returns what there is so far. Its files are written now and then, so that a kill,
+        which no process hears of, costs the work of seconds and not of hours. In the end they are
+        written and shown, also on Ctrl-C, of which another one waits for it.
 
         Raises
         ------
         CommandError
-            If nothing comes of any: ``none`` is what it says.
+            If nothing comes of any: ``none`` is what it says. If files cannot be written.
         """
         results: list[_Result] = []
-        kept = _NowAndThen(partial(keep, results))
+        kept = _NowAndThen(lambda: self._keep(sum_up(results).files))
         try:
             for result in self.run(inputs, work, doing=doing, name=name):
                 results.append(result)
@@ -151,10 +159,28 @@ class Batch:
         finally:
             if results:
                 with held_off():
-                    (finish or keep)(results)
+                    outcome = sum_up(results)
+                    try:
+                        self.write(outcome.files)
+                    finally:  # what is printed may be all there is
+                        outcome.show()
         if not results:
             raise CommandError(none)
         return results
+
+    def write(self, files: Files) -> None:
+        """Write results; where one cannot be, `places` says what it is instead."""
+        for path, write in files.items():
+            self.places[path] = write_results(path, write)
+
+    def _keep(self, files: Files) -> None:
+        """Write what there is so far. Where that fails there is nothing lost yet: work goes on."""
+        try:
+            for path, write in files.items():
+                with reported(path):
+                    write(path)
+        except CommandError as error:
+            complain(f"{error}. The work goes on, and it is tried again.")
 
     def fail(self, name: str, error: Exception) -> None:
         """Report an input that came to nothing."""
@@ -167,8 +193,10 @@ class Batch:
 
     @property
     def exit_code(self) -> int:
-        """1 where an input failed or was skipped, or a strict user would not trust a result."""
-        return int(bool(self.failed or self.n_skipped or (self._strict and self.n_doubted)))
+        """1 where not all is as asked for, or a strict user would not trust a result."""
+        elsewhere = any(path != place for path, place in self.places.items())
+        in_doubt = self._strict and self.n_doubted
+        return int(bool(self.failed or self.n_skipped or elsewhere or in_doubt))
 
 
 class _NowAndThen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
@@ -15,11 +15,11 @@ from .._images import counted
 from ..datasets import Annotated
 from ..estimators import BloodCellSegmenter
 from ..metrics import FoundCells, paired_table
-from ._batch import Batch
+from ._batch import Batch, Outcome
 from ._evaluate import count_left, list_images_of, say_left_out
 from ._evaluation import Evaluation, ScoredImage, score_image, show_score
 from ._model import load_segmenter
-from ._output import TABLE, CommandError, check_output, reported, say
+from ._output import TABLE, CommandError, check_output, say
 from ._tables import write_csv
 
 _SHOWN = {
@@ -113,28 +113,27 @@ def run(arguments: argparse.Namespace) -> int:
         batch.judge(other[1])
         return one[0], other[0]
 
-    def keep(pairs: list[_Pair]) -> _Comparison:
+    def sum_up(pairs: list[_Pair]) -> Outcome:
         one, other = (Evaluation(scored, classes) for scored in zip(*pairs, strict=True))
         result = _Comparison(one, other, random_state=arguments.random_state)
-        if arguments.output is not None:
-            with reported(arguments.output):
-                write_csv(arguments.output, result.rows)
-        return result
+        output = arguments.output
 
-    def finish(pairs: list[_Pair]) -> None:
-        result = keep(pairs)
-        say(f"A: {arguments.first}", f"B: {arguments.second}", "", *result.table(), *result.notes())
-        say_left_out(batch, count_left(images, result.first.images, batch))
-        if arguments.output is not None:
-            say(f"Table: {arguments.output}")
+        def show() -> None:
+            models = f"A: {arguments.first}", f"B: {arguments.second}"
+            say(*models, "", *result.table(), *result.notes())
+            say_left_out(batch, count_left(images, one.images, batch))
+            if output in batch.places:
+                say(f"Table: {batch.places[output]}")
+
+        files = {} if output is None else {output: partial(write_csv, rows=result.rows)}
+        return Outcome(files, show)
 
     batch.collect(
         images,
         score,
         doing="comparing",
         none=f"no image of {arguments.data} could be compared.",
-        keep=keep,
-        finish=finish,
+        sum_up=sum_up,
         name=attrgetter("name"),
     )
     return batch.exit_code

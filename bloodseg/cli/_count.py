@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..cells import EXCLUDED_SIDES, OF_CELLS, summarize
 from ..datasets import read_image
 from ..estimators import BloodCellCounter, BloodCellSegmenter
-from ._batch import Batch, segment_one
+from ._batch import Batch, Outcome, segment_one
 from ._model import load_model
-from ._output import TABLE, CommandError, check_output, complain, first_line, reported, say
+from ._output import TABLE, CommandError, check_output, complain, first_line, say
 from ._tables import write_csv
 
 _Row = dict[str, Any]
@@ -31,20 +32,25 @@ def run(arguments: argparse.Namespace) -> int:
     count = _by_cells if isinstance(model, BloodCellSegmenter) else _by_regression
     names = model.class_names_[1:]
 
-    def keep(counted: list[tuple[_Row, Any]]) -> list[_Row]:
+    def sum_up(counted: list[tuple[_Row, Any]]) -> Outcome:
         rows = [row for row, _ in counted]
-        if "Table" in files:
-            with reported(files["Table"]):
-                write_csv(files["Table"], rows)
-        return rows
 
-    def finish(counted: list[tuple[_Row, Any]]) -> None:
-        rows = keep(counted)  # first: what is printed may go nowhere
-        tables = [table for _, table in counted if table is not None]
-        _show(rows, names, tables, files, summary=arguments.summary)
+        def show() -> None:
+            say(*_table(rows, names))
+            if arguments.summary:
+                summed = _summed_up(rows, [table for _, table in counted])
+                if summed and files:
+                    batch.write({files["Summary"]: partial(write_csv, rows=summed)})
+                say(*_in_columns(summed))
+            for kind, file in files.items():
+                if file in batch.places:
+                    say(f"{kind}: {batch.places[file]}")
+
+        table = {files["Table"]: partial(write_csv, rows=rows)} if files else {}
+        return Outcome(table, show)
 
     work, none = count(model, batch, arguments), "no image could be counted."
-    batch.collect(images, work, doing="counting", none=none, keep=keep, finish=finish)
+    batch.collect(images, work, doing="counting", none=none, sum_up=sum_up)
     return batch.exit_code
 
 
@@ -94,30 +100,11 @@ def _by_regression(
     return count
 
 
-def _show(
-    rows: list[_Row],
-    names: Sequence[str],
-    tables: list[Any],
-    files: dict[str, Path],
-    *,
-    summary: bool,
-) -> None:
-    say(*_table(rows, names))
-    if summary:
-        summed = _summed_up(rows, tables)
-        if summed and "Summary" in files:
-            with reported(files["Summary"]):
-                write_csv(files["Summary"], summed)
-        say(*_in_columns(summed))
-    for kind, file in files.items():
-        say(f"{kind}: {file}")
-
-
 def _summed_up(rows: list[_Row], tables: list[Any]) -> list[_Row]:
     """Return the rows of the summary; none where there is no summing up."""
     import pandas as pd
 
-    cells = pd.concat(tables, ignore_index=True) if tables else None
+    cells = pd.concat(tables, ignore_index=True) if tables[0] is not None else None
     try:
         return summarize(pd.DataFrame(rows), cells).to_dict("records")
     except ValueError as error:

@@ -77,17 +77,18 @@ def run(arguments: argparse.Namespace) -> int:
         complain("training a small NODEs-UNet on drawn smears; this takes 1 to 2 minutes.")
     segmenter = _make_segmenter(arguments, size)
     seconds = fit(segmenter, train.images, train.masks)
-    save(segmenter, folder / "model.safetensors")
+    with reported(folder / "model.safetensors"):
+        save(segmenter, folder / "model.safetensors")
     result, found = _evaluate(segmenter, test, quiet=arguments.quiet)
-    result.write(
-        folder,
-        data=f"{size.n_test} drawn smears",
-        published={
-            "model": list_models()[0],
-            "scores": at_once.scores,
-            "cells": at_once.cell_rows,
-        },
-    )
+    published_scores = {
+        "model": list_models()[0],
+        "scores": at_once.scores,
+        "cells": at_once.cell_rows,
+    }
+    metrics = result.files(folder, data=f"{size.n_test} drawn smears", published=published_scores)
+    for path, write in metrics.items():
+        with reported(path):
+            write(path)
     with reported(folder / "smears"):
         for smears, name in ((train, "train"), (test, "test")):
             save_annotated(smears, folder / "smears" / name, "masks")

@@ -13,7 +13,7 @@ from ..datasets import Annotated, list_annotated
 from ..plotting import legend, overlay_of
 from ..prediction import Segmented
 from ._annotations import unreadable
-from ._batch import Batch
+from ._batch import Batch, Outcome
 from ._evaluation import METRICS_FILES, Evaluation, ScoredImage, score_image
 from ._model import load_segmenter
 from ._output import (
@@ -42,31 +42,28 @@ def run(arguments: argparse.Namespace) -> int:
             _write_overlay(overlays[annotated.name], image, found)
         return scores
 
-    def keep(scored: list[ScoredImage]) -> Evaluation:
+    def sum_up(scored: list[ScoredImage]) -> Outcome:
         result = Evaluation(scored, classes)
-        if overlays:
-            result.write(
-                arguments.output,
-                model=str(arguments.model),
-                data=str(arguments.data),
-                failed=batch.failed,
-                n_left=count_left(images, scored, batch),
-            )
-        return result
+        n_left = count_left(images, scored, batch)
+        of_run = {"model": str(arguments.model), "data": str(arguments.data)}
+        of_images = {"failed": batch.failed, "n_left": n_left}
 
-    def finish(scored: list[ScoredImage]) -> None:
-        say(*keep(scored).table())
-        say_left_out(batch, count_left(images, scored, batch))
-        if overlays:
-            say(f"Results: {arguments.output} (overlays: {legend(classes)})")
+        def show() -> None:
+            say(*result.table())
+            say_left_out(batch, n_left)
+            if overlays:
+                say(f"Results: {arguments.output} (overlays: {legend(classes)})")
+
+        return Outcome(
+            result.files(arguments.output, **of_run, **of_images) if overlays else {}, show
+        )
 
     batch.collect(
         images,
         score,
         doing="evaluating",
         none=f"no image of {arguments.data} could be evaluated.",
-        keep=keep,
-        finish=finish,
+        sum_up=sum_up,
         name=attrgetter("name"),
     )
     return batch.exit_code

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,7 @@ from ..metrics import (
     scores_from_confusion,
 )
 from ..prediction import Segmented
-from ._batch import list_evaluations, segment_one
-from ._output import reported
+from ._batch import Files, list_evaluations, segment_one
 from ._tables import write_csv
 
 METRICS_FILES = ("metrics.json", "metrics.csv")
@@ -165,11 +164,9 @@ class Evaluation:
             yield f"in brackets what 95 % of {len(self.images)} images drawn anew give"
         yield ""
 
-    def write(self, folder: Path, **more: Any) -> None:
-        """Write metrics.json and metrics.csv."""
+    def files(self, folder: Path, **more: Any) -> Files:
+        """Return what writes metrics.csv and metrics.json."""
         pooled = {"image": "(pooled)", **self.scores, "seconds": self.seconds}
-        with reported(folder / "metrics.csv"):
-            write_csv(folder / "metrics.csv", [pooled, *self.rows])
         report = {
             **more,
             "classes": self.classes,
@@ -180,8 +177,10 @@ class Evaluation:
             "cells": self.cell_rows,
             "images": self.rows,
         }
-        with reported(folder / "metrics.json"):
-            write_json(folder / "metrics.json", report)
+        return {
+            folder / "metrics.csv": partial(write_csv, rows=[pooled, *self.rows]),
+            folder / "metrics.json": partial(write_json, value=report),
+        }
 
 
 @dataclass(frozen=True)

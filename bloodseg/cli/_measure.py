@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .._files import write_json, written_whole
 from .._images import counted
 from ..cells import EXCLUDED_SIDES, import_roifile, to_coco, to_geojson, to_imagej_rois
-from ._batch import Batch, segment_one
+from ._batch import Batch, Outcome, segment_one
 from ._model import load_segmenter
 from ._output import (
     CommandError,
     check_output,
     make_folder,
     refuse_existing,
-    reported,
     say,
 )
 from ._prediction_table import next_free
@@ -57,12 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
         sizes[found.name] = found.class_map.shape
         return table
 
-    def keep(measured: list[pd.DataFrame]) -> None:
+    def sum_up(measured: list[pd.DataFrame]) -> Outcome:
         cells = pd.concat(measured, ignore_index=True)
-        _write_tables(tables, cells, sizes, segmenter.class_names_)
+        write = {
+            "csv": lambda file: _write_csv(file, cells),
+            "coco": lambda file: _write_coco(file, cells, sizes, segmenter.class_names_),
+        }
+        return Outcome({file: write[kind] for kind, file in tables.items()})
 
     none = "no image could be measured."
-    measured = batch.collect(images, measure, doing="measuring", none=none, keep=keep)
+    measured = batch.collect(images, measure, doing="measuring", none=none, sum_up=sum_up)
     say(
         f"{counted(sum(map(len, measured)), 'cell')} in {counted(len(measured), 'image')}, "
         f"{len(batch.failed)} failed. Results: {arguments.output}"
@@ -112,16 +115,15 @@ _ENDINGS = {"geojson": ".geojson", "rois": ".rois.zip"}
 _WRITE_OUTLINES = {"geojson": _write_geojson, "rois": _write_rois}
 
 
-def _write_tables(
-    tables: dict[str, Path],
+def _write_csv(file: Path, cells: pd.DataFrame) -> None:
+    cells = cells.drop(columns="outline", errors="ignore")
+    write_csv(file, cells.to_dict("records"), columns=cells.columns)
+
+
+def _write_coco(
+    file: Path,
     cells: pd.DataFrame,
     sizes: dict[Any, tuple[int, int]],
     classes: Sequence[str],
 ) -> None:
-    if "coco" in tables:
-        with reported(tables["coco"]):
-            write_json(tables["coco"], to_coco(cells, sizes, classes=classes), indent=None)
-    if "csv" in tables:
-        cells = cells.drop(columns="outline", errors="ignore")
-        with reported(tables["csv"]):
-            write_csv(tables["csv"], cells.to_dict("records"), columns=cells.columns)
+    write_json(file, to_coco(cells, sizes, classes=classes), indent=None)

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -131,14 +131,57 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def reported(path: Path, note: str = "") -> Iterator[None]:
+def reported(path: Path) -> Iterator[None]:
     """End the command with a sentence where ``path`` cannot be written."""
     try:
         yield
     except OSError as error:
-        is_it = error.strerror is not None and error.filename in (None, os.fspath(path))
-        why = error.strerror if is_it else first_line(error)
-        raise CommandError(f"{path} cannot be written: {why}{note}") from error
+        raise CommandError(_unwritten(path, error)) from error
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    """Say why a path cannot be written; what another path fails with names that."""
+    if error.strerror is None and str(path) in str(error):  # of `check_place`
+        return first_line(error).removesuffix(".")
+    is_it = error.strerror is not None and error.filename in (None, os.fspath(path))
+    return f"{path} cannot be written: {error.strerror if is_it else first_line(error)}"
+
+
+def write_results(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write results to a file, or elsewhere where its place has become none.
+
+    What hours have gone into is not lost to a disk that is full, or a folder that is gone: it then
+    lies in a new folder among the system's for temporary files, which is said.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    write : callable
+        ``write(path)`` writes it.
+
+    Returns
+    -------
+    Path
+        Where it is.
+
+    Raises
+    ------
+    CommandError
+        If it is nowhere.
+    """
+    try:
+        write(path)
+        return path
+    except OSError as error:
+        why = _unwritten(path, error)
+        try:
+            spare = Path(tempfile.mkdtemp(prefix="bloodseg-")) / path.name
+            write(spare)
+        except OSError:
+            raise CommandError(why) from error
+    complain(f"{why}. It is {spare} instead: move it to where it is safe.")
+    return spare
 
 
 def open_in_browser(address: str, shown: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from .._files import written_whole
 from .._version import __version__
 from ..estimators import BloodCellSegmenter
 from ..reporting import MAX_PIXELS, ImageResult, render_report
-from ._batch import Batch, segment_one
+from ._batch import Batch, Outcome, segment_one
 from ._model import load_segmenter
 from ._output import (
     PAGE,
@@ -22,7 +21,6 @@ from ._output import (
     complain,
     first_line,
     open_in_browser,
-    reported,
     say,
 )
 
@@ -50,22 +48,26 @@ def run(arguments: argparse.Namespace) -> int:
         batch.judge(found)
         return ImageResult.of(found, shown[image], seconds, max_pixels=max_pixels)
 
-    def keep(results: list[ImageResult]) -> None:
-        _write(results, segmenter, arguments, batch.failed)
+    def sum_up(results: list[ImageResult]) -> Outcome:
+        def write(path: Path) -> None:
+            named = {"title": arguments.title, "failed": batch.failed}
+            _write(path, results, segmenter, arguments.model, **named)
 
-    def finish(results: list[ImageResult]) -> None:
-        if not _have_units(results):
-            complain(
-                "the size of a pixel is known for some images only, so that sizes are in pixels "
-                "for all. Give it with --pixel-size, or report the images apart."
-            )
-        keep(results)
+        def show() -> None:
+            if not _have_units(results):
+                complain(
+                    "the size of a pixel is known for some images only, so that sizes are in "
+                    "pixels for all. Give it with --pixel-size, or report the images apart."
+                )
+
+        return Outcome({arguments.output: write}, show)
 
     none = "no image could be read."
-    results = batch.collect(images, read, doing="reading", none=none, keep=keep, finish=finish)
-    say(f"{len(results)} on the page, {len(batch.failed)} failed. Report: {arguments.output}")
+    results = batch.collect(images, read, doing="reading", none=none, sum_up=sum_up)
+    page = batch.places[arguments.output]
+    say(f"{len(results)} on the page, {len(batch.failed)} failed. Report: {page}")
     if arguments.open:
-        open_in_browser(arguments.output.resolve().as_uri(), arguments.output)
+        open_in_browser(page.resolve().as_uri(), page)
     return batch.exit_code
 
 
@@ -75,18 +77,17 @@ def _have_units(results: list[ImageResult]) -> bool:
 
 
 def _write(
+    path: Path,
     results: list[ImageResult],
     segmenter: BloodCellSegmenter,
-    arguments: argparse.Namespace,
-    failed: Mapping[str, str],
+    model: str,
+    **named: Any,
 ) -> None:
     try:
-        page = render_page(
-            results, segmenter, arguments.model, title=arguments.title, failed=failed
-        )
+        page = render_page(results, segmenter, model, **named)
     except ValueError as error:
         raise CommandError(first_line(error)) from error
-    with reported(arguments.output), written_whole(arguments.output) as unfinished:
+    with written_whole(path) as unfinished:
         # Title and model may have been typed in bytes that are no text.
         unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from ._output import (
     complain,
     first_line,
     make_folder,
-    reported,
     say,
+    write_results,
 )
 from ._signals import held_off
 from ._tables import write_csv
@@ -50,12 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not _is_main():  # the same model, which one process writes
         return 1 if ended_early(estimator) else 0
     with held_off():
-        save(estimator, model_file)
-        with reported(history_file, note=f". The model is in {model_file}."):
-            write_csv(history_file, history_rows(estimator))
-    say(summary(estimator, seconds))
-    say(f"Model: {model_file}", f"History: {history_file}")
-    return 1 if ended_early(estimator) else 0
+        model = write_results(model_file, partial(save, estimator))
+        say(summary(estimator, seconds), f"Model: {model}")
+        history = write_results(history_file, partial(write_csv, rows=history_rows(estimator)))
+        say(f"History: {history}")
+    elsewhere = (model, history) != (model_file, history_file)
+    return 1 if ended_early(estimator) or elsewhere else 0
 
 
 def _n_processes() -> int:
@@ -173,7 +174,7 @@ def save(estimator: NetworkEstimator, path: Path) -> None:
     """Save the model."""
     try:
         estimator.save(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise CommandError(f"{path} cannot be written: {first_line(error)}") from error
 
 

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -343,6 +345,51 @@ def test_a_stop_while_results_are_written_waits_for_them(
     assert run(command, images, "-m", model, "-o", output) == 130
     assert _images_in(command, output) == ["a", "b"]
     assert "stopped by Ctrl-C or SIGTERM." in capsys.readouterr().err
+
+
+@pytest.fixture
+def spare(tmp_path, monkeypatch):
+    """The system's folder for temporary files."""
+    folder = tmp_path / "spare"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("command", ["count", "measure", "report"])
+def test_results_whose_folder_has_gone_lie_elsewhere(
+    model, images, tmp_path, monkeypatch, capsys, command, each_segment, spare
+):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    output = {"count": folder / "c.csv", "report": folder / "r.html"}.get(command, folder)
+    monkeypatch.setattr(_batch, "_KEPT_EVERY", 0)
+    monkeypatch.setattr(_batch, "_KEPT_SHARE", 0)
+    each_segment(lambda number, image: shutil.rmtree(folder, ignore_errors=True))
+    assert run(command, images, "-m", model, "-o", output) == 1
+    asked = output / "cells.csv" if command == "measure" else output
+    (written,) = spare.glob("bloodseg-*/*")
+    assert written.name == asked.name
+    place = written.parent if command == "measure" else written
+    assert _images_in(command, place) == ["a", "b"]
+    out, err = capsys.readouterr()
+    why = f"bloodseg: The file cannot be written: {asked} lies in {folder}, which is no folder. "
+    assert err.count(f"{why}The work goes on, and it is tried again.\n") == 2
+    assert err.endswith(f"{why}It is {written} instead: move it to where it is safe.\n")
+    assert command == "measure" or f": {written}\n" in out
+
+
+def test_results_that_can_lie_nowhere_are_printed(
+    model, images, tmp_path, capsys, each_segment, spare
+):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    spare.rmdir()
+    each_segment(lambda number, image: shutil.rmtree(folder, ignore_errors=True))
+    assert run("count", images, "-m", model, "-o", folder / "c.csv") == 2
+    out, err = capsys.readouterr()
+    assert f"bloodseg: error: The file cannot be written: {folder / 'c.csv'} lies in " in err
+    assert out.rstrip().endswith("2 images")
 
 
 def test_what_is_ignored_stays_so(model, images, tmp_path, each_segment):

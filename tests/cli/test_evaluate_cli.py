@@ -137,7 +137,8 @@ def test_cells_are_matched_once_for_print_and_files(tmp_path, monkeypatch):
     one = CellOverlaps(sparse.csr_array(np.eye(2)), classes, classes, boxes=False)
     image = ScoredImage({"image": "a", "seconds": 1.0}, np.eye(3, dtype=int), one)
     result = Evaluation([image] * 2)
-    result.write(tmp_path)
+    for path, write in result.files(tmp_path).items():
+        write(path)
     assert "F1" in "\n".join(result.table())
     assert len(calls) == 1
 

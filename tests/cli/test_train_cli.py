@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import tempfile
 
 import pytest
 import torch
@@ -180,7 +181,7 @@ def test_ctrl_c_in_the_first_epoch_saves_nothing(data, tmp_path, capsys, monkeyp
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), "No space left on device"),
         (ValueError("network is a function,\nwhich JSON can't hold."), "network is a function, "),
     ],
 )
@@ -202,11 +203,32 @@ def test_a_history_that_cannot_be_written_is_reported(data, tmp_path, capsys, mo
     monkeypatch.setattr("bloodseg.cli._train.write_csv", raiser(full))
     path = tmp_path / "m.safetensors"
     assert main(["train", str(data), "-o", str(path), *TINY]) == 2
-    assert capsys.readouterr().err == (
+    out, err = capsys.readouterr()
+    assert err == (
         f"bloodseg: error: {tmp_path / 'm.history.csv'} cannot be written: No space "
-        f"left on device. The model is in {path}.\n"
+        "left on device\n"
     )
+    assert f"Model: {path}\n" in out
     assert path.exists()
+
+
+def test_a_model_whose_folder_has_gone_lies_elsewhere(data, tmp_path, capsys, monkeypatch):
+    def gone(self, net, **kwargs):
+        shutil.rmtree(folder, ignore_errors=True)
+        begin(self, net, **kwargs)
+
+    folder, spare = tmp_path / "models", tmp_path / "spare"
+    folder.mkdir()
+    spare.mkdir()
+    begin = _callbacks.EpochNumber.on_epoch_begin
+    monkeypatch.setattr(_callbacks.EpochNumber, "on_epoch_begin", gone)
+    monkeypatch.setattr(tempfile, "tempdir", str(spare))
+    assert main(["train", str(data), "-o", str(folder / "m.safetensors"), *TINY]) == 1
+    (path,) = spare.glob("bloodseg-*/m.safetensors")
+    assert len(BloodCellSegmenter.load(path).history_) == 1
+    out, err = capsys.readouterr()
+    assert f"It is {path} instead: move it to where it is safe.\n" in err
+    assert f"Model: {path}\n" in out
 
 
 @pytest.mark.parametrize(
