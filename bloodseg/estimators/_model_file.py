@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .._files import check_place, expanded, written_whole
+from .._version import __version__
 from ..preprocessing import Preprocessor
 from ..training import checksum_of
 
@@ -158,6 +159,16 @@ def read_model(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return check_weights(weights, name=str(path)), header
 
 
+def name_writer(header: Any) -> str:
+    """Return in brackets what to do with a header of another version; "" for one of this."""
+    try:
+        version = header["fitted"]["version"]
+    except (KeyError, TypeError):
+        return ""
+    known = version == __version__
+    return "" if known else f" (bloodseg {version} wrote it: use that version, or a newer one)"
+
+
 def read_header(path: Any) -> dict[str, Any]:
     """Return what a model file says beside its weights, which are not read; as `read_model`."""
     return _read(path, lambda file: {})[1]
@@ -169,6 +180,8 @@ def _read(
     path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no model file at {path}.")
+    with path.open("rb"):  # of a file that may not be read, safetensors says that there is none
+        pass
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -182,6 +195,7 @@ def _read(
         raise ValueError(
             f"{path} is a safetensors file, but was not written by `save` of a bloodseg model."
         )
+    header: Any = None
     try:
         header = json.loads(text)
         version = header.pop("format")
@@ -191,7 +205,9 @@ def _read(
                 for section in _SECTIONS
             }
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} has a damaged header ({error!r}).") from error
+        raise ValueError(
+            f"{path} has a damaged header{name_writer(header)} ({error!r})."
+        ) from error
     if version != _FORMAT:
         raise ValueError(
             f"{path} has format {version!r}; this version of bloodseg reads format {_FORMAT}. "

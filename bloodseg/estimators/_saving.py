@@ -20,7 +20,7 @@ from ..preprocessing import Preprocessor
 from ..training import TrainingData
 from ._card import write_card
 from ._file_checks import check_fitted
-from ._model_file import halved, read_model, write_model
+from ._model_file import halved, name_writer, read_model, write_model
 from ._parameters import select_savable
 
 logger = logging.getLogger("bloodseg")
@@ -208,8 +208,8 @@ class SavableEstimator(BaseEstimator):
             estimator._check_prediction()
         except _OF_A_HEADER as error:
             raise ValueError(
-                f"{path} does not hold a model that bloodseg {__version__} knows: "
-                f"{str(error) or type(error).__name__}"
+                f"{path} does not hold a model that bloodseg {__version__} knows"
+                f"{name_writer(header)}: {str(error) or type(error).__name__}"
             ) from error
         try:
             device = choose_device(estimator.device)

@@ -22,6 +22,10 @@ _ADDED = {"epochs": np.nan, "machine": "", "commit": ""}  # tables of earlier ve
 COLUMNS = [*KEYS, *SCORES, "seconds", "evaluations", "parameters", *_ADDED]
 RESULTS = "results.csv"
 _N_EXAMPLES = 4  # as in the paper's Figures 7 and 8
+# What a record, and each prediction of it, must have.
+_OF_A_RECORD = "name study dataset network seed train_tol n_parameters best_epoch valid_mean_iou"
+_OF_A_RECORD += " train_seconds history images predictions work parameters protocol data"
+_OF_A_PREDICTION = "tolerance predict_tol seconds evaluations changed confusion"
 
 
 class Examples(NamedTuple):
@@ -65,7 +69,7 @@ class Store:
     def read(self, job: Job) -> dict[str, Any] | None:
         """Return the record of a job, if it is finished."""
         file = self._jobs / f"{job.name}.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        return _read_record(file) if file.exists() else None
 
     def write(self, job: Job, record: Mapping[str, Any]) -> None:
         """Write the record of a job: from now on it is finished."""
@@ -107,7 +111,7 @@ class Store:
 
     def records(self) -> list[dict[str, Any]]:
         """Return all records, sorted by name."""
-        return [json.loads(file.read_text("utf-8")) for file in sorted(self._jobs.glob("*.json"))]
+        return [_read_record(file) for file in sorted(self._jobs.glob("*.json"))]
 
     def keep_examples(self, dataset: str, test: Bunch) -> None:
         """Keep a few test images for the figures, drawn at random but the same ones each time."""
@@ -142,6 +146,25 @@ class Store:
             table = make_results_table(self.records())
             write_table(self.folder / RESULTS, table)
         return table
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        lacking = set(_OF_A_RECORD.split()) - record.keys()
+        for prediction in record.get("predictions", ()):
+            lacking |= set(_OF_A_PREDICTION.split()) - prediction.keys()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} cannot be read as the record of a job ({error}). "
+            "Delete it to run the job anew."
+        ) from error
+    if lacking:
+        raise ValueError(
+            f"{file} lacks {', '.join(sorted(lacking))}, as a record of another version of "
+            "bloodseg may. Delete it to run the job anew."
+        )
+    return record
 
 
 def _describe_difference(

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,6 +281,37 @@ def fit_from(path):
     images, masks = np.zeros((2, 32, 32, 3), np.uint8), np.ones((2, 32, 32), np.uint8)
     parameters = {"width": 4, "crop_size": 32, "max_epochs": 1, "validation_fraction": None}
     return BloodCellSegmenter(pretrained=path, **parameters).fit(images, masks)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (parameter("unknown", 1), "BloodCellSegmenter.__init__() got an unexpected keyword"),
+        (
+            fitted_value("preprocessor_", {"__preprocessor__": {"__mapping__": [["new", 1]]}}),
+            "Preprocessor.__init__() got an unexpected keyword argument 'new'",
+        ),
+    ],
+)
+def test_a_model_of_a_newer_version_names_it(fitted, tmp_path, change, text):
+    def change_both(header):
+        header["fitted"]["version"] = "9.0"
+        change(header)
+
+    path = written_with(fitted, tmp_path / "m", change_both)
+    with raises(" (bloodseg 9.0 wrote it: use that version, or a newer one)") as info:
+        BloodCellSegmenter.load(path)
+    assert text in str(info.value)
+
+
+def test_a_model_that_may_not_be_read_is_not_said_to_be_damaged(fitted, tmp_path, monkeypatch):
+    def refuse(self, *args, **kwargs):  # what modes do to all users but root
+        raise PermissionError(13, "Permission denied", str(self))
+
+    fitted.save(tmp_path / "m")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        BloodCellSegmenter.load(tmp_path / "m")
 
 
 def test_a_variance_cannot_be_negative(fitted, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -298,6 +300,26 @@ def test_a_table_of_an_earlier_version(finished, tmp_path):
     again = load_results(file)
     for name in ("epochs", "machine", "commit"):
         assert again[name].tolist() == table[name].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda text: text[:300], " cannot be read as the record of a job ("),
+        (lambda text: "[]", " cannot be read as the record of a job ("),
+        (lambda text: text.replace('"work"', '"wrok"'), " lacks work, as a record of another ver"),
+        (lambda text: text.replace('"changed"', '"c"'), " lacks changed, as a record of another"),
+    ],
+)
+def test_a_record_that_is_not_understood_is_named(finished, tmp_path, change, text):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    file = min((tmp_path / "copy/jobs").glob("*.json"))
+    file.write_text(change(file.read_text()))
+    for use in (report_study, study):
+        with pytest.raises(ValueError, match=re.escape(f"{file}{text}")) as info:
+            use(tmp_path / "copy")
+        assert str(info.value).endswith("Delete it to run the job anew.")
 
 
 def test_tables_that_are_none(tmp_path):
