@@ -17,13 +17,10 @@ import numpy as np
 from .._images import CLASS_NAMES, RED, WHITE, mask_of
 from ..preprocessing import light_of, optical_density
 from ._focus import check_focus
+from ._patterns import check_patterns
 
 _DARKEST_FIELD = 0.18  # density that a tenth of the field exceeds (0.145)
 _CONTRASTS = 0.035, 0.6  # density of red cells over that of the field, in green (0.051 to 0.41)
-_COMBED = 1.2  # difference of neighbouring rows over that of next but one (0.42; noise 1)
-_LINE, _STEP = 3.0, 0.12  # diameters that a line is long; contrast of red cells, of its step
-_STRAIGHT = 0.8  # share of a line whose pixels step the same way (0.64)
-_BORDER = 4  # pixels: cameras and resampling leave lines there
 _DARKEST_LIGHT = 0.15  # of white, in 8-bit images: so few levels are too coarse
 _BURNT, _BURNT_SHARE = 0.995, 0.12  # of white, in every colour; of the pixels of red cells (0)
 _GREY = 0.12  # how far the densities of a stain differ, over the highest (0.21)
@@ -72,14 +69,13 @@ def check_colours(
     white = seen & mask_of(class_map, classes, WHITE)
     unclear = np.percentile(density.max(axis=2)[field], 90) > _DARKEST_FIELD
     dim = image.dtype == np.uint8 and light_of(image).max() < 255 * _DARKEST_LIGHT
-    combed = _is_combed(density[..., 1])
     density -= np.median(density[field], axis=0)
     stained, focus = "", ""
-    lined = shadows = burnt = False
+    least, shadows, burnt = None, False, False
     if red.any():
         contrast = float(np.median(density[red, 1]))
-        lined = _has_lines(density[..., 1], seen, max(contrast, _CONTRASTS[0]), radius)
-        shadows = _has_shadows(density, red, max(contrast, _CONTRASTS[0]), radius)
+        least = max(contrast, _CONTRASTS[0])
+        shadows = _has_shadows(density, red, least, radius)
         if _CONTRASTS[0] <= contrast <= _CONTRASTS[1]:
             focus = check_focus(density[..., 1], seen & (class_map > 0), seen, contrast, radius)
         else:
@@ -90,10 +86,7 @@ def check_colours(
     return [
         "what lies between its cells is not clear and bright" if unclear else "",
         "it is so dark that few levels of brightness are left" if dim else "",
-        "its odd and even rows differ, as those of interlaced video do" if combed else "",
-        "a straight line runs through it; perhaps the edge of a frame, a seam or a band"
-        if lined
-        else "",
+        *check_patterns(density[..., 1], seen, least, radius),
         stained,
         focus,
         "it is over-exposed: its red cells reach the level of white" if burnt else "",
@@ -161,35 +154,3 @@ def _hue(density: np.ndarray) -> float:
 def _burnt_share(pixels: np.ndarray) -> float:
     white = 255 if pixels.dtype == np.uint8 else 1
     return float((pixels.min(axis=-1) >= _BURNT * white).mean())
-
-
-def _is_combed(green: np.ndarray) -> bool:
-    """Return whether rows, or columns, are more like the next but one than like their neighbours.
-
-    By the squares of their differences, for which noise of any strength comes to 1 at most.
-    """
-    for lines in (green, green.T):
-        beside = np.square(np.diff(lines, axis=0))
-        apart = np.square(lines[2:] - lines[:-2])
-        if len(apart) and beside.mean() > _COMBED * apart.mean():
-            return True
-    return False
-
-
-def _has_lines(green: np.ndarray, seen: np.ndarray, contrast: float, radius: float) -> bool:
-    """Return whether a row, or column, differs from the next in one way for several cells' length.
-
-    Outlines of cells are round: along a row, brightness steps up in one place and down in another.
-    """
-    length = round(2 * _LINE * radius)
-    for lines, inside in ((green, seen), (green.T, seen.T)):
-        if lines.shape[1] < length or lines.shape[0] <= 2 * _BORDER + 1:
-            continue
-        steps = np.diff(lines, axis=0)
-        ways = (steps > _STEP * contrast).astype(np.float32) - (steps < -_STEP * contrast)
-        near = cv2.erode(inside.astype(np.uint8), np.ones((2 * _BORDER + 1,) * 2)) > 0
-        ways[~(near[1:] & near[:-1])] = 0
-        sums = np.cumsum(np.pad(ways, ((0, 0), (1, 0))), axis=1)[_BORDER:-_BORDER]
-        if np.abs(sums[:, length:] - sums[:, :-length]).max() > _STRAIGHT * length:
-            return True
-    return False

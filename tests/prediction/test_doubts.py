@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -283,6 +284,46 @@ def test_no_straight_lines(smears, rng):
         assert "straight line" not in "; ".join(
             judge(in_bands(image)[:100, :100], mask[:100, :100])
         )
+
+
+def printed(image):
+    """Return an image as a scanner sees it in print: each colour is dots of one ink."""
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    shown = np.empty(image.shape)
+    for channel, turn in enumerate(np.deg2rad([15, 75, 45])):
+        along = columns * np.cos(turn) + rows * np.sin(turn)
+        across = rows * np.cos(turn) - columns * np.sin(turn)
+        raster = 0.5 + 0.25 * (np.cos(2 * np.pi * along / 5) + np.cos(2 * np.pi * across / 5))
+        shown[..., channel] = np.where(image[..., channel] / 255 > 1 - raster, 250, 40)
+    return ndimage.gaussian_filter(shown, (1.5, 1.5, 0)).astype(np.uint8)
+
+
+def on_a_screen(image):
+    """Return an image with the moire that a camera sees on a screen."""
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    waves = 1 + 0.1 * np.cos(2 * np.pi * (0.9 * columns + 0.4 * rows) / 8)
+    return (0.9 * image * waves[..., np.newaxis]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("change", [printed, on_a_screen])
+def test_rasters_of_prints_and_screens(smears, change):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        assert "a fine pattern covers it" in "; ".join(judge(change(image), mask))
+
+
+def compressed(image):
+    _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 10])
+    return cv2.imdecode(code, cv2.IMREAD_COLOR)
+
+
+def made_coarse(image):
+    return image[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.mark.parametrize("change", [compressed, made_coarse, in_bands, with_inset])
+def test_no_rasters(smears, change):
+    for image, mask in zip(smears.images, smears.masks, strict=True):
+        assert "fine pattern" not in "; ".join(judge(change(image), mask))
 
 
 def test_shadows_of_dust_that_are_taken_for_red_cells(smears):
