@@ -118,15 +118,14 @@ def find_cells(
     peaks are the seeds of a watershed; two of its pieces that together are of the usual size are
     two cells only if the cut between them ends in notches of the outline or is a neck, and pieces
     of any size are one where cuts end on straight outlines and all together are convex. Lobes of a
-    white cell that lie close together are one cell, holes (the pallor of red cells) are filled, and
-    specks smaller than an eighth of a typical red cell are left out, and so is what is white, lies
-    whole in the picture and is smaller than 0.6 of one: white cells are larger than red ones.
+    white cell that lie close together are one cell, holes (the pallor of red cells) are filled.
+    Specks are left out: what is smaller than an eighth of a typical cell of its class, and what is
+    white, lies whole in the picture and is smaller than 0.6 of a red cell.
 
     These are the rules of the classes named "white" and "red". What hangs together in any other
-    class is one cell, unless notches of the outline or a neck part it; specks are then smaller than
-    an eighth of a typical cell of that class, and cells of less than five pixels across are not
-    found. Specks of the class named "platelet" are smaller than a fortieth of a typical red cell,
-    where there are red or white ones.
+    class is one cell, unless notches of the outline or a neck part it; cells of less than five
+    pixels across are not found. Specks of the class named "platelet" are smaller than a fortieth of
+    a typical red cell, where there are red or white ones.
 
     Parameters
     ----------

@@ -51,16 +51,17 @@ class Outline:
         length = np.maximum(np.hypot(down, right), 1)
         return cls(mask.shape, rows, columns, down / length, right / length)
 
-    def votes(self, *reaches: float, every: int = 1) -> np.ndarray:
+    def votes(self, *reaches: float, every: int = 1, margin: int = 0) -> np.ndarray:
         """Return how many votes each pixel gets, if every pixel votes at these distances.
 
-        Or each block of ``every`` pixels a side; what no whole block covers is left out.
+        Or each block of ``every`` pixels a side; what no whole block covers is left out. With a
+        margin, those of so many pixels around the mask count, too.
         """
         steps = np.array(reaches)[:, np.newaxis]
         # The way is rounded, not its end: halves would go up or down with the window's place.
-        rows = (self.rows + np.rint(steps * self.down).astype(np.intp)) // every
-        columns = (self.columns + np.rint(steps * self.right).astype(np.intp)) // every
-        height, width = (side // every for side in self.shape)
+        rows = (self.rows + margin + np.rint(steps * self.down).astype(np.intp)) // every
+        columns = (self.columns + margin + np.rint(steps * self.right).astype(np.intp)) // every
+        height, width = ((side + 2 * margin) // every for side in self.shape)
         within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         places = rows[within] * width + columns[within]
         return np.bincount(places, minlength=height * width).reshape(height, width)

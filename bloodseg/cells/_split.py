@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy import ndimage
 from skimage.segmentation import watershed
 
 from .._images import CLASS_NAMES, PLATELET, RED, WHITE, cell_labels
@@ -48,14 +49,15 @@ _RULES = {
 _OTHERS = _Rule(join=0.0, apart=0.8, blur=0.25, largest=np.inf, dents=0.08)
 _RINGS = np.linspace(0.6, 1.0, 7)  # how far along its normal a pixel of the outline votes
 _LEAST_SCORE = 0.35  # of a seed; the middle of a round cell that lies free has about 2
+_BEYOND = 0.8  # how far from what is seen the middle of a cell may lie that is cut
 _SAME = 0.15  # maxima closer than this are one seed
-# What is less is a speck; in areas of a red cell. A platelet is 1 to 4 um wide, a red cell 7 to 8;
-# 0.025 was chosen on boxes of two laboratories, and so that hardly a drawn one is lost.
-_SMALLEST = {WHITE: 0.12, RED: 0.12, PLATELET: 0.025}
+_SPECK = 0.12  # what is less is no cell; in areas of a typical cell of its class
+# A platelet is 1 to 4 um wide, a red cell 7 to 8. In areas of a red cell; chosen on boxes of two
+# laboratories, and so that hardly a drawn one is lost.
+_SMALLEST_PLATELET = 0.025
 # A white cell that lies whole in the picture is larger than a red one (1.17 areas and more, of 754
 # in two laboratories); what has far less is a platelet with its halo, or debris.
 _SMALLEST_WHOLE = {WHITE: 0.6}
-_SMALLEST_OTHER = 0.12  # of other classes, and where nothing is red or white; of their own cells
 _LATTICE = 1 / 4096  # a step in the height of a lattice that divides sheets, see `_score`
 
 
@@ -125,16 +127,17 @@ def _smallest_areas(
     name: str, radii: Radii, found: np.ndarray, n_found: int, outside: np.ndarray | None
 ) -> np.ndarray:
     """Return the area in pixels below which each find of a class is a speck."""
-    if name not in _SMALLEST or radii.red is None:
-        return np.full(n_found, _SMALLEST_OTHER * np.pi * (radii.of(name) or 0) ** 2)
-    shares = np.full(n_found + 1, _SMALLEST[name])
-    if name in _SMALLEST_WHOLE:
+    own, red = (np.pi * (radius or 0) ** 2 for radius in (radii.of(name), radii.red))
+    areas = np.full(n_found + 1, _SPECK * own)
+    if name == PLATELET and red:
+        areas[:] = _SMALLEST_PLATELET * red
+    if name in _SMALLEST_WHOLE and red:
         cut = np.zeros(n_found + 1, bool)
         cut[labels_at_edge(found)] = True
         if outside is not None:
             cut[found[cv2.dilate(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0]] = True
-        shares[~cut] = _SMALLEST_WHOLE[name]
-    return shares[1:] * np.pi * radii.red**2
+        areas[~cut] = _SMALLEST_WHOLE[name] * red
+    return areas[1:]
 
 
 def _split_class(
@@ -167,7 +170,7 @@ def _free_cells(
     """Return label image and seeds of regions that are one cell each, without a closer look."""
     regions = Regions.of(mask, outside)
     alone = regions.whole & (regions.sides <= usual.widest)
-    alone &= regions.areas >= _SMALLEST_OTHER * np.pi * usual.radius**2
+    alone &= regions.areas >= _SPECK * np.pi * usual.radius**2
     seeds = []
     for region in np.flatnonzero(alone):
         place, inside = regions.cut_out(region)
@@ -190,17 +193,42 @@ def _cells_of_clumps(
     """Return label image and seeds of the cells of clumps, and of all that the border cuts.
 
     A watershed on the score of `_score`, from its maxima, makes pieces; see `_necks` for which of
-    them are one cell.
+    them are one cell. All that is done a little beyond what is seen, too, where the middles of
+    cells lie of which the border leaves a small part.
     """
-    score = _score(mask, rule, usual.radius, origin, outside)
-    regions = Regions.of(mask, outside)
-    markers, seeds = _numbered(_markers(score, regions, rule, usual))
-    if len(seeds) == 0:
-        return markers, seeds
+    beyond = int(np.ceil(_BEYOND * usual.radius))
+    around, unknown = _continued(mask, outside, beyond)
+    votes = Outline.of(mask, usual.radius, outside).votes(*(usual.radius * _RINGS), margin=beyond)
+    corner = (origin[0] - beyond, origin[1] - beyond)
+    score = _score(around, votes, rule, usual.radius, corner, unknown)
+    regions = Regions.of(around, unknown)
+    markers = _markers(score, regions, rule, usual)
     pieces = _flooded(score, markers, regions)
+    seen = (slice(beyond, beyond + mask.shape[0]), slice(beyond, beyond + mask.shape[1]))
+    pieces = np.where(mask, pieces[seen], 0)
+    numbers, seeds = _seeds_of(pieces, mask & (markers[seen] > 0), score[seen])
+    number = np.zeros(markers.max() + 1, np.int32)
+    number[numbers] = 1 + np.arange(len(numbers))
+    pieces = number[pieces]
     cells = cells_of_pieces(pieces, len(seeds), others, usual)
     _, first = np.unique(cells[1:], return_index=True)
     return cells.astype(np.int32)[pieces], seeds[first]
+
+
+def _continued(
+    mask: np.ndarray, outside: np.ndarray | None, beyond: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return a mask that goes on as at the nearest pixel that is seen, and what is too far for it.
+
+    Both have a margin of so many pixels on each side.
+    """
+    mask = np.pad(mask, beyond, "edge")
+    if outside is None:
+        return mask, None
+    outside = np.pad(outside, beyond, "edge")
+    distance, nearest = ndimage.distance_transform_edt(outside, return_indices=True)
+    unknown = distance > beyond
+    return mask[tuple(nearest)] & ~unknown, unknown
 
 
 def _flooded(score: np.ndarray, markers: np.ndarray, regions: Regions) -> np.ndarray:
@@ -221,18 +249,25 @@ def _flooded(score: np.ndarray, markers: np.ndarray, regions: Regions) -> np.nda
     return pieces
 
 
-def _numbered(markers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return markers numbered by their first pixels, and these, the seeds.
+def _seeds_of(
+    pieces: np.ndarray, marked: np.ndarray, score: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the pieces in the order of their seeds, and these.
 
-    A cell is known by its first seed, which does not depend on the window.
+    A seed is the first marked pixel of a piece, or the best of a piece whose marker is out of
+    sight. A cell is known by its first seed, which does not depend on the window.
     """
-    rows, columns = np.nonzero(markers)
-    numbers, first = np.unique(markers[rows, columns], return_index=True)
-    order = np.argsort(first)
-    number = np.zeros(len(numbers) + 1, np.int32)
-    number[numbers[order]] = 1 + np.arange(len(numbers))
-    first = first[order]
-    return number[markers], np.stack([rows[first], columns[first]], axis=1)
+    unmarked = np.bincount(pieces.ravel()) > 0
+    unmarked[0] = False
+    unmarked[pieces[marked]] = False
+    rows, columns = np.nonzero(marked | unmarked[pieces])
+    piece = pieces[rows, columns]
+    order = np.lexsort([np.where(unmarked[piece], -score[rows, columns], 0), piece])
+    numbers, first = np.unique(piece[order], return_index=True)
+    chosen = order[first]
+    by_place = np.argsort(chosen)  # pixels are in the order of rows, then columns
+    chosen = chosen[by_place]
+    return numbers[by_place], np.stack([rows[chosen], columns[chosen]], axis=1)
 
 
 def _markers(score: np.ndarray, regions: Regions, rule: _Rule, usual: Usual) -> np.ndarray:
@@ -243,7 +278,7 @@ def _markers(score: np.ndarray, regions: Regions, rule: _Rule, usual: Usual) -> 
     _, groups = cv2.connectedComponents(cv2.dilate(peaks.astype(np.uint8), _square(_SAME * radius)))
     markers = np.where(peaks, groups, 0).astype(np.int32)
     # What has no maximum is a cell all the same, however thin.
-    thin = regions.areas >= _SMALLEST_OTHER * np.pi * radius**2
+    thin = regions.areas >= _SPECK * np.pi * radius**2
     thin &= regions.sides <= usual.widest
     thin[regions.labels[peaks]] = False
     for number, region in enumerate(np.flatnonzero(thin), start=markers.max() + 1):
@@ -262,6 +297,7 @@ def _joined(mask: np.ndarray, reach: float) -> np.ndarray:
 
 def _score(
     mask: np.ndarray,
+    votes: np.ndarray,
     rule: _Rule,
     radius: float,
     origin: tuple[int, int],
@@ -273,7 +309,6 @@ def _score(
     it has one ridge for many cells; there the outline votes, see `_outline`.
     """
     depth = distance_inside(mask, radius, outside) / np.float32(radius)
-    votes = Outline.of(mask, radius, outside).votes(*(radius * _RINGS))
     # A full circle casts its votes onto a blob of the blur's area: about 1 in its middle.
     spread = rule.blur * radius
     full = 2 * np.pi * radius * len(_RINGS) / (2 * np.pi * spread**2)

@@ -458,6 +458,37 @@ def test_a_large_cell_that_the_edge_of_the_picture_cuts_is_one():
     assert len(np.unique(labels[(class_map == WHITE) & ~outside])) == 1
 
 
+def beside_a_whole_one(shown, turn):
+    """Return two overlapping cells, of one of which so many radii show left of column 200."""
+    row, column = 100, 200 + RADIUS * (1 - shown)
+    down, right = 1.5 * RADIUS * np.array([np.sin(turn), -np.cos(turn)])
+    cells = [ellipse((200, 240), row, column, RADIUS)]
+    return [*cells, ellipse((200, 240), row + down, column + right, RADIUS)]
+
+
+# The middle of what is cut lies where nothing is seen.
+@pytest.mark.parametrize("turn", [0.8, -0.7])
+@pytest.mark.parametrize("shown", [0.5, 0.6, 0.8])
+def test_a_sliver_at_the_border_is_no_part_of_its_neighbour(shown, turn):
+    class_map = field(200)
+    for cell in beside_a_whole_one(shown, turn):
+        class_map[cell[:, :200]] = RED
+    for quarters in range(4):
+        assert find_cells(np.rot90(class_map, quarters)).counts["red"] == 8
+
+
+@pytest.mark.parametrize("shown", [0.5, 0.6, 0.8])
+def test_a_sliver_at_the_edge_of_the_picture_is_no_part_of_its_neighbour(shown):
+    class_map = np.pad(field(200), [(0, 0), (0, 40)])
+    for cell in beside_a_whole_one(shown, 0.8):
+        class_map[cell] = RED
+    y, x = np.mgrid[:200, :240]
+    for outside in (x >= 200, (y - 100) ** 2 + (x - 80) ** 2 > 120**2):
+        labels = cells_in_view(class_map, outside)
+        assert labels.max() == 8
+        assert labels[100, 197] not in (0, labels[112, 187])
+
+
 # ---------------------------------------------------------------- blocks, parts
 
 
@@ -544,7 +575,10 @@ def test_white_cells_are_no_smaller_than_red_ones(share, n_found):
             draw(mask, row, column, 20, 2)
     draw(mask, 150, 60, 20 * share**0.5, 1)
     assert find_cells(mask).counts == {"white": n_found, "red": 8}
-    draw(mask, 199, 200, 15, 1)  # a half of it shows, 0.28 of a red cell's area
+    half = mask.copy()
+    draw(half, 199, 200, 15, 1)  # a half of it shows, 0.28 of a red cell's area
+    assert find_cells(half).counts == {"white": n_found, "red": 8}
+    draw(mask, 199, 200, 26, 1)  # a half of a white cell, 0.85 of a red cell's area
     assert find_cells(mask).counts == {"white": n_found + 1, "red": 8}
 
 
