@@ -263,6 +263,17 @@ def test_robustness(tmp_path, capsys, monkeypatch):
         assert of_one.p_holm.tolist() == correct_by_holm(of_one.p.to_numpy()).tolist()
 
 
+def test_densities(capsys):
+    call_main("densities", "--smears", "1", "--diameter", "40")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    photos = {row[0]: float(row[1].split()[0]) for row in rows}
+    assert len(photos) == 4
+    assert rows[2][2] == "+0.0 %"  # what all are compared with
+    # Nothing but the border makes more cells show than belong to a photo.
+    assert photos["drawn, all that show"] > 15
+    assert abs(photos["found, the frame"]) < 10
+
+
 def test_few_labels(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(robustness, "compare", partial(robustness.compare, n_draws=100))
     for name, n in (("train", 9), ("test", 2)):
