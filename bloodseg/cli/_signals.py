@@ -32,8 +32,9 @@ class _Stop:
         if self.is_held:
             self.is_waiting = True
             return
-        before, self._last = self._last, time.monotonic()
-        if self._last - before > _ONE_WISH:
+        now = time.monotonic()
+        if now - self._last > _ONE_WISH:  # one that ended nothing does not keep others from it
+            self._last = now
             raise KeyboardInterrupt
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from PIL import Image
 from shell import rows_of
 
 from bloodseg import BloodCellSegmenter, summarize
-from bloodseg.cli import _batch, _count, _measure, _report, main
+from bloodseg.cli import _batch, _count, _measure, _report, _signals, main
 from bloodseg.datasets import make_smears, open_slide
 from bloodseg.plotting._pictures import overlay
 
@@ -345,6 +346,17 @@ def test_a_stop_while_results_are_written_waits_for_them(
     assert run(command, images, "-m", model, "-o", output) == 130
     assert _images_in(command, output) == ["a", "b"]
     assert "stopped by Ctrl-C or SIGTERM." in capsys.readouterr().err
+
+
+def test_who_keeps_pressing_ctrl_c_is_heard_again(monkeypatch):
+    clock = iter([0.0, 2.0, 4.0])
+    monkeypatch.setattr(_signals, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with _signals.ended_gently():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # the same wish
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
