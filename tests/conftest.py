@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: tiny images, and a tiny model trained on them once."""
 
 import os
+import signal
 
 import hypothesis
 import numpy as np
@@ -14,6 +15,9 @@ from bloodseg.datasets import make_smears
 # threads that wait for each other made the same fit ten times slower.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # likewise in the processes that tests start
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long one example takes says nothing where other processes are busy, too.
 hypothesis.settings.register_profile("untimed", deadline=None)
