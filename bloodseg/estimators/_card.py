@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._files import printable
+from .._images import counted
 
 _LONGEST = 200  # characters of a value: a file may hold any
 
@@ -40,10 +41,9 @@ def _data(training: Mapping[str, Any]) -> Iterator[str]:
     if not training:
         yield "Not known: the file is of an earlier version."
         return
-    yield (
-        f"{_shown(training['images'])} images; {_shown(training['validation_images'])} others "
-        f"chose the epoch. By bloodseg {_shown(training['bloodseg'])}."
-    )
+    images, held_out = training["images"], training["validation_images"]
+    chose = f"; {counted(held_out, 'other')} chose the epoch" if held_out else ""
+    yield f"{counted(images, 'image')}{chose}. By bloodseg {_shown(training['bloodseg'])}."
     for place, name in enumerate(training["started_from"]):
         yield f"{'It started from' if place == 0 else 'That one from'} {_shown(name)}."
     if not training["started_from"]:

@@ -4,6 +4,7 @@ import pytest
 from messages import raises
 
 from bloodseg import BloodCellCounter, BloodCellSegmenter
+from bloodseg._images import counted
 from bloodseg.cli import main
 from bloodseg.estimators._base import NetworkEstimator
 from bloodseg.estimators._model_file import read_header
@@ -18,7 +19,7 @@ def test_a_card_says_data_parameters_and_scores(fitted, tmp_path, capsys):
     n_valid = fitted.training_["validation_images"]
     assert fitted.training_["images"] + n_valid == 6
     card = fitted.card()
-    assert f"{6 - n_valid} images; {n_valid} others chose the epoch." in card
+    assert f"{6 - n_valid} images; {counted(n_valid, 'other')} chose the epoch." in card
     assert "It started from new weights." in card
     assert "Network nodes-unet of width 4, for the classes background, white, red." in card
     assert "- width: 4" in card
@@ -33,6 +34,15 @@ def test_a_card_says_data_parameters_and_scores(fitted, tmp_path, capsys):
     (tmp_path / "junk").write_text("x")
     assert main(["models", str(tmp_path / "junk")]) == 2
     assert "cannot be read as a model file" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:masks hold no white cells")
+def test_a_card_counts_one_image_in_the_singular(smears):
+    images, masks = smears.images, smears.masks
+    one_each = tiny().fit(images[:1], masks[:1], X_val=images[1:2], y_val=masks[1:2])
+    assert "\n1 image; 1 other chose the epoch. By" in one_each.card()
+    alone = tiny(validation_fraction=None).fit(images[:1], masks[:1])
+    assert "\n1 image. By" in alone.card()
 
 
 def test_what_a_model_started_from_goes_with_it(smears, tmp_path):
