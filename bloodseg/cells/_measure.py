@@ -295,20 +295,18 @@ def _looks(
     rgb = to_rgb(image)
     n_cells = len(classes)
     means = np.zeros((n_cells, 3))
-    pallor, nucleus = np.full((2, n_cells), np.nan)
+    nucleus = np.full(n_cells, np.nan)
     red, white = (mask_of(classes, names, name) for name in (RED, WHITE))
     for index, (place, inside) in enumerate(zip(places, insides, strict=True)):
         pixels = rgb[place]
         means[index] = _mean_colour(pixels, inside)
         if white[index]:
             nucleus[index] = _nucleus_area(pixels[..., 0], inside)
-        if red[index]:
-            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in place)
-            pallor[index] = _pallor(rgb[around], labels[around] == index + 1)
     means /= 255 if rgb.dtype == np.uint8 else 1
     columns = dict(zip(("mean_red", "mean_green", "mean_blue"), means.T, strict=True))
     with np.errstate(divide="ignore"):
         nc_ratio = nucleus / (areas - nucleus)
+    pallor = np.where(red, _pallor(labels, n_cells, rgb), np.nan)
     return columns | {"pallor": pallor, "nucleus_area": nucleus, "nc_ratio": nc_ratio}
 
 
@@ -316,8 +314,18 @@ def _mean_colour(rgb: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.array(cv2.mean(rgb, chosen.astype(np.uint8))[:3])
 
 
-def _pallor(rgb: np.ndarray, inside: np.ndarray) -> float:
-    """Return brightness of a cell's middle over that of its rim; NaN where it has not both.
+def _pallor(labels: np.ndarray, n_cells: int, rgb: np.ndarray) -> np.ndarray:
+    """Return brightness of each cell's middle over that of its rim; NaN where it has not both."""
+    pallor = np.full(n_cells, np.nan)
+    for index, place in enumerate(ndimage.find_objects(labels, n_cells)):
+        if place is not None:
+            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in place)
+            pallor[index] = _pallor_of(rgb[around], labels[around] == index + 1)
+    return pallor
+
+
+def _pallor_of(rgb: np.ndarray, inside: np.ndarray) -> float:
+    """Return the same for one cell.
 
     What surrounds the cell is to be seen, but not beyond the border of the image.
     """
