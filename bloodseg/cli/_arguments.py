@@ -35,8 +35,8 @@ exit codes:
   1    done in part: some inputs failed or were skipped, training ended early, or results lie
        elsewhere than asked for; with --strict, also where the result for an image is in doubt
   2    nothing could be done: wrong usage, a missing model, no readable image
-  130  stopped by Ctrl-C; what was done by then is written (in training, Ctrl-C keeps the best
-       weights, saves the model and ends with 1)
+  130  stopped by Ctrl-C, SIGTERM or a terminal that is closed; what was done by then is written.
+       A training that has done an epoch saves the best weights and ends with 1
 """
 
 _COMMANDS = {

@@ -86,8 +86,8 @@ class _Comparison:
             f"{counted(n_images, 'image')}; {seconds[0]:.2f} and {seconds[1]:.2f} seconds an image."
         )
         yield (
-            "Where the interval holds 0, these images do not tell which is better. It says "
-            "nothing of other trainings."
+            "Where A - B is above 0, A is better; of count errors, B. Where the interval holds 0, "
+            "these images do not tell which. It says nothing of other trainings."
         )
         yield from dict.fromkeys((*self.first.notes(), *self.second.notes()))
 

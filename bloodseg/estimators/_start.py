@@ -57,15 +57,20 @@ def read_start(
         raise ValueError(
             f"pretrained must be a model that {caller} can start from; {pretrained} is a {kind}."
         )
-    start = start_of(weights, _check_same_network(pretrained, fitted, architecture))
+    has_them = kind == caller == "BloodCellSegmenter"  # a counter has no from_pretrained
+    ready = f", or fit {caller}.from_pretrained({str(pretrained)!r})" if has_them else ""
+    start = start_of(weights, _check_same_network(pretrained, fitted, architecture, ready))
     earlier = fitted.get("training_", {}).get("started_from", ())
     return start, (Path(pretrained).name, *earlier)
 
 
 def _check_same_network(
-    pretrained: Any, fitted: dict[str, Any], architecture: dict[str, Any]
+    pretrained: Any, fitted: dict[str, Any], architecture: dict[str, Any], ready: str
 ) -> tuple[str, ...]:
-    """Return the classes of a saved model; raise where its weights are of another network."""
+    """Return the classes of a saved model; raise where its weights are of another network.
+
+    ``ready`` names, for the message, what has its parameters already.
+    """
     try:
         theirs, ours = _describe(fitted["architecture_"]), _describe(architecture)
         classes = check_classes(classes_of(fitted["architecture_"]))
@@ -76,7 +81,7 @@ def _check_same_network(
     if theirs != ours and not callable(architecture["network"]):
         raise ValueError(
             f"pretrained must be a model of the network that the parameters describe, {ours}; "
-            f"got {pretrained}, which has {theirs}. Set these parameters."
+            f"got {pretrained}, which has {theirs}. Set these parameters{ready}."
         )
     return classes
 

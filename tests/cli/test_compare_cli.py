@@ -58,6 +58,7 @@ def test_it_prints_and_writes_what_python_gives(models, data, tmp_path, capsys):
     shown = {line.split("  ")[0]: line for line in out.splitlines()}
     values = [f"{float(rows[0][name]):.4f}" for name in ("first", "second", "difference")]
     assert shown["mean IoU"].split()[2:5] == values
+    assert "Where A - B is above 0, A is better; of count errors, B." in out
     for title in ("IoU, red", "F1, red", "F1, all cells", "count error an image, all cells"):
         assert title in out
     assert "3 images; " in out

@@ -158,9 +158,11 @@ def test_without_warm_start_fit_starts_anew(tiny, smears, recorded, same_weights
 @pytest.mark.parametrize("parameters", [{"width": 5}, {"network": "unet"}, {"ode_positions": (5,)}])
 def test_pretrained_weights_of_another_network(tiny, fitted, smears, tmp_path, parameters):
     fitted.save(tmp_path / "m.safetensors")
-    has = "network='nodes-unet', width=4, ode_positions=(4, 5, 6). Set these parameters."
+    file = tmp_path / "m.safetensors"
+    ready = f"or fit BloodCellSegmenter.from_pretrained({str(file)!r})."
+    has = f"network='nodes-unet', width=4, ode_positions=(4, 5, 6). Set these parameters, {ready}"
     with raises(f"m.safetensors, which has {has}"):
-        tiny(pretrained=tmp_path / "m.safetensors", **parameters).fit(smears.images, smears.masks)
+        tiny(pretrained=file, **parameters).fit(smears.images, smears.masks)
 
 
 def running_statistics(segmenter):
