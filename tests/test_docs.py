@@ -5,6 +5,7 @@ And the pages say of the package what is so.
 
 import functools
 import importlib
+import inspect
 import itertools
 import pkgutil
 import re
@@ -217,6 +218,16 @@ def test_what_is_public_is_what_the_reference_lists():
         exported = importlib.import_module(module).__all__
         assert names == {name for name in exported if name != "__version__"}, module
         assert len(exported) == len(set(exported))
+
+
+def test_attributes_that_pages_name_are_in_the_reference():
+    modules = [importlib.import_module(module) for module in reference()]
+    public = [getattr(module, name) for module in modules for name in module.__all__]
+    documented = " ".join(inspect.getdoc(each) or "" for each in public if inspect.isclass(each))
+    known = set(re.findall(r"\b[a-z]\w*_\b", documented))
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        named = re.findall(r"`(?:\w+\.)?([a-z]\w*_)`", page.read_text())
+        assert set(named) <= known, page
 
 
 def test_table_of_rooms_is_that_of_the_contract():
