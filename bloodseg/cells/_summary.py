@@ -97,7 +97,7 @@ def summarize(
     >>> found = [find_cells(mask) for mask in smears.masks]
     >>> every_image, _ = summarize(found, pixel_size=0.19).to_dict("records")
     >>> every_image["images"], every_image["white"], every_image["red"]
-    (2, 1, 57)
+    (2, 1, 59)
     >>> round(every_image["red_per_mm2"]), round(every_image["red_diameter_median_um"], 1)
     (10153, 7.4)
     """

@@ -213,7 +213,7 @@ def test_strict_tells_of_doubtful_images(command, run, save_smear, tmp_path, sme
 
 
 def test_a_defect_outside_of_the_inputs_keeps_its_traceback(run, save_smear, tmp_path, monkeypatch):
-    monkeypatch.setattr("bloodseg.cli._count._show", None)
+    monkeypatch.setattr("bloodseg.cli._count._table", None)
     save_smear(tmp_path / "a.png")
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
         run("count", "a.png")

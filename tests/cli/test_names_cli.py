@@ -84,7 +84,7 @@ def test_what_is_left_out_of_a_folder_is_said(folder, model, capsys):
 def test_outputs_that_cannot_be_are_refused_before_any_work(folder, name, capsys):
     os.mkfifo("pipe")
     assert run("count", "z.png", "-m", "none", "-o", name, "--overwrite") == 2
-    assert f"{name} cannot be written" in capsys.readouterr().err
+    assert f"The output cannot be written: {name} " in capsys.readouterr().err
     assert not os.path.isfile("pipe")
 
 

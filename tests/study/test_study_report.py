@@ -58,6 +58,9 @@ def record(study, network, seed, matrices, train_tol="", **more):
         "train_seconds": 3.0,
         "best_epoch": 1,
         "history": [{"train_loss": 0.5}],  # as of a training without validation
+        "parameters": {},
+        "protocol": None,
+        "data": "of the images",
         "images": [str(k) for k in range(len(next(iter(predicted.values()))))],
         "work": more.get("work", {}),
         "predictions": predictions,
