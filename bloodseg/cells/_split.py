@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import ndimage
 from skimage.segmentation import watershed
 
 from .._images import CLASS_NAMES, PLATELET, RED, WHITE, cell_labels
@@ -226,9 +225,14 @@ def _continued(
     if outside is None:
         return mask, None
     outside = np.pad(outside, beyond, "edge")
-    distance, nearest = ndimage.distance_transform_edt(outside, return_indices=True)
+    distance, nearest = cv2.distanceTransformWithLabels(
+        outside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    seen = ~outside
+    inside = np.zeros(nearest.max() + 1, bool)  # of each pixel that is seen
+    inside[nearest[seen]] = mask[seen]
     unknown = distance > beyond
-    return mask[tuple(nearest)] & ~unknown, unknown
+    return inside[nearest] & ~unknown, unknown
 
 
 def _flooded(score: np.ndarray, markers: np.ndarray, regions: Regions) -> np.ndarray:
