@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from skimage.segmentation import relabel_sequential
 
 from bloodseg.cells import find_cells
 from bloodseg.datasets import make_smears
@@ -26,25 +27,17 @@ RED = 2
 def count(class_map, drawn, diameter):
     """Return cells counted and pixels they were counted over, by what was counted and how."""
     cells = find_cells(class_map, red_cell_diameter=diameter)
-    number, classes = class_numbers(drawn, class_map)
+    drawn, _, _ = relabel_sequential(drawn)  # those that show
+    numbers, first = np.unique(drawn, return_index=True)
+    classes = class_map.ravel()[first[numbers > 0]]
     red_drawn, red_found = classes == RED, cells.classes == RED
-    in_frame = cells.frame.holds(number[drawn], len(classes))
+    in_frame = cells.frame.holds(drawn, len(classes))
     return {
         "drawn, all that show": (red_drawn.sum(), class_map.size),
         "found, all that show": (red_found.sum(), class_map.size),
         "drawn, the frame": ((red_drawn & in_frame).sum(), cells.frame.area),
         "found, the frame": ((red_found & cells.in_frame).sum(), cells.frame.area),
     }
-
-
-def class_numbers(drawn, class_map):
-    """Return new numbers, 1 to n, of the drawn cells that show, and the class of each of these."""
-    shown, first = np.unique(drawn, return_index=True)
-    first = first[shown > 0]
-    shown = shown[shown > 0]
-    number = np.zeros(drawn.max() + 1, int)
-    number[shown] = 1 + np.arange(len(shown))
-    return number, class_map.ravel()[first]
 
 
 def add_up(counts):

@@ -306,7 +306,8 @@ def _looks(
     columns = dict(zip(("mean_red", "mean_green", "mean_blue"), means.T, strict=True))
     with np.errstate(divide="ignore"):
         nc_ratio = nucleus / (areas - nucleus)
-    pallor = np.where(red, _pallor(labels, n_cells, rgb), np.nan)
+    boxes = [place if is_red else None for place, is_red in zip(places, red, strict=True)]
+    pallor = _pallor(labels, n_cells, rgb, boxes)
     return columns | {"pallor": pallor, "nucleus_area": nucleus, "nc_ratio": nc_ratio}
 
 
@@ -314,18 +315,23 @@ def _mean_colour(rgb: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.array(cv2.mean(rgb, chosen.astype(np.uint8))[:3])
 
 
-def _pallor(labels: np.ndarray, n_cells: int, rgb: np.ndarray) -> np.ndarray:
-    """Return brightness of each cell's middle over that of its rim; NaN where it has not both."""
+def _pallor(
+    labels: np.ndarray,
+    n_cells: int,
+    rgb: np.ndarray,
+    boxes: Sequence[tuple[slice, slice] | None] | None = None,
+) -> np.ndarray:
+    """Return brightness of the middle over that of the rim, for each cell; NaN without a box."""
     pallor = np.full(n_cells, np.nan)
-    for index, place in enumerate(ndimage.find_objects(labels, n_cells)):
-        if place is not None:
-            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in place)
+    for index, box in enumerate(boxes or ndimage.find_objects(labels, n_cells)):
+        if box is not None:
+            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
             pallor[index] = _pallor_of(rgb[around], labels[around] == index + 1)
     return pallor
 
 
 def _pallor_of(rgb: np.ndarray, inside: np.ndarray) -> float:
-    """Return the same for one cell.
+    """Return the same for one cell; NaN where it has no middle or no rim.
 
     What surrounds the cell is to be seen, but not beyond the border of the image.
     """
@@ -335,8 +341,9 @@ def _pallor_of(rgb: np.ndarray, inside: np.ndarray) -> float:
     rim = (relative >= _RIM[0]) & (relative <= _RIM[1])
     if not rim.any():
         return np.nan
-    parts = relative >= _CENTRE, rim
-    middle, beside = (_mean_colour(rgb, part) @ _LUMA_WEIGHTS for part in parts)
+    middle, beside = (
+        _mean_colour(rgb, part) @ _LUMA_WEIGHTS for part in (relative >= _CENTRE, rim)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(middle / beside)
 
